@@ -1,0 +1,49 @@
+"""The records that cross rooms. Axis letters: G prompts, M samples of each, P prompt
+positions, T completion positions.
+
+All are frozen and registered as pytrees, so they pass through jit, sharding and Orbax
+unchanged. Lengths are explicit everywhere: no array is ever compared with a pad token.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """Tokenized prompts, padded on the right to a common length."""
+
+    tokens: jax.Array  # (G, P) int32
+    lengths: jax.Array  # (G,) int32, 1 <= length <= P
+    ids: jax.Array  # (G,) uint32, position in the run's prompt stream
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Completions:
+    """Sampled completions, M of each prompt."""
+
+    tokens: jax.Array  # (G, M, T) int32; what lies past `lengths` is 0 and means nothing
+    lengths: jax.Array  # (G, M) int32, 1 <= length <= T; a stop token is counted
+    truncated: jax.Array  # (G, M) bool, True where T was reached without a stop token
+    sampler_logprobs: jax.Array  # (G, M, T) float32, log-prob under the sampling distribution
+
+    @property
+    def mask(self) -> jax.Array:
+        """(G, M, T) bool: True on tokens of the completion, its stop token included."""
+        positions = jnp.arange(self.tokens.shape[-1])
+        return positions < self.lengths[..., None]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What the update consumes: completions with their verified rewards."""
+
+    prompts: Prompts
+    completions: Completions
+    rewards: jax.Array  # (G, M) float32
+    reward_mask: jax.Array  # (G, M) bool, False where verification gave no verdict
