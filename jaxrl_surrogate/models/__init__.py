@@ -1,0 +1,37 @@
+"""Decoders in Flax NNX: shapes, modules, and pure functions over their parameters."""
+
+from jaxrl_surrogate.models import presets
+from jaxrl_surrogate.models.attention import KeyValues, Prefix
+from jaxrl_surrogate.models.config import DecoderConfig
+from jaxrl_surrogate.models.forward import (
+    Params,
+    abstract_params,
+    cast,
+    decode_token,
+    extend,
+    init_params,
+    logical_axes,
+    output_logits,
+    prefill,
+    unstack_layers,
+)
+from jaxrl_surrogate.models.token_logprobs import TokenScores, completion_scores
+
+__all__ = [
+    "DecoderConfig",
+    "KeyValues",
+    "Params",
+    "Prefix",
+    "TokenScores",
+    "abstract_params",
+    "cast",
+    "completion_scores",
+    "decode_token",
+    "extend",
+    "init_params",
+    "logical_axes",
+    "output_logits",
+    "prefill",
+    "presets",
+    "unstack_layers",
+]

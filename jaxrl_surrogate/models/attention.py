@@ -1,0 +1,126 @@
+"""Attention of completions over their own tokens and over a prompt that they share.
+
+A group's M completions have one prompt, so its keys and values are kept once and read by
+all M: the softmax runs over two segments, the shared prefix and the completion's own
+tokens, and is normalised jointly. Scores and softmax are float32 whatever the inputs are.
+
+Axis letters: G prompts, M samples, T queries, S own keys, P prefix keys, K key-value
+heads, R query heads per key-value head, H head width.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Queries handled at once; longer inputs go through in blocks, each recomputed in the
+# backward pass, so that the scores in memory are (.., QUERY_BLOCK, S) and not (.., T, S).
+QUERY_BLOCK = 512
+_MASKED = -1e30
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of one layer or, with a leading L axis, of all of them."""
+
+    keys: jax.Array  # prefix: (G, K, P, H); own: (G, M, K, S, H)
+    values: jax.Array
+
+
+class Prefix(NamedTuple):
+    """What a completion sees of its prompt: the cache of a prefill."""
+
+    cache: KeyValues  # one layer: (G, K, P, H) each; all layers: (L, G, K, P, H)
+    lengths: jax.Array  # (G,) int32, valid positions of P
+
+
+def attend(
+    q: jax.Array,
+    own: KeyValues,
+    first: int | jax.Array,
+    window: int | jax.Array | None,
+    prefix: Prefix | None,
+) -> jax.Array:
+    """Causal attention over a shared prefix and the queries' own sequence.
+
+    Args:
+      q: (G, M, T, K, R, H); query t stands at own position `first + t`.
+      own: keys and values (G, M, K, S, H), own position s at index s. Positions past
+        the query are masked, so the tail of a cache may hold anything finite.
+      first: own position of the first query, 0 when a whole sequence is processed.
+      window: positions a query sees back, itself included; None sees all.
+      prefix: keys and values of the prompt, seen by all queries; None without prompt.
+
+    Returns:
+      (G, M, T, K, R, H) in the dtype of q.
+    """
+    num_queries = q.shape[2]
+    if num_queries <= QUERY_BLOCK:
+        return _attend_block(q, own, first, window, prefix)
+    num_blocks = -(-num_queries // QUERY_BLOCK)
+    padding = num_blocks * QUERY_BLOCK - num_queries
+    q = jnp.pad(q, [(0, padding) if axis == 2 else (0, 0) for axis in range(6)])
+    blocks = jnp.moveaxis(
+        q.reshape(*q.shape[:2], num_blocks, QUERY_BLOCK, *q.shape[3:]), 2, 0
+    )
+
+    @jax.checkpoint
+    def one_block(index, block):
+        return _attend_block(block, own, first + index * QUERY_BLOCK, window, prefix)
+
+    out = jax.lax.map(lambda pair: one_block(*pair), (jnp.arange(num_blocks), blocks))
+    out = jnp.moveaxis(out, 0, 2)
+    out = out.reshape(*out.shape[:2], num_blocks * QUERY_BLOCK, *out.shape[4:])
+    return out[:, :, :num_queries]
+
+
+def _attend_block(q, own, first, window, prefix):
+    q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+    own_scores = jnp.einsum(
+        "gmtkrh,gmksh->gmktrs", q, own.keys, preferred_element_type=jnp.float32
+    )
+    own_mask = _own_mask(q.shape[2], own.keys.shape[3], first, window)
+    own_scores = jnp.where(own_mask[None, None, None, :, None, :], own_scores, _MASKED)
+    highest = own_scores.max(-1)  # (G, M, K, T, R)
+    if prefix is not None:
+        scores = jnp.einsum(
+            "gmtkrh,gkph->gkmtrp", q, prefix.cache.keys,
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
+        mask = _prefix_mask(q.shape[2], scores.shape[-1], first, window, prefix)
+        scores = jnp.where(mask[:, None, None, :, None, :], scores, _MASKED)
+        highest = jnp.maximum(highest, jnp.swapaxes(scores.max(-1), 1, 2))
+    # Any constant shift leaves a softmax unchanged, so none is differentiated.
+    highest = jax.lax.stop_gradient(highest)
+    own_weights = jnp.exp(own_scores - highest[..., None])
+    total = own_weights.sum(-1)
+    out = jnp.einsum(
+        "gmktrs,gmksh->gmktrh", own_weights.astype(q.dtype), own.values,
+        preferred_element_type=jnp.float32,
+    )  # fmt: skip
+    if prefix is not None:
+        weights = jnp.exp(scores - jnp.swapaxes(highest, 1, 2)[..., None])
+        total += jnp.swapaxes(weights.sum(-1), 1, 2)
+        out += jnp.einsum(
+            "gkmtrp,gkph->gmktrh", weights.astype(q.dtype), prefix.cache.values,
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
+    out /= total[..., None]
+    return jnp.moveaxis(out, 2, 3).astype(q.dtype)
+
+
+def _own_mask(num_queries, num_keys, first, window):
+    """(T, S) bool: causal, inside the window."""
+    distance = (first + jnp.arange(num_queries))[:, None] - jnp.arange(num_keys)[None]
+    mask = distance >= 0
+    return mask if window is None else mask & (distance < window)
+
+
+def _prefix_mask(num_queries, num_keys, first, window, prefix):
+    """(G, T, P) bool, T of size 1 when no window makes queries differ."""
+    positions = jnp.arange(num_keys)[None, None]
+    valid = positions < prefix.lengths[:, None, None]
+    if window is None:
+        return valid
+    queries = first + jnp.arange(num_queries)
+    distance = prefix.lengths[:, None, None] + queries[None, :, None] - positions
+    return valid & (distance < window)

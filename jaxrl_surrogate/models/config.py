@@ -1,0 +1,94 @@
+"""The shape of a decoder. One dataclass covers the Llama, Qwen and Mistral families."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Shape and options of a decoder-only transformer.
+
+    Hashable, so that jitted functions take it as a static argument.
+    """
+
+    vocab_size: Annotated[int, "rows of the embedding table"]
+    num_layers: Annotated[int, "transformer blocks"]
+    embed_dim: Annotated[int, "width of the residual stream, D"]
+    num_heads: Annotated[int, "query heads"]
+    num_kv_heads: Annotated[int, "key and value heads; divides num_heads"]
+    head_dim: Annotated[int, "width of one head; even"]
+    mlp_dim: Annotated[int, "hidden width of the gated MLP"]
+    activation: Annotated[Literal["silu", "gelu"], "gate of the MLP"] = "silu"
+    qk_norm: Annotated[bool, "RMSNorm on queries and keys, a head at a time"] = False
+    attention_bias: Annotated[bool, "bias on the q, k, v projections"] = False
+    mlp_bias: Annotated[bool, "bias on the three MLP projections"] = False
+    tie_embeddings: Annotated[bool, "the output head is the embedding table"] = True
+    rope_theta: Annotated[float, "base of the rotary frequencies"] = 1e4
+    norm_eps: Annotated[float, "epsilon of RMSNorm"] = 1e-6
+    sliding_window: Annotated[
+        int, "positions a token sees back, itself included; 0: all"
+    ] = 0
+    global_every: Annotated[
+        int, "with a sliding window, every n-th layer sees everything; 0: none"
+    ] = 0
+    compute_dtype: Annotated[
+        Literal["float32", "bfloat16"], "of activations; parameters, softmax: float32"
+    ] = "float32"
+
+    def __post_init__(self):
+        for field in (
+            "vocab_size",
+            "num_layers",
+            "embed_dim",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "mlp_dim",
+        ):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)}: expected at least 1")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_kv_heads={self.num_kv_heads}: expected a divisor of "
+                f"num_heads={self.num_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(
+                f"head_dim={self.head_dim}: expected an even number, rotary embeddings "
+                "turn pairs of features"
+            )
+        for field in ("sliding_window", "global_every"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field}={getattr(self, field)}: expected 0 or more")
+        if self.rope_theta <= 1:
+            raise ValueError(f"rope_theta={self.rope_theta}: expected more than 1")
+
+    @property
+    def queries_per_kv(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def windows(self) -> tuple[int, ...] | None:
+        """Positions each layer sees back, or None where every layer sees all."""
+        if not self.sliding_window:
+            return None
+        unlimited = 2**30
+        return tuple(
+            unlimited
+            if self.global_every and (layer + 1) % self.global_every == 0
+            else self.sliding_window
+            for layer in range(self.num_layers)
+        )
+
+    @property
+    def num_params(self) -> int:
+        """Parameters, embeddings counted once when tied."""
+        embed, mlp = self.embed_dim, self.mlp_dim
+        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        block = embed * (2 * q + 2 * kv) + 3 * embed * mlp + 2 * embed
+        block += 2 * self.head_dim * self.qk_norm
+        block += (q + 2 * kv) * self.attention_bias
+        block += (2 * mlp + embed) * self.mlp_bias
+        tables = 1 if self.tie_embeddings else 2
+        return self.num_layers * block + tables * self.vocab_size * embed + embed

@@ -1,0 +1,173 @@
+"""The decoder's modules in Flax NNX: what the parameters are and what a block computes.
+
+Modules only describe. Parameters live in nested dicts of arrays (`forward.init_params`),
+and a module is merged with them for the moment of its use. Every parameter names its
+logical axes; which mesh axes those mean is the business of `parallel.partition`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxrl_surrogate.models.attention import KeyValues
+from jaxrl_surrogate.models.config import DecoderConfig
+from jaxrl_surrogate.models.rotary import rotate
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square normalisation (Zhang, Sennrich, arXiv 1910.07467) in float32."""
+
+    def __init__(self, size: int, epsilon: float, axis_name: str | None):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones((size,)), logical_axes=(axis_name,))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise (..., size) over its last axis."""
+        wide = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.epsilon)
+        scale = self.scale[...].astype(jnp.float32)
+        return (wide * inverse * _align(scale, x.ndim)).astype(x.dtype)
+
+
+class Linear(nnx.Module):
+    """A contraction of the last axes of x with the first axes of a kernel."""
+
+    def __init__(self, shape, axes, num_in, *, bias, rngs, scale=1.0):
+        fan_in = 1
+        for size in shape[:num_in]:
+            fan_in *= size
+        init = jax.nn.initializers.truncated_normal(scale * fan_in**-0.5)
+        self.num_in = num_in
+        self.kernel = nnx.Param(init(rngs.params(), shape), logical_axes=axes)
+        self.bias = (
+            nnx.Param(jnp.zeros(shape[num_in:]), logical_axes=axes[num_in:])
+            if bias
+            else None
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Contract in the dtype of x."""
+        out = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.num_in)
+        if self.bias is not None:
+            out += _align(self.bias[...].astype(x.dtype), out.ndim)
+        return out
+
+
+class Attention(nnx.Module):
+    """Projections of grouped-query attention (Ainslie et al., arXiv 2305.13245)."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        c = config
+        self.config = c
+        heads = (c.embed_dim, c.num_heads, c.head_dim)
+        kv_heads = (c.embed_dim, c.num_kv_heads, c.head_dim)
+        kv_axes = ("embed", "kv_heads", "head_dim")
+        bias = c.attention_bias
+        self.q = Linear(heads, ("embed", "heads", "head_dim"), 1, bias=bias, rngs=rngs)
+        self.k = Linear(kv_heads, kv_axes, 1, bias=bias, rngs=rngs)
+        self.v = Linear(kv_heads, kv_axes, 1, bias=bias, rngs=rngs)
+        self.out = Linear(
+            (*heads[1:], c.embed_dim), ("heads", "head_dim", "embed"), 2,
+            bias=False, rngs=rngs, scale=(2 * c.num_layers) ** -0.5,
+        )  # fmt: skip
+        if c.qk_norm:
+            self.q_norm = RMSNorm(c.head_dim, c.norm_eps, "head_dim")
+            self.k_norm = RMSNorm(c.head_dim, c.norm_eps, "head_dim")
+
+    def project(self, x: jax.Array, positions: jax.Array):
+        """Queries, keys and values of x (G, M, T, D), rotated to their positions.
+
+        Returns:
+          q (G, M, T, K, R, H) and `KeyValues` of (G, M, K, T, H): keys of one head lie
+          side by side, the order in which decoding reads them.
+        """
+        c = self.config
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        if c.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = rotate(q, positions, c.rope_theta)
+        k = rotate(k, positions, c.rope_theta)
+        q = q.reshape(*q.shape[:3], c.num_kv_heads, c.queries_per_kv, c.head_dim)
+        return q, KeyValues(jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3))
+
+    def combine(self, out: jax.Array) -> jax.Array:
+        """(G, M, T, K, R, H) attention outputs to (G, M, T, D)."""
+        c = self.config
+        return self.out(out.reshape(*out.shape[:3], c.num_heads, c.head_dim))
+
+
+class GatedMLP(nnx.Module):
+    """Gated linear unit (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        c = config
+        self.activation = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}[c.activation]
+        shape, axes = (c.embed_dim, c.mlp_dim), ("embed", "mlp")
+        self.gate = Linear(shape, axes, 1, bias=c.mlp_bias, rngs=rngs)
+        self.up = Linear(shape, axes, 1, bias=c.mlp_bias, rngs=rngs)
+        self.down = Linear(
+            shape[::-1], axes[::-1], 1,
+            bias=c.mlp_bias, rngs=rngs, scale=(2 * c.num_layers) ** -0.5,
+        )  # fmt: skip
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., D) to (..., D)."""
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+class Block(nnx.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        c = config
+        self.attention_norm = RMSNorm(c.embed_dim, c.norm_eps, "embed")
+        self.attention = Attention(c, rngs=rngs)
+        self.mlp_norm = RMSNorm(c.embed_dim, c.norm_eps, "embed")
+        self.mlp = GatedMLP(c, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, attend: Callable
+    ) -> tuple[jax.Array, object]:
+        """Apply to x (G, M, T, D).
+
+        `attend(q, key_values) -> (out, kept)` decides what is seen and what is kept, so
+        training, prefill and decoding run the same block.
+        """
+        q, key_values = self.attention.project(self.attention_norm(x), positions)
+        out, kept = attend(q, key_values)
+        x = x + self.attention.combine(out)
+        return x + self.mlp(self.mlp_norm(x)), kept
+
+
+class Ends(nnx.Module):
+    """What stands before and after the blocks: embedding, last norm, output head."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        c = config
+        self.config = c
+        init = jax.nn.initializers.truncated_normal(c.embed_dim**-0.5)
+        shape, axes = (c.vocab_size, c.embed_dim), ("vocab", "embed")
+        self.embedding = nnx.Param(init(rngs.params(), shape), logical_axes=axes)
+        self.final_norm = RMSNorm(c.embed_dim, c.norm_eps, "embed")
+        if not c.tie_embeddings:
+            self.head = nnx.Param(init(rngs.params(), shape), logical_axes=axes)
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """(...) token ids to (..., D) in the compute dtype."""
+        return self.embedding[...][tokens].astype(self.config.compute_dtype)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """(..., D) outputs of the last block to (..., V) float32 logits."""
+        table = self.embedding if self.config.tie_embeddings else self.head
+        hidden = self.final_norm(hidden)
+        return jnp.einsum(
+            "...d,vd->...v", hidden, table[...].astype(hidden.dtype),
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
+
+
+def _align(x: jax.Array, ndim: int) -> jax.Array:
+    """Prepend size-1 axes; silent rank promotion is an error in our tests."""
+    return x.reshape((1,) * (ndim - x.ndim) + x.shape)
