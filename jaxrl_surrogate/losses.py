@@ -1,7 +1,22 @@
-"""Token log-probabilities and advantages to a scalar loss."""
+"""Token log-probabilities and advantages to a scalar loss.
+
+Every term is a weighted sum over tokens whose weights are fixed before the first
+micro-batch runs (`token_weights`): a micro-batch adds its part of the sum, so loss and
+gradients do not depend on how a batch is cut.
+"""
 
 import dataclasses
 from typing import Annotated, Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+
+Metrics = dict[str, jax.Array]
+
+# Differences of log-probabilities beyond this overflow or drown a batch; what they stand
+# for, a token that one model all but excludes, is said as well by e**20.
+_MAX_LOG_RATIO = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,13 +27,171 @@ class LossConfig:
         Literal["policy_gradient", "ppo_clip"], "policy term of the loss"
     ] = "policy_gradient"
     clip_low: Annotated[float, "ppo_clip: ratios are clipped below 1 - clip_low"] = 0.2
-    clip_high: Annotated[float, "ppo_clip: ratios are clipped above 1 + clip_high"] = 0.2
+    clip_high: Annotated[float, "ppo_clip: ratios are clipped above 1 + clip_high"] = (
+        0.2
+    )
     normalization: Annotated[
         Literal["sequence_sum", "dr_grpo", "grpo", "dapo"],
-        "sequence_sum: sum over tokens, mean over samples and prompts; dr_grpo: the same "
-        "divided by the longest completion allowed; grpo: mean over each completion's "
-        "tokens; dapo: mean over all tokens of the batch",
+        "sequence_sum: sum over tokens, mean over samples and prompts; dr_grpo: the "
+        "same divided by the longest completion allowed; grpo: mean over each "
+        "completion's tokens; dapo: mean over all tokens of the batch",
     ] = "dr_grpo"
-    kl_coef: Annotated[float, "weight of the KL to the reference model; 0 drops it"] = 0.0
-    kl_estimator: Annotated[Literal["k1", "k2", "k3"], "estimator of the KL term"] = "k3"
+    kl_coef: Annotated[float, "weight of the KL to the reference model; 0 drops it"] = (
+        0.0
+    )
+    kl_estimator: Annotated[
+        Literal["k1", "k2", "k3"], "estimator of the KL term, taken as a loss"
+    ] = "k3"
     entropy_coef: Annotated[float, "weight of the entropy bonus; 0 drops it"] = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.clip_low <= 1:
+            raise ValueError(f"clip_low={self.clip_low}: expected in [0, 1]")
+        if self.clip_high < 0:
+            raise ValueError(f"clip_high={self.clip_high}: expected 0 or more")
+        if self.kl_coef < 0:
+            raise ValueError(f"kl_coef={self.kl_coef}: expected 0 or more")
+
+
+def token_weights(
+    normalization: str, completion_mask: jax.Array, sample_mask: jax.Array
+) -> jax.Array:
+    """What one token counts in the loss of a whole batch.
+
+    Only `sequence_sum` and `dr_grpo` keep the surrogate objective up to a constant: the
+    gradient of E[h(p)] is a sum of token scores over each completion. `dapo` keeps it up
+    to a factor that varies from batch to batch; `grpo` divides by the completion's own
+    length, which pushes towards longer wrong answers and is the gradient of no objective.
+
+    Args:
+      normalization: as `LossConfig.normalization`.
+      completion_mask: (G, M, T) bool, tokens of completions.
+      sample_mask: (G, M) bool, samples that have a verdict.
+
+    Returns:
+      (G, M, T) float32, zero on everything masked. A group's samples share the weight of
+      their prompt, so one that lost samples counts as much as a whole one; a prompt
+      without any verdict counts nothing and is not in the mean.
+    """
+    chex.assert_rank([completion_mask, sample_mask], [3, 2])
+    mask = (completion_mask & sample_mask[..., None]).astype(jnp.float32)
+    if normalization == "dapo":
+        return mask / jnp.maximum(mask.sum(), 1)
+    group_sizes = sample_mask.sum(-1, keepdims=True)
+    num_prompts = (group_sizes > 0).sum()
+    per_sample = sample_mask / jnp.maximum(group_sizes * num_prompts, 1)
+    weights = mask * per_sample[..., None]
+    if normalization == "dr_grpo":
+        return weights / mask.shape[-1]
+    if normalization == "grpo":
+        return weights / jnp.maximum(mask.sum(-1, keepdims=True), 1)
+    return weights
+
+
+def policy_loss(
+    config: LossConfig,
+    logprobs: jax.Array,
+    old_logprobs: jax.Array,
+    advantages: jax.Array,
+    weights: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """The policy term: a sum over tokens with `weights`.
+
+    policy_gradient: -A log pi, whose gradient at any parameters is the weighted score.
+    ppo_clip (Schulman et al., arXiv 1707.06347, eq. 7; separate bounds as in DAPO,
+    arXiv 2503.14476): -min(r A, clip(r, 1 - low, 1 + high) A), r = pi / pi_old.
+
+    Args:
+      config: names the term and its bounds.
+      logprobs: (G, M, T) float32, under the parameters being trained.
+      old_logprobs: (G, M, T) float32, under the policy that sampled.
+      advantages: (G, M) float32; no gradient flows into them.
+      weights: (G, M, T) float32 from `token_weights`.
+
+    Returns:
+      The scalar loss and sums over tokens (mean over the batch once all are added):
+      the share of clipped tokens, and the KL of the old to the new policy.
+    """
+    chex.assert_equal_shape([logprobs, old_logprobs, weights])
+    chex.assert_rank(advantages, 2)
+    advantages = jax.lax.stop_gradient(advantages)[..., None]
+    counted = weights > 0
+    log_ratio = jnp.where(counted, logprobs - old_logprobs, 0.0)
+    log_ratio = jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+    ratio = jnp.exp(log_ratio)
+    metrics = {
+        "ratio_kl": jnp.where(counted, ratio - 1 - log_ratio, 0).sum(),
+        "clip_fraction": jnp.float32(0),
+    }
+    if config.policy == "policy_gradient":
+        # Masked positions hold anything, so they are cut before the product.
+        gain = jnp.where(counted, logprobs, 0.0) * advantages
+    else:
+        bounded = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
+        gain = jnp.minimum(ratio * advantages, bounded * advantages)
+        clipped = counted & (bounded * advantages < ratio * advantages)
+        metrics["clip_fraction"] = clipped.sum().astype(jnp.float32)
+    return -(weights * gain).sum(), metrics
+
+
+def kl_penalty(
+    estimator: str, logprobs: jax.Array, ref_logprobs: jax.Array
+) -> jax.Array:
+    """Per-token estimates of KL(pi || pi_ref) at sampled tokens (Schulman, 2020).
+
+    With l = log pi - log pi_ref: k1 = l, k2 = l^2 / 2, k3 = exp(-l) - 1 + l. As a loss
+    only k2 has the gradient of the KL in expectation; k1 has a gradient of mean zero,
+    and k3 that of the reverse KL. k1 is offered for comparison with published recipes.
+
+    Args:
+      estimator: "k1", "k2" or "k3".
+      logprobs: any shape, float32.
+      ref_logprobs: the same shape.
+
+    Returns:
+      The same shape, float32.
+    """
+    log_ratio = jnp.clip(logprobs - ref_logprobs, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return 0.5 * jnp.square(log_ratio)
+    return jnp.exp(-log_ratio) - 1 + log_ratio
+
+
+def total_loss(
+    config: LossConfig,
+    logprobs: jax.Array,
+    old_logprobs: jax.Array,
+    advantages: jax.Array,
+    weights: jax.Array,
+    *,
+    entropy: jax.Array | None = None,
+    ref_logprobs: jax.Array | None = None,
+) -> tuple[jax.Array, Metrics]:
+    """All terms of the loss for a (micro-)batch.
+
+    Args:
+      config: terms and coefficients.
+      logprobs, old_logprobs, advantages, weights: as for `policy_loss`.
+      entropy: (G, M, T) float32, needed where `entropy_coef` is not 0.
+      ref_logprobs: (G, M, T) float32, needed where `kl_coef` is not 0.
+
+    Returns:
+      The scalar loss and metrics, each a sum over counted tokens.
+    """
+    loss, metrics = policy_loss(config, logprobs, old_logprobs, advantages, weights)
+    counted = weights > 0
+    if entropy is not None:
+        entropy = jnp.where(counted, entropy, 0)
+        loss -= config.entropy_coef * (weights * entropy).sum()
+        metrics["entropy"] = entropy.sum()
+    if ref_logprobs is not None:
+        kl = kl_penalty(
+            config.kl_estimator,
+            jnp.where(counted, logprobs, 0),
+            jnp.where(counted, ref_logprobs, 0),
+        )
+        loss += config.kl_coef * (weights * kl).sum()
+        metrics["kl"] = kl.sum()
+    return loss, metrics

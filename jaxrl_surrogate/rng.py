@@ -1,8 +1,9 @@
-"""Keys by position: every random number is a function of a seed and of where it is used.
+"""Keys by position: a random number is a function of a seed and of where it is used.
 
-Nothing in the package calls `jax.random.split` along a control-flow path. A key is folded
-from the run's seed by a named stream and then by integers (step, prompt, sample, token),
-so a draw does not depend on batch layout, device count, retries or what ran before it.
+Nothing in the package calls `jax.random.split` along a control-flow path. A key is
+folded from the run's seed by a named stream and then by integers (step, prompt, sample,
+token), so a draw does not depend on batch layout, device count, retries or what ran
+before it.
 """
 
 import zlib
@@ -17,8 +18,8 @@ def stream_key(seed: int, stream: str, *positions: int | jax.Array) -> Key:
 
     Args:
       seed: the run's seed, `0 <= seed < 2**32`.
-      stream: name of the consumer, such as "rollout", "init" or "evaluation". Two streams
-        share no keys.
+      stream: name of the consumer, such as "rollout", "init" or "evaluation". Two
+        streams share no keys.
       *positions: integers (scalars, may be traced), folded in order.
 
     Returns:

@@ -1,8 +1,8 @@
 """Attention of completions over their own tokens and over a prompt that they share.
 
-A group's M completions have one prompt, so its keys and values are kept once and read by
-all M: the softmax runs over two segments, the shared prefix and the completion's own
-tokens, and is normalised jointly. Scores and softmax are float32 whatever the inputs are.
+A group's M completions have one prompt, so its keys and values are kept once and read
+by all M: the softmax runs over two segments, the shared prefix and the completion's own
+tokens, and is normalised jointly. Scores and softmax are float32 always.
 
 Axis letters: G prompts, M samples, T queries, S own keys, P prefix keys, K key-value
 heads, R query heads per key-value head, H head width.
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 # Queries handled at once; longer inputs go through in blocks, each recomputed in the
-# backward pass, so that the scores in memory are (.., QUERY_BLOCK, S) and not (.., T, S).
+# backward pass, so that memory holds scores of (.., QUERY_BLOCK, S), not of (.., T, S).
 QUERY_BLOCK = 512
 _MASKED = -1e30
 

@@ -1,9 +1,9 @@
 """Pure functions of (config, params): initialise, prefill, extend, decode a token.
 
 The three passes are one computation. Prefill reads prompts and keeps their keys and
-values; `extend` runs whole completions on top of them, for training; `decode_token` does
-the same a token at a time against a cache, for sampling. A prompt is computed once for
-its M completions in all of them.
+values; `extend` runs whole completions on top of them, for training; `decode_token`
+does the same a token at a time against a cache, for sampling. A prompt is computed once
+for its M completions in all of them.
 """
 
 import functools

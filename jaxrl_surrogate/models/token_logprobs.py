@@ -16,7 +16,7 @@ from jaxrl_surrogate.models.forward import Params, extend, output_logits, prefil
 
 
 class TokenScores(NamedTuple):
-    """Scores of completion tokens under the model; positions past the end mean nothing."""
+    """Scores of completion tokens; what lies past a completion's end means nothing."""
 
     logprobs: jax.Array  # (G, M, T) float32
     entropy: jax.Array | None  # (G, M, T) float32, of the distribution of each token

@@ -1,7 +1,13 @@
 """From logits to a token: temperature, truncation, and one uniform per row."""
 
 import dataclasses
+import math
 from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+
+_BLOCK = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,3 +18,106 @@ class SamplingConfig:
     top_k: Annotated[int, "keep the k most likely tokens; 0 keeps all"] = 0
     top_p: Annotated[float, "keep the smallest set with this mass; 1 keeps all"] = 1.0
     min_p: Annotated[float, "keep tokens at least this share of the likeliest"] = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature={self.temperature}: expected 0 (greedy) or more"
+            )
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k}: expected 0 (all) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}: expected in (0, 1]")
+        if not 0 <= self.min_p < 1:
+            raise ValueError(f"min_p={self.min_p}: expected in [0, 1)")
+
+
+def sampling_logits(config: SamplingConfig, logits: jax.Array) -> jax.Array:
+    """Logits of the distribution that is sampled.
+
+    The trainer applies this as well, so that its log-probabilities are those of the
+    policy that acted: a truncated softmax is another policy than the full one. The
+    truncations apply in the order top-k, top-p, min-p, each to what the last one left.
+    Tokens tied with the last one kept are kept.
+
+    Args:
+      config: the sampling distribution; greedy (temperature 0) leaves logits as they are.
+      logits: (..., V) float32.
+
+    Returns:
+      (..., V) float32, -inf on tokens that are never sampled.
+    """
+    if config.temperature not in (0, 1):
+        logits = logits / config.temperature
+    if config.top_k and config.top_k < logits.shape[-1]:
+        kept = jax.lax.top_k(jax.lax.stop_gradient(logits), config.top_k)[0]
+        logits = jnp.where(logits >= kept[..., -1:], logits, -jnp.inf)
+    if config.top_p < 1:
+        ordered = -jnp.sort(-jax.lax.stop_gradient(logits), axis=-1)
+        probabilities = jax.nn.softmax(ordered, axis=-1)
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        last = (before < config.top_p).sum(-1, keepdims=True) - 1
+        threshold = jnp.take_along_axis(ordered, last, axis=-1)
+        logits = jnp.where(logits >= threshold, logits, -jnp.inf)
+    if config.min_p > 0:
+        highest = jax.lax.stop_gradient(logits).max(-1, keepdims=True)
+        logits = jnp.where(logits >= highest + math.log(config.min_p), logits, -jnp.inf)
+    return logits
+
+
+def sample(
+    logits: jax.Array, uniforms: jax.Array, *, greedy: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Draw a token from each row by inverting its cumulative distribution.
+
+    One uniform a row instead of noise over the whole vocabulary. The inversion has two
+    levels, blocks of the vocabulary and then tokens of one block, so that only block
+    sums are accumulated over all of V.
+
+    Args:
+      logits: (..., V) float32, of the sampling distribution.
+      uniforms: (...) float32 in [0, 1).
+      greedy: take the likeliest token, the first one among ties.
+
+    Returns:
+      Tokens (...) int32 and their log-probabilities (...) float32.
+    """
+    highest = logits.max(-1, keepdims=True)
+    weights = jnp.exp(logits - highest)
+    if greedy:
+        tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        total = weights.sum(-1)
+    else:
+        tokens, total = _invert(weights, uniforms)
+    picked = jnp.take_along_axis(logits - highest, tokens[..., None], axis=-1)
+    return tokens, picked[..., 0] - jnp.log(total)
+
+
+def _invert(weights, uniforms):
+    """Tokens (...) at quantile `uniforms` of unnormalised weights (..., V), and sums."""
+    padding = -weights.shape[-1] % _BLOCK
+    weights = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, padding)])
+    blocks = weights.reshape(*weights.shape[:-1], -1, _BLOCK)
+    sums = blocks.sum(-1)
+    bounds = jnp.cumsum(sums, axis=-1)
+    total = bounds[..., -1]
+    target = uniforms * total
+    block = _first_above(bounds, target, sums)
+    before = jnp.take_along_axis(bounds - sums, block[..., None], axis=-1)[..., 0]
+    inside = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+    token = _first_above(jnp.cumsum(inside, axis=-1), target - before, inside)
+    return block * _BLOCK + token, total
+
+
+def _first_above(bounds, target, weights):
+    """Index (...) of the first cumulative bound (..., N) above target (...).
+
+    Only indices that have weight are taken: rounding must never pick a token that the
+    truncation excluded, nor run past the end; the last one with weight then stands in.
+    """
+    size = bounds.shape[-1]
+    positions = jnp.arange(size, dtype=jnp.int32)
+    positions = positions.reshape((1,) * (bounds.ndim - 1) + (-1,))
+    weighty = weights > 0
+    above = jnp.where(weighty & (bounds > target[..., None]), positions, size)
+    return jnp.minimum(above.min(-1), jnp.where(weighty, positions, 0).max(-1))

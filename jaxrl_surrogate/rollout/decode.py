@@ -1,0 +1,166 @@
+"""Prompts to completions on the device: prefill once, decode together, stop early."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_surrogate import models, rng
+from jaxrl_surrogate.batch import Completions, Prompts
+from jaxrl_surrogate.models import DecoderConfig, KeyValues
+from jaxrl_surrogate.rollout.sampling import SamplingConfig, sample, sampling_logits
+
+# Positions of the loop's first segment. A segment attends to its own end, not to the
+# longest completion allowed, so early tokens do not pay for positions not yet written.
+_SEGMENT = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeConfig:
+    """What is fixed when a rollout is compiled. Hashable."""
+
+    group_size: int  # M, completions of each prompt
+    max_length: int  # T, longest completion
+    stop_tokens: tuple[int, ...]  # a completion ends with the first of these
+    sampling: SamplingConfig = SamplingConfig()
+    unroll_layers: bool = False  # faster on a CPU; compile time then grows with depth
+
+    def __post_init__(self):
+        if self.group_size < 1:
+            raise ValueError(f"group_size={self.group_size}: expected at least 1")
+        if self.max_length < 1:
+            raise ValueError(f"max_length={self.max_length}: expected at least 1")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def rollout(
+    config: DecoderConfig,
+    decode: DecodeConfig,
+    params: models.Params,
+    prompts: Prompts,
+    key: jax.Array,
+) -> Completions:
+    """Sample M completions of each prompt in one compiled program.
+
+    The loop ends as soon as every completion has. The uniform behind token t of sample m
+    of a prompt is a function of (key, the prompt's id, m, t) alone, so a completion is
+    the same whatever it is batched with, as long as its logits are.
+
+    Args:
+      config: the decoder's shape; static.
+      decode: sizes, stop tokens and sampling distribution; static.
+      params: parameters of the decoder, float32.
+      prompts: G prompts.
+      key: of this step's rollout stream.
+
+    Returns:
+      `Completions`. The stop token belongs to the completion: its decision is trained.
+    """
+    params = models.cast(params, config.compute_dtype)
+    if decode.unroll_layers:
+        params = models.unstack_layers(params)
+    last, prefix = models.prefill(config, params, prompts.tokens, prompts.lengths)
+    num_prompts = prompts.tokens.shape[0]
+    shape = (num_prompts, decode.group_size)
+    ends = _segment_ends(decode.max_length)
+    state = _State(
+        position=jnp.int32(0),
+        hidden=jnp.broadcast_to(last[:, None], (*shape, last.shape[-1])),
+        cache=_empty_cache(config, decode, (*shape, config.num_kv_heads, ends[0])),
+        lengths=jnp.zeros(shape, jnp.int32),
+        ended=jnp.zeros(shape, bool),
+        tokens=jnp.zeros((*shape, decode.max_length), jnp.int32),
+        logprobs=jnp.zeros((*shape, decode.max_length), jnp.float32),
+    )
+    keys = rng.sample_keys(key, prompts.ids, decode.group_size)
+    advance = functools.partial(_advance, config, decode, params, prefix, keys)
+    for end in ends:
+
+        def running(state, end=end):
+            return (state.position < end) & ~state.ended.all()
+
+        state = dataclasses.replace(state, cache=_grow(state.cache, end))
+        state = jax.lax.while_loop(running, advance, state)
+    return Completions(
+        tokens=state.tokens,
+        lengths=state.lengths,
+        truncated=~state.ended,
+        sampler_logprobs=state.logprobs,
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _State:
+    """What the decode loop carries."""
+
+    position: jax.Array  # () int32, completion tokens sampled so far
+    hidden: jax.Array  # (G, M, D), from which the next token is sampled
+    cache: KeyValues | tuple[KeyValues, ...]
+    lengths: jax.Array  # (G, M) int32
+    ended: jax.Array  # (G, M) bool
+    tokens: jax.Array  # (G, M, T) int32
+    logprobs: jax.Array  # (G, M, T) float32
+
+
+def _advance(config, decode, params, prefix, keys, state: _State) -> _State:
+    """Sample one token of every running completion, then run it through the model."""
+    logits = models.output_logits(config, params, state.hidden)
+    logits = sampling_logits(decode.sampling, logits)
+    uniforms = jax.vmap(jax.vmap(lambda key: _uniform(key, state.position)))(keys)
+    tokens, logprobs = sample(logits, uniforms, greedy=not decode.sampling.temperature)
+    running = ~state.ended
+    tokens = jnp.where(running, tokens, 0)
+    stops = jnp.asarray(decode.stop_tokens, jnp.int32).reshape(1, 1, -1)
+    hidden, cache = models.decode_token(
+        config, params, tokens, state.position, prefix, state.cache
+    )
+
+    def record(buffer, new):
+        new = jnp.where(running, new, 0)[..., None].astype(buffer.dtype)
+        return jax.lax.dynamic_update_slice_in_dim(buffer, new, state.position, axis=2)
+
+    return _State(
+        position=state.position + 1,
+        hidden=hidden,
+        cache=cache,
+        lengths=state.lengths + running,
+        ended=state.ended | (tokens[..., None] == stops).any(-1),
+        tokens=record(state.tokens, tokens),
+        logprobs=record(state.logprobs, logprobs),
+    )
+
+
+def _uniform(key, position):
+    return jax.random.uniform(rng.fold(key, position))
+
+
+def _empty_cache(config, decode, shape):
+    """Keys and values of completions, stacked or a tuple of layers."""
+
+    def zeros(*leading):
+        return jnp.zeros((*leading, *shape, config.head_dim), config.compute_dtype)
+
+    if decode.unroll_layers:
+        return tuple(KeyValues(zeros(), zeros()) for _ in range(config.num_layers))
+    return KeyValues(zeros(config.num_layers), zeros(config.num_layers))
+
+
+def _grow(cache, size):
+    """The cache with room for `size` positions."""
+
+    def pad(leaf):
+        widths = [(0, 0)] * leaf.ndim
+        widths[-2] = (0, size - leaf.shape[-2])
+        return jnp.pad(leaf, widths)
+
+    return jax.tree.map(pad, cache)
+
+
+def _segment_ends(max_length):
+    """Where segments end: each as long as all before it, so that they are few."""
+    ends = [min(_SEGMENT, max_length)]
+    while ends[-1] < max_length:
+        ends.append(min(2 * ends[-1], max_length))
+    return ends
