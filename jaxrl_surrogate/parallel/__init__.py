@@ -1,0 +1,6 @@
+"""Where arrays live: the device mesh and the rules that place arrays on it."""
+
+from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.parallel.mesh import MeshConfig, make_mesh
+
+__all__ = ["MeshConfig", "make_mesh", "partition"]

@@ -1,0 +1,97 @@
+"""The device mesh: every device of the run, arranged along three named axes.
+
+    data     copies of the parameters; each takes another share of the batch
+    fsdp     parameters and optimizer moments are split; the batch is split too
+    tensor   heads, the MLP's hidden width and the vocabulary are split
+
+The axes are of type Auto on purpose: the compiler propagates shardings and places the
+collectives, from the shardings of parameters and batch alone. Newer JAX makes Explicit
+the default of `jax.make_mesh`, under which every contraction over a split dimension has
+to name its output sharding, and the models would have to know the mesh.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import jax
+
+AXES = ("data", "fsdp", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes. One of them may be -1: all devices the others leave."""
+
+    data: Annotated[int, "copies of the parameters; -1: all devices that are left"] = -1
+    fsdp: Annotated[int, "ways parameters and optimizer state are split; -1: rest"] = 1
+    tensor: Annotated[int, "ways heads, MLP and vocabulary are split; -1: rest"] = 1
+
+    def __post_init__(self):
+        for axis in AXES:
+            size = getattr(self, axis)
+            if size != -1 and size < 1:
+                raise ValueError(
+                    f"{axis}={size}: expected at least 1, or -1 for the devices "
+                    "the other axes leave"
+                )
+        free = [axis for axis in AXES if getattr(self, axis) == -1]
+        if len(free) > 1:
+            raise ValueError(
+                f"{free[1]}=-1: {free[0]} is -1 too, expected one at most; give a size "
+                "to all axes but one"
+            )
+
+    def sizes(self, num_devices: int) -> tuple[int, int, int]:
+        """Return the size of each axis of `AXES` on `num_devices` devices.
+
+        Raises:
+          ValueError: the sizes do not multiply to the number of devices.
+        """
+        sizes = {axis: getattr(self, axis) for axis in AXES}
+        fixed = math.prod(size for size in sizes.values() if size != -1)
+        free = next((axis for axis, size in sizes.items() if size == -1), None)
+        asked = " x ".join(
+            f"{axis}={size}" for axis, size in sizes.items() if size != -1
+        )
+        if free is None:
+            if fixed != num_devices:
+                raise ValueError(
+                    f"{asked} is a mesh of {fixed} devices, but there are "
+                    f"{num_devices}; set one axis to -1 to fit it to the devices"
+                )
+        elif num_devices % fixed:
+            raise ValueError(
+                f"{asked} does not divide the {num_devices} devices, so {free}=-1 has "
+                f"no whole size; expected {fixed} to be a divisor of {num_devices}"
+            )
+        else:
+            sizes[free] = num_devices // fixed
+        return tuple(sizes[axis] for axis in AXES)
+
+
+def make_mesh(
+    config: MeshConfig, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+    """Build the mesh of a run.
+
+    Args:
+      config: sizes of the axes.
+      devices: devices to use, default all of them in all processes. JAX orders them so
+        that the last axis, tensor, has the fastest links.
+
+    Returns:
+      A mesh with the axes ("data", "fsdp", "tensor"), all of type Auto. An axis of
+      size 1 is there too: partition rules hold for every mesh.
+
+    Raises:
+      ValueError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    return jax.make_mesh(
+        config.sizes(len(devices)),
+        AXES,
+        axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
+        devices=devices,
+    )

@@ -1,0 +1,47 @@
+"""The mesh: sizes, the free axis, axis types, and what is refused."""
+
+import jax
+import pytest
+
+from jaxrl_surrogate.parallel import MeshConfig, make_mesh
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes"),
+    [
+        (MeshConfig(), (8, 1, 1)),
+        (MeshConfig(data=1, fsdp=-1), (1, 8, 1)),
+        (MeshConfig(fsdp=2, tensor=2), (2, 2, 2)),
+        (MeshConfig(data=2, fsdp=4, tensor=1), (2, 4, 1)),
+        (MeshConfig(data=1, fsdp=1, tensor=-1), (1, 1, 8)),
+    ],
+)
+def test_axes_take_the_devices(config, sizes):
+    mesh = make_mesh(config, jax.devices()[:8])
+    assert dict(mesh.shape) == dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
+    assert mesh.size == 8
+    assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+def test_all_devices_by_default_and_a_part_on_request():
+    assert make_mesh(MeshConfig()).size == jax.device_count()
+    one = make_mesh(MeshConfig(), jax.devices()[3:4])
+    assert [d.id for d in one.devices.flat] == [jax.devices()[3].id]
+
+
+@pytest.mark.parametrize("size", [0, -2])
+def test_a_size_is_positive_or_free(size):
+    with pytest.raises(ValueError, match=rf"^fsdp={size}: expected at least 1"):
+        MeshConfig(fsdp=size)
+
+
+def test_one_axis_at_most_is_free():
+    with pytest.raises(ValueError, match=r"^tensor=-1: data is -1 too"):
+        MeshConfig(tensor=-1)
+
+
+def test_errors_name_sizes_and_devices():
+    with pytest.raises(ValueError, match=r"data=2 x fsdp=2 x tensor=1 .* 4 .* are 8;"):
+        MeshConfig(data=2, fsdp=2).sizes(8)
+    with pytest.raises(ValueError, match=r"fsdp=3 x tensor=1 does not divide the 8"):
+        MeshConfig(fsdp=3).sizes(8)
