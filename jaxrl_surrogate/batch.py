@@ -26,10 +26,10 @@ class Prompts:
 class Completions:
     """Sampled completions, M of each prompt."""
 
-    tokens: jax.Array  # (G, M, T) int32; what lies past `lengths` is 0 and means nothing
+    tokens: jax.Array  # (G, M, T) int32, 0 past the completion's end
     lengths: jax.Array  # (G, M) int32, 1 <= length <= T; a stop token is counted
     truncated: jax.Array  # (G, M) bool, True where T was reached without a stop token
-    sampler_logprobs: jax.Array  # (G, M, T) float32, log-prob under the sampling distribution
+    sampler_logprobs: jax.Array  # (G, M, T) float32, under the sampling distribution
 
     @property
     def mask(self) -> jax.Array:

@@ -1,0 +1,187 @@
+"""The rollout and verification phases: prompts in, a batch with rewards out."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import numpy as np
+
+from jaxrl_surrogate import models, rng
+from jaxrl_surrogate.batch import Batch, Completions, Prompts
+from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.rollout import DecodeConfig, rollout
+from jaxrl_surrogate.tasks import Problem, Task, Tokenizer, verify_all
+from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class Collector:
+    """Samples completions of problems and has them verified.
+
+    The host does text, the device does the rest. All arrays that come back are NumPy.
+    """
+
+    config: models.DecoderConfig
+    decode: DecodeConfig
+    task: Task
+    tokenizer: Tokenizer
+    mesh: jax.sharding.Mesh
+    seed: int
+    max_prompt_length: int
+    stream: str = "rollout"  # the random stream; evaluation has its own
+    verify_workers: int = 0
+    verify_timeout_s: float = 10.0
+    # What a completion cut at the length limit is worth: what the verifier says of it,
+    # nothing, or no verdict (its group is then smaller).
+    overlong: Literal["verify", "zero", "mask"] = "verify"
+
+    def sample(
+        self, params: models.Params, problems: list[Problem], step: int
+    ) -> tuple[Prompts, Completions]:
+        """Sample M completions of each problem at a step's random stream."""
+        prompts = Prompts(
+            *encode_prompts(problems, self.tokenizer, self.max_prompt_length)
+        )
+        placed = jax.device_put(prompts, partition.batch_sharding(self.mesh))
+        key = rng.stream_key(self.seed, self.stream, step)
+        completions = rollout(self.config, self.decode, params, placed, key)
+        return prompts, jax.tree.map(np.asarray, jax.device_get(completions))
+
+    def texts(self, completions: Completions) -> list[list[str]]:
+        """Decode completions, their stop tokens left out."""
+        return [
+            [
+                self.tokenizer.decode(tokens[:length].tolist())
+                for tokens, length in zip(*group, strict=True)
+            ]
+            for group in zip(completions.tokens, completions.lengths, strict=True)
+        ]
+
+    def verify(
+        self, problems: list[Problem], prompts: Prompts, completions: Completions
+    ) -> tuple[Batch, dict[str, int]]:
+        """Attach rewards. Returns the batch and how often each verifier note came."""
+        rewards, mask, notes = verify_all(
+            self.task,
+            problems,
+            self.texts(completions),
+            workers=self.verify_workers,
+            timeout_s=self.verify_timeout_s,
+        )
+        if self.overlong == "zero":
+            rewards = np.where(completions.truncated, np.float32(0), rewards)
+        elif self.overlong == "mask":
+            mask = mask & ~completions.truncated
+        return Batch(prompts, completions, rewards, mask), notes
+
+    def collect(
+        self, params: models.Params, problems: list[Problem], step: int
+    ) -> Batch:
+        """Sample and verify."""
+        batch, _ = self.verify(problems, *self.sample(params, problems, step))
+        return batch
+
+
+def has_signal(batch: Batch) -> np.ndarray:
+    """(G,) bool: groups whose verified rewards are not all equal.
+
+    The others carry no gradient under any centred objective.
+    """
+    highest = np.where(batch.reward_mask, batch.rewards, -np.inf).max(-1)
+    lowest = np.where(batch.reward_mask, batch.rewards, np.inf).min(-1)
+    return highest > lowest
+
+
+def collect_batch(
+    collector: Collector,
+    params: models.Params,
+    prompts: PromptStream,
+    num_prompts: int,
+    step: int,
+    refill_rounds: int = 0,
+    on_phase: Callable[[str], None] = lambda phase: None,
+) -> tuple[Batch, dict[str, float]]:
+    """Collect a step's batch, with bounded refilling of groups without signal.
+
+    Dynamic sampling (DAPO, arXiv 2503.14476): while some groups are all right or all
+    wrong and rounds are left, fresh prompts are sampled and their mixed groups take
+    those places, in stream order. Filling with other prompts rescales the expected
+    update but leaves the relative weight of prompts, and so the objective, as it was;
+    sampling the same prompt again would not.
+
+    Args:
+      collector: samples and verifies.
+      params: of the policy.
+      prompts: the run's prompt stream, advanced.
+      num_prompts: G.
+      step: names the random stream; prompt ids make the rounds differ.
+      refill_rounds: at most this many further rounds of G prompts.
+      on_phase: told of each phase as it starts.
+
+    Returns:
+      A batch of exactly G groups, and metrics of the collection.
+    """
+    kept, rounds, seen, mixed = None, 0, 0, 0
+    while True:
+        problems = prompts.take(num_prompts)
+        on_phase("rollout")
+        sampled = collector.sample(params, problems, step)
+        on_phase("verify")
+        batch, _ = collector.verify(problems, *sampled)
+        signal = has_signal(batch)
+        seen, mixed = seen + num_prompts, mixed + int(signal.sum())
+        kept = batch if kept is None else _refill(kept, batch)
+        if rounds == refill_rounds or has_signal(kept).all():
+            break
+        rounds += 1
+    return kept, {
+        "signal_share": mixed / seen,
+        "signal_share_kept": float(has_signal(kept).mean()),
+        "refill_rounds": rounds,
+    }
+
+
+def _refill(kept: Batch, fresh: Batch) -> Batch:
+    """Put fresh groups with signal in the places of kept groups without."""
+    places = np.flatnonzero(~has_signal(kept))
+    sources = np.flatnonzero(has_signal(fresh))[: len(places)]
+    places = places[: len(sources)]
+
+    def put(old, new):
+        out = np.array(old)
+        out[places] = new[sources]
+        return out
+
+    return jax.tree.map(put, kept, fresh)
+
+
+def batch_metrics(batch: Batch) -> dict[str, float]:
+    """What a batch says of the policy: rewards, groups, lengths, pass@M."""
+    mask, rewards = batch.reward_mask, batch.rewards
+    sizes = mask.sum(-1)
+    verified = sizes > 0
+    correct = (rewards >= 0.5) & mask
+    right = correct.sum(-1)
+    lengths = batch.completions.lengths
+    counted = batch.completions.mask
+    per_token = np.where(counted, batch.completions.sampler_logprobs, 0).sum()
+
+    def share(of):
+        return float(of[verified].mean()) if verified.any() else float("nan")
+
+    return {
+        "reward": float(rewards[mask].mean()) if mask.any() else float("nan"),
+        "pass@1": share(right / np.maximum(sizes, 1)),
+        f"pass@{rewards.shape[1]}": share(right > 0),
+        "groups_all_right": share(right == sizes),
+        "groups_all_wrong": share(right == 0),
+        "unverified": float(1 - mask.mean()),
+        "truncated": float(batch.completions.truncated.mean()),
+        "length": float(lengths.mean()),
+        "length_max": float(lengths.max()),
+        "entropy": float(-per_token / lengths.sum()),
+        "completion_tokens": float(lengths.sum()),
+    }
+
+

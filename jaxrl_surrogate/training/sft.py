@@ -1,0 +1,121 @@
+"""Supervised warm start: reference completions, next-token cross-entropy."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxrl_surrogate import models
+from jaxrl_surrogate.batch import Prompts
+from jaxrl_surrogate.losses import Metrics
+from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.tasks import Problem, Tokenizer
+from jaxrl_surrogate.tasks.prompts import encode_prompts
+from jaxrl_surrogate.training.state import TrainState, state_shardings
+from jaxrl_surrogate.training.step import apply_gradients
+
+SupervisedStep = Callable[
+    [TrainState, Prompts, jax.Array, jax.Array], tuple[TrainState, Metrics]
+]
+
+
+def make_supervised_step(
+    config: models.DecoderConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    *,
+    chunk: int = 1024,
+    remat: bool = False,
+) -> SupervisedStep:
+    """Compile-once step `(state, prompts, tokens, lengths) -> (state, metrics)`.
+
+    Tokens (B, T) int32 and lengths (B,) int32 are the reference completions, the end
+    token included. The loss is the mean over all their tokens. The state is donated.
+    """
+
+    def loss(params, prompts, tokens, lengths):
+        logprobs = models.completion_scores(
+            config,
+            params,
+            prompts.tokens,
+            prompts.lengths,
+            tokens[:, None],
+            chunk=chunk,
+            remat=remat,
+        ).logprobs[:, 0]
+        mask = jnp.arange(tokens.shape[-1])[None] < lengths[:, None]
+        return -jnp.where(mask, logprobs, 0).sum() / mask.sum()
+
+    def step(state, *batch):
+        value, grads = jax.value_and_grad(loss)(state.params, *batch)
+        state, metrics = apply_gradients(optimizer, state, grads)
+        return state, metrics | {"loss": value}
+
+    shardings = state_shardings(config, optimizer, mesh)
+    batches = partition.batch_sharding(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(shardings, batches, batches, batches),
+        out_shardings=(shardings, partition.replicated(mesh)),
+    )
+
+
+def encode_references(
+    problems: list[Problem],
+    tokenizer: Tokenizer,
+    max_prompt_length: int,
+    max_completion_length: int,
+) -> tuple[Prompts, np.ndarray, np.ndarray]:
+    """Problems with reference completions to the inputs of a supervised step.
+
+    Returns:
+      `Prompts` of NumPy arrays, completion tokens (B, T) int32 and lengths (B,) int32.
+
+    Raises:
+      ValueError: a problem has no reference, or one that is too long with its end token.
+    """
+    tokens = np.zeros((len(problems), max_completion_length), np.int32)
+    lengths = np.zeros(len(problems), np.int32)
+    for row, problem in enumerate(problems):
+        if problem.completion is None:
+            raise ValueError(
+                f"completion=None in problem {problem.id}: the task has no reference "
+                "completions; expected sft.steps=0, or a task that has them"
+            )
+        ids = [*tokenizer.encode(problem.completion), tokenizer.eos_id]
+        if len(ids) > max_completion_length:
+            raise ValueError(
+                f"rollout.max_completion_length={max_completion_length}: the reference "
+                f"completion of problem {problem.id} has {len(ids)} tokens with its end "
+                "token; raise it, or choose easier problems"
+            )
+        tokens[row, : len(ids)], lengths[row] = ids, len(ids)
+    prompts = Prompts(*encode_prompts(problems, tokenizer, max_prompt_length))
+    return prompts, tokens, lengths
+
+
+def repeat_step(
+    step: SupervisedStep,
+    state: TrainState,
+    next_batch: Callable[[], tuple],
+    num_steps: int,
+    report: Callable[[int, Metrics], None],
+) -> TrainState:
+    """Run `num_steps` supervised steps.
+
+    Metrics of a step are reported after the next one was dispatched, so the device does
+    not wait for the host.
+    """
+    pending = None
+    for index in range(num_steps):
+        state, metrics = step(state, *next_batch())
+        if pending is not None:
+            report(*pending)
+        pending = (index, metrics)
+    if pending is not None:
+        report(*pending)
+    return state
+

@@ -1,0 +1,87 @@
+"""What training changes: parameters, optimizer state, and the count of steps."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_surrogate import models, rng
+from jaxrl_surrogate.parallel import partition
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a step reads and writes; donated to the step."""
+
+    params: models.Params  # float32
+    opt_state: optax.OptState
+    step: jax.Array  # () int32, optimizer steps taken
+    skipped: jax.Array  # () int32, steps not taken because a gradient was not finite
+
+
+def new_state(
+    params: models.Params, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """A state at step 0 around given parameters."""
+    return TrainState(params, optimizer.init(params), jnp.int32(0), jnp.int32(0))
+
+
+def state_shardings(
+    config: models.DecoderConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """The sharding of every array of a train state, as a `TrainState` of shardings."""
+    params = models.abstract_params(config)
+    shardings = partition.param_shardings(mesh, models.logical_axes(config), params)
+    abstract = jax.eval_shape(functools.partial(new_state, optimizer=optimizer), params)
+    return partition.state_shardings(mesh, shardings, abstract, params)
+
+
+def abstract_state(
+    config: models.DecoderConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """Shapes, dtypes and shardings of a train state: what a checkpoint restores into."""
+    abstract = jax.eval_shape(
+        functools.partial(new_state, optimizer=optimizer),
+        models.abstract_params(config),
+    )
+    return partition.abstract_like(abstract, state_shardings(config, optimizer, mesh))
+
+
+def init_state(
+    config: models.DecoderConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    seed: int,
+) -> TrainState:
+    """Draw parameters straight into their shards; nothing is ever whole on one device.
+
+    The same seed gives the same parameters on every mesh.
+    """
+
+    def create(key):
+        return new_state(models.init_params(config, key), optimizer)
+
+    create = jax.jit(create, out_shardings=state_shardings(config, optimizer, mesh))
+    return create(rng.stream_key(seed, "init"))
+
+
+def restart(
+    state: TrainState,
+    config: models.DecoderConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """Keep the parameters, start the optimizer and the count afresh."""
+    shardings = state_shardings(config, optimizer, mesh)
+    fresh = jax.jit(
+        functools.partial(new_state, optimizer=optimizer), out_shardings=shardings
+    )
+    return fresh(state.params)
+

@@ -1,0 +1,167 @@
+"""The fused update: rewards to weights to loss to gradients to parameters, in one jit.
+
+The objective enters as data, a `TableFamily`: one compiled step serves every objective
+on binary rewards, and a schedule over objectives passes another table, not other code.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_surrogate import models
+from jaxrl_surrogate.batch import Batch
+from jaxrl_surrogate.losses import LossConfig, Metrics, token_weights, total_loss
+from jaxrl_surrogate.objectives import TableFamily
+from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.rollout import SamplingConfig, sampling_logits
+from jaxrl_surrogate.training.state import TrainState, state_shardings
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateConfig:
+    """What is fixed when the update is compiled."""
+
+    loss: LossConfig
+    sampling: SamplingConfig  # the policy whose log-probabilities are trained
+    microbatch_prompts: int = 0  # prompts per slice of gradient accumulation; 0: all
+    logprob_chunk: int = 1024  # tokens whose logits are in memory at once
+    remat: Literal["none", "block"] = "none"
+
+
+Update = Callable[
+    [TrainState, Batch, TableFamily, models.Params | None], tuple[TrainState, Metrics]
+]
+
+
+def make_update(
+    config: models.DecoderConfig,
+    update: UpdateConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> Update:
+    """Compile-once update `(state, batch, objective, ref_params) -> (state, metrics)`.
+
+    The state is donated. `ref_params` are those of the KL term's reference model, None
+    where `kl_coef` is 0. Metrics are float32 scalars. A step whose gradient is not
+    finite changes nothing but `state.skipped`.
+    """
+    shardings = state_shardings(config, optimizer, mesh)
+    batches = partition.batch_sharding(mesh)
+    whole = partition.replicated(mesh)
+    return jax.jit(
+        functools.partial(_update, config, update, optimizer),
+        donate_argnums=0,
+        in_shardings=(shardings, batches, whole, shardings.params),
+        out_shardings=(shardings, whole),
+    )
+
+
+def _update(config, update, optimizer, state, batch, objective, ref_params):
+    advantages = objective(batch.rewards, batch.reward_mask)
+    mask = batch.completions.mask
+    weights = token_weights(update.loss.normalization, mask, batch.reward_mask)
+    score = functools.partial(
+        models.completion_scores,
+        config,
+        logits_transform=functools.partial(sampling_logits, update.sampling),
+        chunk=update.logprob_chunk,
+        remat=update.remat == "block",
+    )
+
+    def loss(params, part):
+        batch, advantages, weights = part
+        inputs = (batch.prompts.tokens, batch.prompts.lengths, batch.completions.tokens)
+        scores = score(params, *inputs, entropy=update.loss.entropy_coef != 0)
+        ref_logprobs = None
+        if update.loss.kl_coef:
+            ref_logprobs = jax.lax.stop_gradient(score(ref_params, *inputs).logprobs)
+        old = batch.completions.sampler_logprobs
+        value, metrics = total_loss(
+            update.loss,
+            scores.logprobs,
+            old,
+            advantages,
+            weights,
+            entropy=scores.entropy,
+            ref_logprobs=ref_logprobs,
+        )
+        gap = jnp.where(weights > 0, jnp.abs(scores.logprobs - old), 0)
+        return value, (metrics, gap.max())
+
+    num_prompts = batch.rewards.shape[0]
+    size = update.microbatch_prompts or num_prompts
+    if num_prompts % size:
+        raise ValueError(
+            f"microbatch_prompts={size}: expected a divisor of the {num_prompts} "
+            "prompts of an update"
+        )
+    value, (sums, gaps), grads = _accumulate(
+        loss, state.params, (batch, advantages, weights), num_prompts // size
+    )
+    state, metrics = apply_gradients(optimizer, state, grads)
+    tokens = jnp.maximum((weights > 0).sum(), 1)
+    metrics |= {name: total / tokens for name, total in sums.items()}
+    metrics |= {
+        "loss": value,
+        "logprob_gap_max": gaps,
+        "advantage_abs": jnp.abs(advantages).mean(),
+    }
+    return state, metrics
+
+
+def _accumulate(loss, params, parts, num_parts):
+    """Sum loss, metrics and gradients over slices of the leading axis of `parts`.
+
+    Slice j takes rows j, j + n, j + 2n, ...: when the axis is sharded, every slice is
+    spread over all devices, which contiguous slices would not be.
+    """
+    grad = jax.value_and_grad(loss, has_aux=True)
+    if num_parts == 1:
+        (value, aux), grads = grad(params, parts)
+        return value, aux, grads
+
+    def split(leaf):
+        rows = leaf.reshape(leaf.shape[0] // num_parts, num_parts, *leaf.shape[1:])
+        return jnp.moveaxis(rows, 1, 0)
+
+    def add(total, part):
+        (value, (sums, gap)), grads = grad(params, part)
+        value_0, (sums_0, gap_0), grads_0 = total
+        sums, grads = jax.tree.map(jnp.add, (sums_0, grads_0), (sums, grads))
+        return (value_0 + value, (sums, jnp.maximum(gap_0, gap)), grads), None
+
+    parts = jax.tree.map(split, parts)
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    (value, aux), grads = jax.eval_shape(grad, params, first)
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, aux, grads)
+    )
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def apply_gradients(
+    optimizer: optax.GradientTransformation, state: TrainState, grads: models.Params
+) -> tuple[TrainState, Metrics]:
+    """One optimizer step, or none where the gradient is not finite.
+
+    Returns:
+      The new state, and "grad_norm" (before clipping) and "skipped" (steps so far).
+    """
+    norm = optax.global_norm(grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    finite = jnp.isfinite(norm)
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (params, opt_state),
+        (state.params, state.opt_state),
+    )
+    state = TrainState(
+        params, opt_state, state.step + 1, state.skipped + jnp.where(finite, 0, 1)
+    )
+    return state, {"grad_norm": norm, "skipped": state.skipped.astype(jnp.float32)}
