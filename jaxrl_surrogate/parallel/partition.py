@@ -109,7 +109,7 @@ def param_shardings(
     """
 
     def shard(path, array, axes):
-        spec = partition_spec(mesh, axes, array.shape, "/".join(_names(path)))
+        spec = partition_spec(mesh, axes, array.shape, _name(path))
         return NamedSharding(mesh, spec)
 
     return jax.tree.map_with_path(shard, abstract_params, logical_axes)
@@ -224,7 +224,7 @@ def describe(shardings: PyTree, abstract: PyTree) -> str:
         total += size
         rows.append(
             (
-                "/".join(_names(path)),
+                _name(path),
                 str(array.dtype),
                 _shape(array.shape),
                 ", ".join("-" if p is None else _axis(p) for p in sharding.spec) or "-",
@@ -243,8 +243,12 @@ def describe(shardings: PyTree, abstract: PyTree) -> str:
     )
 
 
+def _name(path: tuple) -> str:
+    """A tree path as text, whatever the kind of its containers."""
+    return "/".join(_names(path))
+
+
 def _names(path: tuple) -> tuple[str, ...]:
-    """A tree path as plain names, whatever the kind of its containers."""
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
