@@ -34,7 +34,7 @@ class Completions:
     @property
     def mask(self) -> jax.Array:
         """(G, M, T) bool: True on tokens of the completion, its stop token included."""
-        positions = jnp.arange(self.tokens.shape[-1])
+        positions = jnp.arange(self.tokens.shape[-1])[None, None]
         return positions < self.lengths[..., None]
 
 

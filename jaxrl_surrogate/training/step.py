@@ -53,10 +53,11 @@ def make_update(
     shardings = state_shardings(config, optimizer, mesh)
     batches = partition.batch_sharding(mesh)
     whole = partition.replicated(mesh)
+    reference = shardings.params if update.loss.kl_coef else None
     return jax.jit(
         functools.partial(_update, config, update, optimizer),
         donate_argnums=0,
-        in_shardings=(shardings, batches, whole, shardings.params),
+        in_shardings=(shardings, batches, whole, reference),
         out_shardings=(shardings, whole),
     )
 

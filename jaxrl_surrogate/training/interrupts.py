@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM as a request to stop at the next phase border."""
+
+import signal
+import sys
+from types import FrameType
+
+
+class StopRequest:
+    """While entered, the first SIGINT or SIGTERM sets `received`; a second one raises.
+
+    The loop looks at `received` between phases, saves and returns; who cannot wait asks
+    twice and gets KeyboardInterrupt, with the last checkpoint intact.
+    """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        """Install the handlers."""
+        self._previous = {
+            number: signal.signal(number, self._handle) for number in self._SIGNALS
+        }
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Put the previous handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+        print(
+            f"\n{self.received}: saving at the end of this phase; once more stops now",
+            file=sys.stderr,
+        )
