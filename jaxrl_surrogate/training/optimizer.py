@@ -1,24 +1,185 @@
 """The optimizer, an optax chain built from typed settings."""
 
 import dataclasses
-from typing import Annotated, Literal
+import math
+import typing
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+
+# Axes that do not make a matrix of an array: "layers" stacks the arrays of one layer,
+# and "heads" times "head_dim" is one dimension written as two.
+_NO_DIMENSION = ("layers", "head_dim")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """Optimizer, schedule, clipping and decay."""
 
-    name: Annotated[Literal["adamw", "adam", "sgd", "lion", "adafactor"], "optax rule"] = (
-        "adamw"
-    )
+    name: Annotated[
+        Literal["adamw", "adam", "sgd", "lion", "adafactor"], "optax rule"
+    ] = "adamw"
     learning_rate: Annotated[float, "peak learning rate"] = 1e-4
     schedule: Annotated[
         Literal["constant", "linear", "cosine"], "decay after the warm-up"
     ] = "constant"
     warmup_steps: Annotated[int, "steps of linear warm-up"] = 0
     final_fraction: Annotated[float, "learning rate at the last step / peak"] = 0.0
-    b1: Annotated[float, "first moment decay"] = 0.9
+    b1: Annotated[float, "first moment decay; sgd: momentum"] = 0.9
     b2: Annotated[float, "second moment decay"] = 0.95
     eps: Annotated[float, "added to the root of the second moment"] = 1e-8
     weight_decay: Annotated[float, "decoupled weight decay, matrices only"] = 0.0
     clip_norm: Annotated[float, "clip the global gradient norm; 0 does not clip"] = 1.0
+
+    def __post_init__(self):
+        hints = typing.get_type_hints(OptimizerConfig)
+        for field in ("name", "schedule"):
+            choices = typing.get_args(hints[field])
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"{field}={getattr(self, field)!r}: expected one of {choices}"
+                )
+        for field, low, high in (
+            ("learning_rate", 0, math.inf),
+            ("warmup_steps", 0, math.inf),
+            ("final_fraction", 0, 1),
+            ("weight_decay", 0, math.inf),
+            ("clip_norm", 0, math.inf),
+        ):
+            value = getattr(self, field)
+            if not low <= value <= high or math.isinf(value):
+                limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
+                raise ValueError(f"{field}={value}: expected {limits}, finite")
+        for field in ("b1", "b2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(
+                    f"{field}={getattr(self, field)}: expected a decay in [0, 1)"
+                )
+        if not self.eps > 0:
+            raise ValueError(f"eps={self.eps}: expected more than 0")
+        if self.name == "adam" and self.weight_decay:
+            raise ValueError(
+                f"weight_decay={self.weight_decay}: adam has no decoupled decay; "
+                "expected 0, or name=adamw"
+            )
+
+
+def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Return the learning rate as a function of the number of updates done.
+
+    The warm-up rises to the peak in `warmup_steps` equal stages, of which the first is
+    not zero, so that no update is lost. The decay reaches `final_fraction` of the peak
+    at the last update and stays there; "constant" stays at the peak.
+
+    Args:
+      config: the optimizer's settings.
+      total_steps: updates in the run.
+
+    Returns:
+      A function of a step, int or () int32, 0 for the first update, to () float32.
+
+    Raises:
+      ValueError: `total_steps` is not positive or shorter than the warm-up.
+    """
+    if total_steps < 1:
+        raise ValueError(f"total_steps={total_steps}: expected at least 1")
+    if config.warmup_steps > total_steps:
+        raise ValueError(
+            f"warmup_steps={config.warmup_steps}: expected at most the run's "
+            f"{total_steps} steps"
+        )
+    peak, warmup = config.learning_rate, config.warmup_steps
+    decay_steps = max(total_steps - 1 - warmup, 1)
+    final = config.final_fraction
+
+    def schedule(step):
+        step = jnp.asarray(step, jnp.float32)
+        progress = jnp.clip((step - warmup) / decay_steps, 0, 1)
+        match config.schedule:
+            case "constant":
+                fraction = jnp.ones_like(step)
+            case "linear":
+                fraction = 1 - (1 - final) * progress
+            case "cosine":
+                fraction = final + (1 - final) * (1 + jnp.cos(jnp.pi * progress)) / 2
+        return peak * jnp.minimum((step + 1) / max(warmup, 1), 1) * fraction
+
+    return schedule
+
+
+def make_optimizer(
+    config: OptimizerConfig, total_steps: int, logical_axes: PyTree | None = None
+) -> optax.GradientTransformation:
+    """Build the chain: clip, then the rule, then weight decay, then the learning rate.
+
+    The state is a dict of the four parts' states. What a run may change when it resumes
+    (learning rate, schedule, clipping, decay) does not change its structure; the rule,
+    and momentum for sgd, do.
+
+    Args:
+      config: the settings. adafactor is used without relative steps and takes from it
+        only learning rate, decay and clipping.
+      total_steps: updates in the run, for the schedule.
+      logical_axes: the model's logical axes, a tuple of names for each parameter; see
+        `decay_mask`. Needed for weight decay only.
+
+    Returns:
+      An optax transformation whose update is to be added to the parameters.
+
+    Raises:
+      ValueError: weight decay without `logical_axes`, or an error of `learning_rate`.
+    """
+    if config.weight_decay and logical_axes is None:
+        raise ValueError(
+            f"weight_decay={config.weight_decay}: expected the model's logical_axes, "
+            "which tell matrices from scales and biases"
+        )
+    clip, decay = optax.identity(), optax.identity()
+    if config.clip_norm:
+        clip = optax.clip_by_global_norm(config.clip_norm)
+    if config.weight_decay:
+        decay = optax.add_decayed_weights(config.weight_decay, decay_mask(logical_axes))
+    schedule = optax.scale_by_learning_rate(learning_rate(config, total_steps))
+    return optax.named_chain(
+        ("clip", clip), ("rule", _rule(config)), ("decay", decay), ("rate", schedule)
+    )
+
+
+def decay_mask(logical_axes: PyTree) -> PyTree:
+    """Tell which parameters are matrices: those that weight decay shrinks.
+
+    Shapes cannot tell: with layers stacked, the scales of a norm are (L, D) and a bias
+    of queries is (L, heads, head_dim). So it is decided by logical axes: a matrix has
+    two or more besides "layers" and "head_dim". Embedding tables are matrices.
+
+    Args:
+      logical_axes: nested dict with a tuple of names or None for each parameter.
+
+    Returns:
+      The same tree of bools.
+    """
+    return jax.tree.map(
+        lambda axes: sum(axis not in _NO_DIMENSION for axis in axes) >= 2,
+        logical_axes,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+
+
+def _rule(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The rule alone, from gradient to a step of about unit size."""
+    match config.name:
+        case "adamw" | "adam":
+            return optax.scale_by_adam(config.b1, config.b2, config.eps)
+        case "lion":
+            return optax.scale_by_lion(config.b1, config.b2)
+        case "sgd":
+            return optax.trace(config.b1) if config.b1 else optax.identity()
+        case "adafactor":
+            # Shazeer & Stern, arXiv 1804.04235, algorithm 4, with update clipping at 1.
+            return optax.chain(
+                optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
+            )
