@@ -183,5 +183,3 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         "entropy": float(-per_token / lengths.sum()),
         "completion_tokens": float(lengths.sum()),
     }
-
-

@@ -1,4 +1,4 @@
-"""Evaluation on held-out problems: unbiased pass@k with intervals, and greedy accuracy."""
+"""Evaluation on held-out problems: unbiased pass@k, intervals, greedy accuracy."""
 
 import dataclasses
 

@@ -1,5 +1,6 @@
 """Supervised warm start: reference completions, next-token cross-entropy."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -12,8 +13,9 @@ from jaxrl_surrogate.batch import Prompts
 from jaxrl_surrogate.losses import Metrics
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.tasks import Problem, Tokenizer
-from jaxrl_surrogate.tasks.prompts import encode_prompts
-from jaxrl_surrogate.training.state import TrainState, state_shardings
+from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
+from jaxrl_surrogate.training.run_log import RunLog
+from jaxrl_surrogate.training.state import TrainState, restart, state_shardings
 from jaxrl_surrogate.training.step import apply_gradients
 
 SupervisedStep = Callable[
@@ -75,7 +77,7 @@ def encode_references(
       `Prompts` of NumPy arrays, completion tokens (B, T) int32 and lengths (B,) int32.
 
     Raises:
-      ValueError: a problem has no reference, or one that is too long with its end token.
+      ValueError: a problem has no reference, or it and its end token are too long.
     """
     tokens = np.zeros((len(problems), max_completion_length), np.int32)
     lengths = np.zeros(len(problems), np.int32)
@@ -89,33 +91,67 @@ def encode_references(
         if len(ids) > max_completion_length:
             raise ValueError(
                 f"rollout.max_completion_length={max_completion_length}: the reference "
-                f"completion of problem {problem.id} has {len(ids)} tokens with its end "
-                "token; raise it, or choose easier problems"
+                f"completion of problem {problem.id} has {len(ids)} tokens with its "
+                "end token; raise it, or choose easier problems"
             )
         tokens[row, : len(ids)], lengths[row] = ids, len(ids)
     prompts = Prompts(*encode_prompts(problems, tokenizer, max_prompt_length))
     return prompts, tokens, lengths
 
 
-def repeat_step(
-    step: SupervisedStep,
-    state: TrainState,
-    next_batch: Callable[[], tuple],
-    num_steps: int,
-    report: Callable[[int, Metrics], None],
-) -> TrainState:
-    """Run `num_steps` supervised steps.
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """Settings of the warm start."""
 
-    Metrics of a step are reported after the next one was dispatched, so the device does
-    not wait for the host.
+    steps: int
+    batch_size: int
+    problems: PromptStream  # with reference completions
+    tokenizer: Tokenizer
+    max_prompt_length: int
+    max_completion_length: int
+    optimizer: optax.GradientTransformation
+    logprob_chunk: int = 1024
+    remat: bool = False
+
+
+def warm_start(
+    settings: WarmStart,
+    params: models.Params,
+    config: models.DecoderConfig,
+    mesh: jax.sharding.Mesh,
+    log: RunLog,
+) -> models.Params:
+    """Train on reference completions and return the parameters.
+
+    Metrics of a step are read after the next one was dispatched, so that the device
+    does not wait for the host.
     """
-    pending = None
-    for index in range(num_steps):
-        state, metrics = step(state, *next_batch())
-        if pending is not None:
-            report(*pending)
-        pending = (index, metrics)
-    if pending is not None:
-        report(*pending)
-    return state
+    step = make_supervised_step(
+        config,
+        settings.optimizer,
+        mesh,
+        chunk=settings.logprob_chunk,
+        remat=settings.remat,
+    )
+    state = restart(params, config, settings.optimizer, mesh)
+    sharding = partition.batch_sharding(mesh)
+    previous = None
+    for index in range(1, settings.steps + 1):
+        problems = settings.problems.take(settings.batch_size)
+        batch = encode_references(
+            problems,
+            settings.tokenizer,
+            settings.max_prompt_length,
+            settings.max_completion_length,
+        )
+        state, metrics = step(state, *jax.device_put(batch, sharding))
+        if previous is not None:
+            log.supervised(index - 1, _floats(previous))
+        previous = metrics
+    if previous is not None:
+        log.supervised(settings.steps, _floats(previous))
+    return state.params
 
+
+def _floats(metrics: Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}

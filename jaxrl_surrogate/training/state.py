@@ -46,7 +46,7 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
-    """Shapes, dtypes and shardings of a train state: what a checkpoint restores into."""
+    """Shapes, dtypes and shardings of a train state, to restore a checkpoint into."""
     abstract = jax.eval_shape(
         functools.partial(new_state, optimizer=optimizer),
         models.abstract_params(config),
@@ -84,4 +84,3 @@ def restart(
         functools.partial(new_state, optimizer=optimizer), out_shardings=shardings
     )
     return fresh(state.params)
-

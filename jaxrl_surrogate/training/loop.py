@@ -1,0 +1,233 @@
+"""The main job: warm start, then roll out, verify, update, evaluate.
+
+Steps count from 1. The checkpoint of step s holds the state after its update; the store
+`start` holds what reinforcement learning started from. A run that is started again goes
+on from the newest update, with the stored rollouts of the steps after it.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_surrogate import models
+from jaxrl_surrogate.batch import Batch, Completions, Prompts
+from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.training.checkpoint import RunCheckpoints
+from jaxrl_surrogate.training.collect import batch_metrics, collect_batch
+from jaxrl_surrogate.training.compiles import compile_count
+from jaxrl_surrogate.training.evaluation import Evaluation, evaluate
+from jaxrl_surrogate.training.interrupts import StopRequest
+from jaxrl_surrogate.training.run import Outcome, Run
+from jaxrl_surrogate.training.run_log import RunLog
+from jaxrl_surrogate.training.sft import warm_start
+from jaxrl_surrogate.training.state import (
+    TrainState,
+    abstract_state,
+    init_state,
+    restart,
+)
+from jaxrl_surrogate.training.step import Update, make_update
+
+
+def train(run: Run, log: RunLog) -> Outcome:
+    """Run to the last step, from wherever the run directory says it stands.
+
+    Returns:
+      The outcome; `finished` is False where a signal stopped the run, which can then be
+      started again.
+    """
+    plan = run.schedule
+    update = make_update(run.model, run.update, run.optimizer, run.mesh)
+    with _open_store(run) as store, StopRequest() as stop:
+        start = starting_state(run, log)
+        reference = _copy(start.params) if run.update.loss.kl_coef else None
+        state, step, meta = _resume(run, store, start)
+        del start
+        log.resume(step)
+        if run.eval_problems and not meta["before"]:
+            meta |= {"before": run_evaluation(run, state.params).metrics()}
+            log.metrics(step, meta["before"])
+        while step < plan.steps and not stop.received:
+            began, compiles = time.perf_counter(), compile_count()
+            batch, metrics, position = _rollout_phase(run, store, state, step + 1)
+            if stop.received:
+                break  # the rollout is stored; the state before it is stored below
+            state, losses = _update_phase(run, update, state, batch, reference, step)
+            step += 1
+            meta |= {"prompts": position}
+            metrics |= losses | {"compiles": compile_count() - compiles}
+            metrics |= {"seconds": time.perf_counter() - began}
+            metrics["tokens_per_second"] = (
+                metrics["completion_tokens"] / metrics["seconds"]
+            )
+            if _evaluation_due(run, step) and not stop.received:
+                scores = run_evaluation(run, state.params).metrics()
+                metrics |= scores
+                if step == plan.steps:
+                    meta |= {"after": scores}
+            if step % plan.checkpoint_every == 0 or step == plan.steps:
+                store.save_update(step, state, meta)
+            log.metrics(step, metrics)
+            if plan.completions_every and step % plan.completions_every == 0:
+                log.completions(step, _sample_rows(run, batch))
+        if step > (store.latest_update() or 0):
+            store.save_update(step, state, meta)
+    return Outcome(state, step, step >= plan.steps, meta["before"], meta["after"])
+
+
+def starting_state(run: Run, log: RunLog) -> TrainState:
+    """The state that reinforcement learning starts from, made once and stored."""
+    with RunCheckpoints(run.directory / "checkpoints" / "start") as store:
+        if store.latest_update() is not None:
+            abstract = abstract_state(run.model, run.optimizer, run.mesh)
+            return store.restore_update(0, abstract)[0]
+        if run.init_params is None:
+            state = init_state(run.model, run.optimizer, run.mesh, run.seed)
+        else:
+            params = run.init_params()
+            state = restart(params, run.model, run.optimizer, run.mesh)
+        if run.warm_start is not None:
+            params = warm_start(run.warm_start, state.params, run.model, run.mesh, log)
+            state = restart(params, run.model, run.optimizer, run.mesh)
+        store.save_update(0, state, {})
+        return state
+
+
+def newest_state(run: Run, log: RunLog) -> tuple[TrainState, int]:
+    """The newest state of a run and its step, for evaluation and sampling."""
+    with _open_store(run) as store:
+        state, step, _ = _resume(run, store, starting_state(run, log))
+        return state, step
+
+
+def run_evaluation(run: Run, params: models.Params) -> Evaluation:
+    """Evaluate on the run's held-out problems."""
+    return evaluate(
+        run.evaluator, params, run.eval_problems, run.schedule.eval_batch_prompts
+    )
+
+
+def _open_store(run: Run) -> RunCheckpoints:
+    plan = run.schedule
+    return RunCheckpoints(
+        run.directory / "checkpoints",
+        keep_last=plan.keep_last,
+        keep_every=plan.keep_every,
+    )
+
+
+def _resume(run: Run, store: RunCheckpoints, start: TrainState):
+    """The newest stored state, its step and meta; the prompt stream is put there."""
+    step = store.latest_update()
+    if step is None:
+        return start, 0, {"before": {}, "after": {}, "prompts": run.prompts.state()}
+    abstract = abstract_state(run.model, run.optimizer, run.mesh)
+    state, meta = store.restore_update(step, abstract)
+    run.prompts.restore(meta["prompts"])
+    return state, step, meta
+
+
+def _rollout_phase(run: Run, store: RunCheckpoints, state: TrainState, step: int):
+    """The batch of a step, its metrics, and the prompt stream's position after it."""
+    if step in store.rollout_steps():
+        batch, meta = store.restore_rollout(step, _batch_like(run))
+        run.prompts.restore(meta["prompts"])
+        return batch, batch_metrics(batch) | meta["metrics"], meta["prompts"]
+    batch, metrics = collect_batch(
+        run.collector,
+        state.params,
+        run.prompts,
+        run.schedule.prompts_per_step,
+        step,
+        run.schedule.refill_rounds,
+    )
+    position = run.prompts.state()
+    if run.schedule.save_rollouts:
+        store.save_rollout(step, batch, {"prompts": position, "metrics": metrics})
+    return batch, batch_metrics(batch) | metrics, position
+
+
+def _update_phase(
+    run: Run,
+    update: Update,
+    state: TrainState,
+    batch: Batch,
+    reference: models.Params | None,
+    step: int,
+):
+    """All optimizer steps on one batch; metrics are means over them."""
+    began = time.perf_counter()
+    objective = jax.device_put(run.objective(step), partition.replicated(run.mesh))
+    parts = run.schedule.minibatches
+    history = []
+    for _ in range(run.schedule.epochs):
+        for part in range(parts):
+            piece = jax.tree.map(lambda leaf, part=part: leaf[part::parts], batch)
+            piece = jax.device_put(piece, partition.batch_sharding(run.mesh))
+            state, metrics = update(state, piece, objective, reference)
+            history.append(metrics)
+    history = jax.device_get(history)
+    means = {
+        name: float(np.mean([metrics[name] for metrics in history]))
+        for name in history[0]
+    }
+    # Later epochs move away from the sampler on purpose; the first update tells whether
+    # sampler and trainer compute the same policy.
+    means["logprob_gap_max"] = float(history[0]["logprob_gap_max"])
+    return state, means | {"seconds_update": time.perf_counter() - began}
+
+
+def _evaluation_due(run: Run, step: int) -> bool:
+    plan = run.schedule
+    return bool(run.eval_problems) and (
+        step == plan.steps or (plan.eval_every > 0 and step % plan.eval_every == 0)
+    )
+
+
+def _batch_like(run: Run) -> Batch:
+    """NumPy arrays of the shapes of a step's batch, to restore one into."""
+    decode = run.collector.decode
+    num_prompts = run.schedule.prompts_per_step
+    shape = (num_prompts, decode.group_size)
+    prompt_shape = (num_prompts, run.collector.max_prompt_length)
+    return Batch(
+        prompts=Prompts(
+            tokens=np.zeros(prompt_shape, np.int32),
+            lengths=np.zeros(num_prompts, np.int32),
+            ids=np.zeros(num_prompts, np.uint32),
+        ),
+        completions=Completions(
+            tokens=np.zeros((*shape, decode.max_length), np.int32),
+            lengths=np.zeros(shape, np.int32),
+            truncated=np.zeros(shape, bool),
+            sampler_logprobs=np.zeros((*shape, decode.max_length), np.float32),
+        ),
+        rewards=np.zeros(shape, np.float32),
+        reward_mask=np.zeros(shape, bool),
+    )
+
+
+def _sample_rows(run: Run, batch: Batch) -> list[dict]:
+    """A few completions of a batch with their rewards, one of each prompt."""
+    decode = run.collector.tokenizer.decode
+    count = min(run.schedule.completions, len(batch.rewards))
+    texts = run.collector.texts(batch.completions)
+    prompts = batch.prompts
+    return [
+        {
+            "prompt": decode(prompts.tokens[row][: prompts.lengths[row]].tolist()),
+            "completion": texts[row][0],
+            "reward": float(batch.rewards[row, 0]),
+            "verified": bool(batch.reward_mask[row, 0]),
+            "length": int(batch.completions.lengths[row, 0]),
+            "truncated": bool(batch.completions.truncated[row, 0]),
+        }
+        for row in range(count)
+    ]
+
+
+def _copy(params: models.Params) -> models.Params:
+    """Arrays of their own: the update donates the state they come from."""
+    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(params)

@@ -1,0 +1,67 @@
+"""What a run is made of, and what comes out of it."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import optax
+
+from jaxrl_surrogate import models
+from jaxrl_surrogate.objectives import TableFamily
+from jaxrl_surrogate.tasks import Problem
+from jaxrl_surrogate.tasks.prompts import PromptStream
+from jaxrl_surrogate.training.collect import Collector
+from jaxrl_surrogate.training.sft import WarmStart
+from jaxrl_surrogate.training.state import TrainState
+from jaxrl_surrogate.training.step import UpdateConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How much, how often."""
+
+    steps: int
+    prompts_per_step: int
+    epochs: int = 1  # passes over each rollout
+    minibatches: int = 1  # optimizer steps of a pass
+    refill_rounds: int = 0  # dynamic sampling
+    eval_every: int = 0  # 0: only before and after
+    eval_batch_prompts: int = 64
+    checkpoint_every: int = 10
+    save_rollouts: bool = True
+    keep_last: int = 3
+    keep_every: int = 0
+    completions_every: int = 10
+    completions: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything a run is made of. `build` makes it from a config."""
+
+    directory: Path
+    seed: int
+    model: models.DecoderConfig
+    mesh: jax.sharding.Mesh
+    init_params: Callable[[], models.Params] | None  # None: drawn from the seed
+    warm_start: WarmStart | None
+    prompts: PromptStream
+    collector: Collector
+    evaluator: Collector
+    eval_problems: list[Problem]
+    objective: Callable[[int], TableFamily]  # of the step: a schedule is data
+    update: UpdateConfig
+    optimizer: optax.GradientTransformation
+    schedule: Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What `train` returns."""
+
+    state: TrainState
+    step: int
+    finished: bool  # False where a signal stopped the run
+    before: dict[str, float]  # evaluation before reinforcement learning
+    after: dict[str, float]  # and after the last step; empty if not reached
