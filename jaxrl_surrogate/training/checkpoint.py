@@ -112,9 +112,13 @@ class RunCheckpoints:
         return self._updates.steps()
 
     def rollout_steps(self) -> list[int]:
-        """Steps after the newest update whose rollout is on disk, ascending."""
-        self._prune_rollouts()
-        return self._rollouts.steps()
+        """Steps after the newest update whose rollout is on disk, ascending.
+
+        An update in flight counts as saved and is not waited for, so that a loop may
+        ask at the start of every step.
+        """
+        newest = max(self._updates.known_steps(), default=-1)
+        return [step for step in self._rollouts.steps() if step > newest]
 
     def restore_update(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict]:
         """Read the state saved after the update of `step`.
@@ -227,6 +231,10 @@ class _Store:
 
     def steps(self) -> list[int]:
         self.wait()
+        return self.known_steps()
+
+    def known_steps(self) -> list[int]:
+        """Steps on disk and the one in flight, if any."""
         return sorted(self._manager.all_steps())
 
     def delete(self, steps: list[int]) -> None:

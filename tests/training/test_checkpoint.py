@@ -205,6 +205,7 @@ def test_an_update_supersedes_rollouts_only_once_it_is_on_disk(tmp_path):
             checkpoints.save_rollout(step, {"x": jnp.float32(step)}, {})
         assert checkpoints.rollout_steps() == [5, 6, 7]
         checkpoints.save_update(6, {"x": jnp.float32(0)}, {})
+        assert checkpoints.rollout_steps() == [7]  # the update may be in flight
         checkpoints.wait()
         assert checkpoints.rollout_steps() == [7]
         checkpoints.save_rollout(8, {"x": jnp.float32(8)}, {})
