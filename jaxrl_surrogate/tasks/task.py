@@ -1,0 +1,37 @@
+"""What a task is: problems, and a verifier from text to reward. Host only."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One prompt and what its verifier needs."""
+
+    prompt: str
+    answer: Any
+    id: int = 0  # position in the stream it was drawn from
+    completion: str | None = None  # a reference, for the warm start
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a verifier says of one completion."""
+
+    reward: float
+    ok: bool = True  # False: no verdict (a crash, a time-out); the sample is masked
+    note: str = ""
+
+
+class Task(Protocol):
+    """Problems to train and to test on, and their verifier."""
+
+    name: str
+    train: Sequence[Problem]
+    test: Sequence[Problem]
+
+    def verify(self, problem: Problem, completion: str) -> Verdict:
+        """Judge one completion. Must not depend on anything but its arguments."""
+        ...
