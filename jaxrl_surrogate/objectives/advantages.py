@@ -48,6 +48,7 @@ class AdvantageFn:
 
     def table(self, group_size: int) -> WeightTable:
         """The method's table for groups of `group_size`; raises as `table` does."""
+        check_group_size(group_size)
         return _cached_table(self, group_size)
 
 
@@ -220,7 +221,6 @@ _METHODS = {
 
 @functools.lru_cache(maxsize=4096)
 def _cached_table(fn: AdvantageFn, group_size: int) -> WeightTable:
-    check_group_size(group_size)
     weights = _METHODS[fn.name](group_size, **dict(fn.params))
     for entries in (weights.incorrect, weights.correct):
         entries.flags.writeable = False

@@ -90,7 +90,8 @@ def arcsin() -> Surrogate:
     Finite everywhere; the slope is infinite at both ends.
     """
     return Surrogate(
-        value=_elementwise(lambda xp, t: 2 * xp.arcsin(xp.sqrt(t))),
+        # As an angle: arcsin alone loses half the digits near t = 1.
+        value=_elementwise(lambda xp, t: 2 * xp.arctan2(xp.sqrt(t), xp.sqrt(1 - t))),
         slope=_elementwise(lambda xp, t: 1 / xp.sqrt(t * (1 - t))),
         name="arcsin",
     )
@@ -135,9 +136,15 @@ def arcsin_pass_at_k(k: int) -> Surrogate:
     """
     _check_k(k)
 
+    def pass_rate(xp, t):
+        return -xp.expm1(k * xp.log1p(-t))
+
+    def value(xp, t):
+        # As an angle: arcsin alone loses half the digits near t = 1.
+        return 2 / k * xp.arctan2(xp.sqrt(pass_rate(xp, t)), (1 - t) ** (k / 2))
+
     def slope(xp, t):
-        q = 1 - t
-        return q ** (k / 2 - 1) / xp.sqrt(-xp.expm1(k * xp.log1p(-t)))
+        return (1 - t) ** (k / 2 - 1) / xp.sqrt(pass_rate(xp, t))
 
     def series(n):
         coefficients, term = {}, 1.0
@@ -150,9 +157,7 @@ def arcsin_pass_at_k(k: int) -> Surrogate:
         return _powers(n, coefficients), np.zeros(n)
 
     return Surrogate(
-        value=_elementwise(
-            lambda xp, t: 2 / k * xp.arcsin(xp.sqrt(-xp.expm1(k * xp.log1p(-t))))
-        ),
+        value=_elementwise(value),
         slope=_elementwise(slope),
         name="arcsin_pass_at_k",
         params={"k": k},

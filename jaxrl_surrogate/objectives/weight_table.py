@@ -308,11 +308,20 @@ def _select(right, count, row, group_size, tables):
     """
     last = group_size - 1
     lookup = {"mode": "promise_in_bounds"}
-    incorrect = jnp.asarray(tables.incorrect).reshape(-1)
-    correct = jnp.asarray(tables.correct).reshape(-1)
+    incorrect = _on_device(tables.incorrect).reshape(-1)
+    correct = _on_device(tables.correct).reshape(-1)
     if_wrong = incorrect.at[row + jnp.minimum(count, last)].get(**lookup)
     if_right = correct.at[row + jnp.maximum(count - 1, 0)].get(**lookup)
     return jnp.where(right, if_right, if_wrong)
+
+
+def _on_device(entries):
+    if isinstance(entries, np.ndarray):
+        # A copy of the type that the device will hold: JAX keeps constants by the
+        # identity of a read-only array, and would hand the float32 constant of a table
+        # to a program that was traced with 64-bit types on.
+        entries = np.array(entries, jax.dtypes.canonicalize_dtype(entries.dtype))
+    return jnp.asarray(entries)
 
 
 def _settle_entries(tables, kind):

@@ -1,0 +1,336 @@
+"""Both arrows between weights and objectives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from jaxrl_surrogate.objectives import (
+    Surrogate,
+    WeightTable,
+    advantages,
+    from_surrogate,
+    induced_surrogate,
+    surrogates,
+    tabulate,
+)
+
+GRID = oracles.GRID
+
+
+def same(one, other, tolerance=1e-13):
+    np.testing.assert_allclose(one.incorrect, other.incorrect, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(one.correct, other.correct, rtol=0, atol=tolerance)
+
+
+class TestInducedSurrogate:
+    @pytest.mark.parametrize("size", [1, 2, 3, 17, 512])
+    def test_against_rational_arithmetic(self, size, generator):
+        table = WeightTable(generator.normal(size=size), generator.normal(size=size))
+        induced = induced_surrogate(table)
+        gap = table.correct - table.incorrect
+        integral = np.concatenate([[0], np.cumsum(gap)]) / size
+        points = np.array([0.0, 1e-6, 0.3, 0.5, 0.97, 1.0])
+        for t in points if size < 512 else points[2:4]:
+            assert abs(induced.slope(t) - oracles.exact_bernstein(gap, t)) < 1e-11
+            assert abs(induced.value(t) - oracles.exact_bernstein(integral, t)) < 1e-11
+        # Float32 on the device, from the same float32 points.
+        points = points.astype(np.float32)
+        scale = np.abs(gap).max()
+        for name in ("slope", "value"):
+            fn = getattr(induced, name)
+            got = jax.jit(fn)(jnp.asarray(points))
+            assert got.dtype == np.float32
+            np.testing.assert_allclose(
+                got, fn(points), rtol=0, atol=1e-5 * scale, err_msg=name
+            )
+
+    def test_slope_is_the_derivative(self):
+        induced = induced_surrogate(advantages.table("grpo", 16))
+        t = jnp.linspace(0, 1, 9)
+        derivative = jax.vmap(jax.grad(induced.value))(t)
+        np.testing.assert_allclose(derivative, induced.slope(t), rtol=2e-5)
+
+    def test_shapes_and_types(self):
+        induced = induced_surrogate(advantages.table("rloo", 4))
+        assert induced.value(np.zeros((2, 3))).shape == (2, 3)
+        assert induced.value(jnp.zeros((2, 3))).shape == (2, 3)
+        assert np.ndim(induced.value(0.5)) == 0
+        assert induced.value(0.5) == pytest.approx(0.5, abs=1e-15)
+
+    def test_baselines_do_not_change_it(self, generator):
+        gap, free = generator.normal(size=(2, 6))
+        plain = induced_surrogate(WeightTable(np.zeros(6), gap))
+        other = induced_surrogate(WeightTable(free, gap + free))
+        np.testing.assert_allclose(plain.slope(GRID), other.slope(GRID), atol=1e-13)
+
+    def test_device_tables(self):
+        table = jax.tree.map(jnp.asarray, advantages.table("maxrl", 8))
+        exact = induced_surrogate(advantages.table("maxrl", 8)).slope(GRID)
+        np.testing.assert_allclose(induced_surrogate(table).slope(GRID), exact, 1e-6)
+
+
+class TestTabulate:
+    def test_a_function_of_the_user(self):
+        def grpo(rewards):
+            spread = jnp.std(rewards)
+            mixed = spread > 0
+            centred = rewards - rewards.mean()
+            return jnp.where(mixed, centred / jnp.where(mixed, spread, 1), 0)
+
+        for size in (1, 2, 5, 8, 33):
+            table = tabulate(grpo, size)
+            if size == 1:
+                assert not np.any([table.incorrect, table.correct])
+            else:
+                same(table, advantages.table("grpo", size))
+
+    def test_float64_whatever_wraps_it(self):
+        fn = advantages.get("grpo", std="sample")
+        fn(np.ones(8))
+        same(tabulate(lambda rewards: 2 * fn(rewards), 8), 2 * fn.table(8), 1e-15)
+        same(tabulate(fn, 8), fn.table(8), 0)
+
+    def test_numpy_and_branches(self):
+        def maxrl(rewards):
+            rewards = np.array(rewards)
+            if rewards.sum() == 0:
+                return np.zeros(len(rewards))
+            return rewards / rewards.mean() - 1
+
+        same(tabulate(maxrl, 8), advantages.table("maxrl", 8))
+
+    def test_float32_functions(self):
+        def dr_grpo(rewards):
+            rewards = rewards.astype(jnp.float32)
+            return rewards - rewards.mean()
+
+        same(tabulate(dr_grpo, 12), advantages.table("dr_grpo", 12), 1e-6)
+
+    def test_inside_jit(self):
+        @jax.jit
+        def weigh(rewards):
+            return tabulate(lambda r: r - r.mean(), 4)(rewards)
+
+        assert weigh(np.array([1.0, 0, 0, 0])).tolist() == [0.75, -0.25, -0.25, -0.25]
+
+    @pytest.mark.parametrize("size", [3, 4, 9, 40])
+    @pytest.mark.parametrize(
+        "fn",
+        [
+            lambda r: r * jnp.arange(len(r)),
+            lambda r: r - r[0],
+            lambda r: jnp.cumsum(r),
+            lambda r: jnp.sort(r),
+            lambda r: r - jnp.roll(r, 1),
+        ],
+        ids=["position", "first", "cumsum", "sort", "neighbour"],
+    )
+    def test_a_function_of_more_than_counts_is_refused(self, fn, size):
+        with pytest.raises(ValueError, match=r"(?s)Rewards \[.*give the weights"):
+            tabulate(fn, size)
+
+    def test_a_hidden_exception_is_found(self):
+        def fn(rewards):
+            odd = (rewards == jnp.array([0, 1, 1, 0, 1])).all()
+            return rewards + odd
+
+        with pytest.raises(ValueError, match=r"\[0 1 1 0 1\]"):
+            tabulate(fn, 5)
+
+    def test_not_finite(self):
+        with pytest.raises(ValueError, match=r"\[0 0 0\]"):
+            tabulate(lambda r: (r - r.mean()) / r.std(), 3)
+
+    def test_shape(self):
+        with pytest.raises(ValueError, match=r"\(4,\).*\(\)"):
+            tabulate(lambda r: r.mean(), 4)
+
+
+class TestExact:
+    @pytest.mark.parametrize("size", [2, 4, 8, 32])
+    def test_round_trip_of_random_polynomials(self, size, generator):
+        for degree in {0, 1, size // 2, size - 1}:
+            gap = generator.normal(size=degree + 1)
+            wanted = induced_surrogate(WeightTable(np.zeros(degree + 1), gap))
+            for baseline in ("none", "leave_one_out"):
+                table = from_surrogate(wanted, size, method="exact", baseline=baseline)
+                got = induced_surrogate(table)
+                np.testing.assert_allclose(got.slope(GRID), wanted.slope(GRID), 1e-9)
+                np.testing.assert_allclose(
+                    got.value(GRID), wanted.value(GRID), rtol=0, atol=1e-12
+                )
+
+    @pytest.mark.parametrize("size", [2, 4, 8])
+    def test_named_polynomials(self, size):
+        identity = surrogates.get("identity")
+        table = from_surrogate(identity, size, method="exact")
+        same(table, advantages.table("rloo", size))
+        for k in range(1, size + 1):
+            wanted = surrogates.get("pass_at_k", k=k)
+            table = from_surrogate(wanted, size, method="exact")
+            same(table, advantages.table("rloo_pass_at_k", size, k=k))
+            table = from_surrogate(wanted, size, method="exact", baseline="none")
+            same(table, advantages.table("pass_at_k", size, k=k))
+            slope = induced_surrogate(table).slope(GRID)
+            np.testing.assert_allclose(slope, wanted.slope(GRID), rtol=0, atol=1e-10)
+            value = induced_surrogate(table).value(GRID)
+            np.testing.assert_allclose(value, wanted.value(GRID), rtol=0, atol=1e-10)
+
+    def test_refused(self):
+        with pytest.raises(ValueError, match=r"degree 15.*groups of 16 or more"):
+            from_surrogate(surrogates.get("pass_at_k", k=16), 8, method="exact")
+        for name in ("log", "arcsin", "logit"):
+            with pytest.raises(ValueError, match="not known to be a polynomial"):
+                from_surrogate(surrogates.get(name), 8, method="exact")
+
+
+class TestTaylor:
+    @pytest.mark.parametrize("size", [1, 2, 8, 64])
+    def test_log_is_rejection_sampling(self, size):
+        log = surrogates.get("log")
+        table = from_surrogate(log, size, method="taylor", baseline="none")
+        same(table, advantages.table("rejection_sampling", size), 1e-12)
+
+    @pytest.mark.parametrize("size", [2, 8])
+    def test_logit(self, size):
+        table = from_surrogate(surrogates.get("logit"), size, method="taylor")
+        p, q = GRID, 1 - GRID
+        expected = (1 - q**size) / p + (1 - p**size) / q
+        np.testing.assert_allclose(induced_surrogate(table).slope(p), expected, 1e-12)
+
+    def test_polynomials_are_exact(self):
+        for k in (1, 3, 8):
+            surrogate = surrogates.get("pass_at_k", k=k)
+            exact = from_surrogate(surrogate, 8, method="exact")
+            same(from_surrogate(surrogate, 8, method="taylor"), exact)
+
+    def test_arcsin_of_pass_at_even_k(self):
+        surrogate = surrogates.get("arcsin_pass_at_k", k=2)
+        p = np.array([0.3, 0.6, 0.9])
+        errors = []
+        for size in (4, 8, 16, 32, 64):
+            induced = induced_surrogate(
+                from_surrogate(surrogate, size, method="taylor")
+            )
+            gap = surrogate.slope(p) - induced.slope(p)
+            assert (gap > 0).all()
+            errors.append(gap.max())
+        assert (np.diff(errors) < 0).all()
+        assert errors[-1] < 1e-6
+
+    def test_refused(self):
+        for params in ({}, {"k": 3}):
+            name = "arcsin_pass_at_k" if params else "arcsin"
+            with pytest.raises(ValueError, match="no known power series"):
+                from_surrogate(surrogates.get(name, **params), 8, method="taylor")
+        with pytest.raises(ValueError, match="no term of degree below 8"):
+            from_surrogate(surrogates.get("pass_at_k", k=16), 8, method="taylor")
+
+
+class TestPlugIns:
+    @pytest.mark.parametrize("size", [1, 2, 8, 32])
+    @pytest.mark.parametrize(
+        ("name", "params"),
+        [
+            ("identity", {}),
+            ("arcsin", {}),
+            ("pass_at_k", {"k": 4}),
+            ("pass_at_k", {"k": 64}),
+            ("arcsin_pass_at_k", {"k": 8}),
+        ],
+    )
+    def test_kantorovich_is_the_expected_plug_in_value(self, name, params, size):
+        surrogate = surrogates.get(name, **params)
+        table = from_surrogate(surrogate, size, baseline="none")
+        assert (table.gap >= 0).all()
+        values = surrogate.value(np.arange(size + 1) / size)
+        induced = induced_surrogate(table)
+        for p in GRID:
+            expected = oracles.exact_bernstein(values, p) - values[0]
+            assert abs(induced.value(p) - expected) < 1e-12
+
+    def test_kantorovich_arcsin_is_nearer_than_grpo(self):
+        t = np.linspace(0, 1, 2001)
+        arcsin = surrogates.get("arcsin")
+        errors = [
+            np.abs(
+                induced_surrogate(from_surrogate(arcsin, size)).value(t)
+                - arcsin.value(t)
+            ).max()
+            for size in (8, 64)
+        ]
+        np.testing.assert_allclose(errors, [0.19, 0.068], atol=0.005)
+
+    @pytest.mark.parametrize("size", [2, 8, 32])
+    def test_bernstein_is_the_slope_at_the_leave_one_out_rate(self, size):
+        surrogate = surrogates.get("pass_at_k", k=5)
+        table = from_surrogate(surrogate, size, method="bernstein")
+        rate = np.arange(size) / (size - 1)
+        # The leave-one-out plug-in of the theory: h'(rate) (R - rate).
+        same(table, WeightTable(*(surrogate.slope(rate) * (r - rate) for r in (0, 1))))
+
+    @pytest.mark.parametrize("method", ["kantorovich", "bernstein"])
+    @pytest.mark.parametrize("size", [2, 3, 8, 64])
+    def test_unbounded_ends(self, method, size):
+        for name in ("log", "logit", "arcsin", "arcsin_pass_at_k"):
+            params = {"k": 4} if name == "arcsin_pass_at_k" else {}
+            surrogate = surrogates.get(name, **params)
+            gap = from_surrogate(surrogate, size, method=method).gap
+            assert np.isfinite(gap).all()
+            assert (gap > 0).all() or name == "arcsin_pass_at_k"
+            if name == "log":
+                assert gap[0] == pytest.approx(size)
+                assert (np.diff(gap) < 0).all()
+            if name == "logit":
+                np.testing.assert_allclose(gap, gap[::-1], rtol=1e-9)
+                assert gap[0] == pytest.approx(size**2 / (size - 1))
+
+    @pytest.mark.parametrize("method", ["kantorovich", "bernstein"])
+    def test_scaling_a_surrogate_scales_its_table(self, method):
+        for name in surrogates.names():
+            params = {"k": 4} if name.endswith("pass_at_k") else {}
+            h = surrogates.get(name, **params)
+            scaled = Surrogate(
+                lambda t, h=h: 3 * h.value(t), lambda t, h=h: 3 * h.slope(t)
+            )
+            expected = 3 * from_surrogate(h, 8, method=method)
+            same(from_surrogate(scaled, 8, method=method), expected, 1e-12)
+
+    def test_groups_of_one(self):
+        for name, slope in (("log", 2), ("logit", 4), ("identity", 1)):
+            for method in ("kantorovich", "bernstein"):
+                table = from_surrogate(
+                    surrogates.get(name), 1, method=method, baseline="none"
+                )
+                np.testing.assert_allclose(table.correct, [slope], rtol=1e-12)
+
+    def test_a_jax_function_as_surrogate(self):
+        h = Surrogate(jnp.tanh, lambda t: 1 - jnp.tanh(t) ** 2, name="tanh")
+        table = from_surrogate(h, 4, baseline="none")
+        expected = 4 * np.diff(np.tanh(np.arange(5) / 4))
+        np.testing.assert_allclose(table.correct, expected, rtol=0, atol=1e-14)
+
+
+def test_leave_one_out_centres_unmixed_groups(generator):
+    h = Surrogate(lambda t: t**2, lambda t: 2 * t, name="square")
+    table = from_surrogate(h, 8)
+    assert table.incorrect[0] == table.correct[-1] == 0
+    plain = from_surrogate(h, 8, baseline="none")
+    np.testing.assert_allclose(table.gap, plain.gap, rtol=1e-14)
+
+
+def test_refused():
+    log = surrogates.get("log")
+    with pytest.raises(ValueError, match="did you mean 'kantorovich'"):
+        from_surrogate(log, 8, method="kantorowich")
+    with pytest.raises(ValueError, match="did you mean 'leave_one_out'"):
+        from_surrogate(log, 8, baseline="leave_one")
+    with pytest.raises(ValueError, match="group_size=1"):
+        from_surrogate(log, 1)
+    with pytest.raises(ValueError, match="group_size=0"):
+        from_surrogate(log, 0)
+    broken = Surrogate(lambda t: np.log(t - 0.5), lambda t: 1 / (t - 0.5))
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="finite inside"):
+        from_surrogate(broken, 8)
