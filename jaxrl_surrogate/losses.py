@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 Metrics = dict[str, jax.Array]
 
-# Differences of log-probabilities beyond this overflow or drown a batch; what they stand
-# for, a token that one model all but excludes, is said as well by e**20.
+# Differences of log-probabilities beyond this overflow or drown a batch; what they
+# stand for, a token that one model all but excludes, is said as well by e**20.
 _MAX_LOG_RATIO = 20.0
 
 
@@ -59,9 +59,9 @@ def token_weights(
     """What one token counts in the loss of a whole batch.
 
     Only `sequence_sum` and `dr_grpo` keep the surrogate objective up to a constant: the
-    gradient of E[h(p)] is a sum of token scores over each completion. `dapo` keeps it up
-    to a factor that varies from batch to batch; `grpo` divides by the completion's own
-    length, which pushes towards longer wrong answers and is the gradient of no objective.
+    gradient of E[h(p)] is a sum of token scores over each completion. `dapo` keeps it
+    up to a factor that varies from batch to batch; `grpo` divides by the completion's
+    own length, which pushes towards longer answers and is the gradient of no objective.
 
     Args:
       normalization: as `LossConfig.normalization`.
@@ -69,8 +69,8 @@ def token_weights(
       sample_mask: (G, M) bool, samples that have a verdict.
 
     Returns:
-      (G, M, T) float32, zero on everything masked. A group's samples share the weight of
-      their prompt, so one that lost samples counts as much as a whole one; a prompt
+      (G, M, T) float32, zero on everything masked. A group's samples share the weight
+      of their prompt, so one that lost samples counts as much as a whole one; a prompt
       without any verdict counts nothing and is not in the mean.
     """
     chex.assert_rank([completion_mask, sample_mask], [3, 2])

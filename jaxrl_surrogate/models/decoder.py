@@ -1,8 +1,8 @@
 """The decoder's modules in Flax NNX: the parameters, and what a block computes.
 
-Modules only describe. Parameters live in nested dicts of arrays, and a module is merged
-with them for the moment of its use (`models.forward`). Every parameter names its logical
-axes; which mesh axes those mean is the business of `parallel.partition`.
+Modules only describe. Parameters live in nested dicts of arrays, and a module is
+merged with them for the moment of its use (`models.forward`). Every parameter names its
+logical axes; which mesh axes those mean is the business of `parallel.partition`.
 """
 
 from collections.abc import Callable

@@ -23,7 +23,7 @@ class DecodeConfig:
     group_size: int  # M, completions of each prompt
     max_length: int  # T, longest completion
     stop_tokens: tuple[int, ...]  # a completion ends with the first of these
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     unroll_layers: bool = False  # faster on a CPU; compile time then grows with depth
 
     def __post_init__(self):
@@ -43,9 +43,9 @@ def rollout(
 ) -> Completions:
     """Sample M completions of each prompt in one compiled program.
 
-    The loop ends as soon as every completion has. The uniform behind token t of sample m
-    of a prompt is a function of (key, the prompt's id, m, t) alone, so a completion is
-    the same whatever it is batched with, as long as its logits are.
+    The loop ends as soon as every completion has. The uniform behind token t of sample
+    m of a prompt is a function of (key, the prompt's id, m, t) alone, so a completion
+    is the same whatever it is batched with, as long as its logits are.
 
     Args:
       config: the decoder's shape; static.

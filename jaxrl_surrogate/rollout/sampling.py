@@ -41,7 +41,7 @@ def sampling_logits(config: SamplingConfig, logits: jax.Array) -> jax.Array:
     Tokens tied with the last one kept are kept.
 
     Args:
-      config: the sampling distribution; greedy (temperature 0) leaves logits as they are.
+      config: the sampling distribution; temperature 0 leaves logits as they are.
       logits: (..., V) float32.
 
     Returns:
@@ -94,7 +94,7 @@ def sample(
 
 
 def _invert(weights, uniforms):
-    """Tokens (...) at quantile `uniforms` of unnormalised weights (..., V), and sums."""
+    """Tokens (...) at quantiles of unnormalised weights (..., V), and their sums."""
     padding = -weights.shape[-1] % _BLOCK
     weights = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, padding)])
     blocks = weights.reshape(*weights.shape[:-1], -1, _BLOCK)

@@ -95,11 +95,23 @@ def starting_state(run: Run, log: RunLog) -> TrainState:
         return state
 
 
-def newest_state(run: Run, log: RunLog) -> tuple[TrainState, int]:
-    """The newest state of a run and its step, for evaluation and sampling."""
+def newest_state(run: Run) -> tuple[TrainState, int]:
+    """The newest stored state of a run and its step.
+
+    Raises:
+      ValueError: the run directory holds no state.
+    """
+    abstract = abstract_state(run.model, run.optimizer, run.mesh)
     with _open_store(run) as store:
-        state, step, _ = _resume(run, store, starting_state(run, log))
-        return state, step
+        step = store.latest_update()
+        if step is not None:
+            return store.restore_update(step, abstract)[0], step
+    with RunCheckpoints(run.directory / "checkpoints" / "start") as store:
+        if store.latest_update() is None:
+            raise ValueError(
+                f"{run.directory}: holds no checkpoint; expected a run that was started"
+            )
+        return store.restore_update(0, abstract)[0], 0
 
 
 def run_evaluation(run: Run, params: models.Params) -> Evaluation:

@@ -146,10 +146,10 @@ def warm_start(
         )
         state, metrics = step(state, *jax.device_put(batch, sharding))
         if previous is not None:
-            log.supervised(index - 1, _floats(previous))
+            log.supervised(index - 1, settings.steps, _floats(previous))
         previous = metrics
     if previous is not None:
-        log.supervised(settings.steps, _floats(previous))
+        log.supervised(settings.steps, settings.steps, _floats(previous))
     return state.params
 
 

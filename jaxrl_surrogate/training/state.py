@@ -73,14 +73,14 @@ def init_state(
 
 
 def restart(
-    state: TrainState,
+    params: models.Params,
     config: models.DecoderConfig,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
-    """Keep the parameters, start the optimizer and the count afresh."""
+    """A state at step 0 around given parameters, placed on the mesh."""
     shardings = state_shardings(config, optimizer, mesh)
     fresh = jax.jit(
         functools.partial(new_state, optimizer=optimizer), out_shardings=shardings
     )
-    return fresh(state.params)
+    return fresh(params)

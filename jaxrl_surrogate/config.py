@@ -1,0 +1,205 @@
+"""The configuration of a run: the rooms' settings, composed and cross-checked."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from jaxrl_surrogate.losses import LossConfig
+from jaxrl_surrogate.parallel import MeshConfig
+from jaxrl_surrogate.rollout import SamplingConfig
+from jaxrl_surrogate.training.optimizer import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """What is trained on."""
+
+    name: Annotated[str, "a built-in task or reasoning_gym:DATASET"] = "arithmetic"
+    options: Annotated[dict[str, object], "options of the task"] = dataclasses.field(
+        default_factory=dict
+    )
+    tokenizer: Annotated[str, "ascii, byte, bpe:SIZE or a tokenizer.json"] = "ascii"
+    verify_workers: Annotated[int, "verifier processes; 0: in the trainer"] = 0
+    verify_timeout_s: Annotated[float, "seconds per completion in a worker"] = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The decoder."""
+
+    preset: Annotated[str, "named shape"] = "tiny"
+    overrides: Annotated[dict[str, object], "fields of the shape"] = dataclasses.field(
+        default_factory=dict
+    )
+    init_from: Annotated[str | None, "run directory whose parameters to start from"] = (
+        None
+    )
+    compute_dtype: Annotated[
+        Literal["float32", "bfloat16"], "of activations; parameters are float32"
+    ] = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is maximised: weights by name, or a surrogate turned into weights."""
+
+    name: Annotated[str, "an advantage function or a surrogate"] = "rloo"
+    kind: Annotated[
+        Literal["auto", "advantage", "surrogate"],
+        "auto: an advantage function if one has this name, else a surrogate",
+    ] = "auto"
+    options: Annotated[dict[str, object], "parameters, such as k"] = dataclasses.field(
+        default_factory=dict
+    )
+    method: Annotated[str, "surrogate to weights: kantorovich, bernstein, ..."] = (
+        "kantorovich"
+    )
+    baseline: Annotated[str, "of a surrogate's weights: leave_one_out, none"] = (
+        "leave_one_out"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """How much is sampled."""
+
+    prompts_per_step: Annotated[int, "prompts G of a step"] = 16
+    group_size: Annotated[int, "completions M of each prompt"] = 8
+    max_prompt_length: Annotated[int, "tokens; longer prompts are left out"] = 32
+    max_completion_length: Annotated[int, "tokens, the end token included"] = 32
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """The loop."""
+
+    steps: Annotated[int, "rollouts with their updates"] = 100
+    epochs: Annotated[int, "passes over each rollout"] = 1
+    minibatches: Annotated[int, "optimizer steps of a pass"] = 1
+    microbatch_prompts: Annotated[int, "prompts per slice of accumulation; 0: all"] = 0
+    logprob_chunk: Annotated[int, "tokens whose logits are in memory at once"] = 1024
+    remat: Annotated[Literal["none", "block"], "what the backward pass recomputes"] = (
+        "none"
+    )
+    dynamic_sampling_rounds: Annotated[
+        int, "further rollouts of a step to replace all-right and all-wrong groups"
+    ] = 0
+    overlong: Annotated[
+        Literal["verify", "zero", "mask"], "reward of completions cut at the limit"
+    ] = "verify"
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTConfig:
+    """The supervised warm start."""
+
+    steps: Annotated[int, "0: no warm start"] = 0
+    batch_size: Annotated[int, "problems of a step"] = 64
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-3)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation on the task's test problems."""
+
+    every: Annotated[int, "steps between; 0: before and after only"] = 0
+    prompts: Annotated[int, "test problems; 0: no evaluation"] = 128
+    samples: Annotated[int, "completions of each, n of pass@k"] = 8
+    temperature: Annotated[float, "of the sampled completions"] = 1.0
+    batch_prompts: Annotated[int, "problems sampled at once; 0: all"] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept."""
+
+    every: Annotated[int, "steps between checkpoints of the state"] = 10
+    rollouts: Annotated[bool, "also keep each step's rollout until then"] = True
+    keep_last: Annotated[int, "newest checkpoints that are kept"] = 3
+    keep_every: Annotated[int, "multiples of this are kept for good; 0: none"] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """What is shown."""
+
+    every: Annotated[int, "steps between printed lines"] = 1
+    tensorboard: Annotated[bool, "write TensorBoard events if installed"] = True
+    completions_every: Annotated[int, "steps between tables of samples; 0: none"] = 10
+    completions: Annotated[int, "rows of such a table"] = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything about a run."""
+
+    name: Annotated[str, "of the run"] = "run"
+    run_dir: Annotated[str, "where it lives; {name} is replaced"] = "runs/{name}"
+    seed: Annotated[int, "all randomness follows from it"] = 0
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+    rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+    def __post_init__(self):
+        faults = [
+            f"{path}={value}: expected at least {least}"
+            for path, value, least in (
+                ("rollout.prompts_per_step", self.rollout.prompts_per_step, 1),
+                ("rollout.group_size", self.rollout.group_size, 1),
+                ("rollout.max_prompt_length", self.rollout.max_prompt_length, 1),
+                (
+                    "rollout.max_completion_length",
+                    self.rollout.max_completion_length,
+                    1,
+                ),
+                ("train.steps", self.train.steps, 0),
+                ("train.epochs", self.train.epochs, 1),
+                ("train.minibatches", self.train.minibatches, 1),
+                ("train.microbatch_prompts", self.train.microbatch_prompts, 0),
+                ("train.logprob_chunk", self.train.logprob_chunk, 1),
+                (
+                    "train.dynamic_sampling_rounds",
+                    self.train.dynamic_sampling_rounds,
+                    0,
+                ),
+                ("sft.steps", self.sft.steps, 0),
+                ("sft.batch_size", self.sft.batch_size, 1),
+                ("eval.every", self.eval.every, 0),
+                ("eval.prompts", self.eval.prompts, 0),
+                ("eval.samples", self.eval.samples, 1),
+                ("eval.batch_prompts", self.eval.batch_prompts, 0),
+                ("checkpoint.every", self.checkpoint.every, 1),
+                ("checkpoint.keep_last", self.checkpoint.keep_last, 1),
+                ("log.every", self.log.every, 1),
+                ("log.completions_every", self.log.completions_every, 0),
+            )
+            if value < least
+        ]
+        if not 0 <= self.seed < 2**32:
+            faults.append(f"seed={self.seed}: expected an integer in [0, 2**32)")
+        if not faults:
+            prompts, parts = self.rollout.prompts_per_step, self.train.minibatches
+            if prompts % parts:
+                faults.append(
+                    f"train.minibatches={parts}: expected a divisor of "
+                    f"rollout.prompts_per_step={prompts}"
+                )
+            micro = self.train.microbatch_prompts
+            if micro and (prompts // parts) % micro:
+                faults.append(
+                    f"train.microbatch_prompts={micro}: expected a divisor of the "
+                    f"{prompts // parts} prompts of a minibatch"
+                )
+        if faults:
+            raise ValueError("\n".join(faults))
