@@ -1,0 +1,23 @@
+"""JAX as strict as it can be set, on eight devices of one CPU."""
+
+import os
+
+# Before JAX is imported: its devices are counted once.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import secrets
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def random(request):
+    """Fresh random inputs; the seed is printed when the test fails."""
+    seed = secrets.randbits(32)
+    print(f"seed of this run of {request.node.name}: {seed}")
+    return np.random.default_rng(seed)

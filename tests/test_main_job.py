@@ -1,0 +1,175 @@
+"""The whole job as a user runs it: processes, kill -9, resumption, wrong configs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SMALL = [
+    "--model.preset=nano",
+    "--sft.steps=4",
+    "--sft.batch_size=8",
+    "--train.steps=6",
+    "--rollout.prompts_per_step=8",
+    "--rollout.group_size=4",
+    "--eval.prompts=8",
+    "--eval.samples=4",
+    "--checkpoint.every=2",
+    "--log.tensorboard=false",
+]
+
+
+def _environment():
+    kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return kept | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+
+
+def _command(directory, *more):
+    config = os.path.join(os.path.dirname(__file__), "..", "configs/quickstart.yaml")
+    return [
+        sys.executable, "-m", "jaxrl_surrogate", "train", config,
+        f"--run_dir={directory}", *SMALL, *more,
+    ]  # fmt: skip
+
+
+def _train(directory, *more):
+    return subprocess.run(
+        _command(directory, *more),
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def _digest(directory):
+    """Bits of the final parameters, by a process of their own."""
+    code = (
+        "import sys, hashlib, jax, numpy as np\n"
+        "from pathlib import Path\n"
+        "from jaxrl_surrogate import build, cli\n"
+        "from jaxrl_surrogate.training import loop\n"
+        "run = build.build_run(cli.load_config(Path(sys.argv[1]), []))\n"
+        "state, step = loop.newest_state(run)\n"
+        "digest = hashlib.sha256()\n"
+        "for leaf in jax.tree.leaves(state):\n"
+        "    digest.update(np.asarray(leaf).tobytes())\n"
+        "print(step, digest.hexdigest())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(directory)],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def _metrics(directory):
+    """Metrics that do not measure time or the process."""
+    rows = [json.loads(line) for line in open(directory / "metrics.jsonl")]
+    clock = ("seconds", "seconds_update", "tokens_per_second", "compiles")
+    return [{k: v for k, v in row.items() if k not in clock} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    done = _train(directory)
+    assert done.returncode == 0, done.stderr
+    return directory, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.multiprocess
+def test_the_job_ends_and_compiles_nothing_after_the_second_step(undisturbed):
+    directory, printed = undisturbed
+    assert "pass@1" in printed and "before RL" in printed
+    rows = [json.loads(line) for line in open(directory / "metrics.jsonl")]
+    assert [row["step"] for row in rows] == list(range(7))
+    assert rows[1]["compiles"] > 0
+    assert all(row["compiles"] == 0 for row in rows[3:])
+    assert all(row["logprob_gap_max"] < 1e-5 for row in rows[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("phase", ["rollout", "update"])
+def test_killed_and_run_again_gives_the_bits_of_the_run_never_stopped(
+    undisturbed, tmp_path, phase
+):
+    directory = tmp_path / "killed"
+    process = subprocess.Popen(
+        _command(directory),
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    # Step 3 is between checkpoints. Its rollout on disk: the update is running or to
+    # come; before that, its rollout is.
+    waited = {
+        "rollout": directory / "checkpoints" / "update" / "2",
+        "update": directory / "checkpoints" / "rollout" / "3",
+    }[phase]
+    deadline = time.monotonic() + 200
+    while not waited.exists():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = _train(directory)
+    assert again.returncode == 0, again.stderr
+    assert _digest(directory) == _digest(undisturbed[0])
+    assert _metrics(directory) == _metrics(undisturbed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_ctrl_c_saves_and_the_run_goes_on(undisturbed, tmp_path):
+    directory = tmp_path / "stopped"
+    process = subprocess.Popen(
+        _command(directory),
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while not (directory / "checkpoints" / "rollout" / "1").exists():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode in (130, 0)
+    again = _train(directory)
+    assert again.returncode == 0, again.stderr
+    assert _digest(directory) == _digest(undisturbed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ["--objective.name=grpo"],
+        ["--objective.name=rejection_sampling"],
+        ["--objective.name=rloo_pass_at_k", "--objective.options.k=2"],
+        ["--objective.name=log"],
+    ],
+)
+def test_every_kind_of_objective_trains(tmp_path, objective):
+    done = _train(tmp_path / "run", "--train.steps=2", "--eval.prompts=0", *objective)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_a_changed_seed_is_refused_on_an_old_run(undisturbed):
+    done = _train(undisturbed[0], "--seed=1")
+    assert done.returncode == 2
+    assert "seed=1" in done.stderr and "Traceback" not in done.stderr
