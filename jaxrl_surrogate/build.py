@@ -9,6 +9,7 @@ import jax
 
 from jaxrl_surrogate import models, objectives, parallel, settings, tasks
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.faults import Faults, refused_at
 from jaxrl_surrogate.objectives import TableFamily
 from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig
 from jaxrl_surrogate.settings import SettingsError
@@ -26,15 +27,17 @@ _FIXED = ("seed", "task", "model", "rollout", "sft", "loss.normalization")
 _UNROLLED_LAYERS = 12
 # Sources up to this size are searched for problems that are too long.
 _SEARCHED = 200_000
+# So many problems of larger ones are looked at before the run.
+_PROBED = 256
 
 
 def run_directory(config: TrainConfig) -> Path:
     """Where a run lives."""
-    return Path(config.run_dir.format(name=config.name))
+    return Path(config.run_dir.replace("{name}", config.name))
 
 
-def open_directory(config: TrainConfig) -> Path:
-    """Make the run directory and store the config, or check it against the stored one.
+def check_directory(config: TrainConfig) -> Path:
+    """The run directory, whose config, if it holds one, must be continued by this one.
 
     Raises:
       SettingsError: the directory holds a run whose results would not be continued.
@@ -42,18 +45,33 @@ def open_directory(config: TrainConfig) -> Path:
     directory = run_directory(config)
     path = directory / "config.yaml"
     if path.exists():
-        stored = dict(_flat(settings.to_dict(settings.load(TrainConfig, path))))
+        stored = settings.load(TrainConfig, path)
         changed = [
-            f"{name}={value!r}: {directory} was started with {stored.get(name)!r}; "
-            "give it back, or choose another run_dir"
-            for name, value in _flat(settings.to_dict(config))
-            if stored.get(name) != value
-            and any(name == fixed or name.startswith(f"{fixed}.") for fixed in _FIXED)
+            f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "
+            "choose another run_dir"
+            for name, old, new in settings.difference(stored, config)
+            if any(name == fixed or name.startswith(f"{fixed}.") for fixed in _FIXED)
         ]
         if changed:
             raise SettingsError("\n".join(changed))
-    directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(settings.to_yaml(config))
+    return directory
+
+
+def open_directory(config: TrainConfig) -> Path:
+    """Make the run directory and store the config in it.
+
+    Raises:
+      SettingsError: as `check_directory`, or it cannot be written.
+    """
+    directory = check_directory(config)
+    # Whole or not at all: a run is resumed from this file.
+    temporary = directory / "config.yaml.tmp"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(settings.to_yaml(config), encoding="utf-8")
+        temporary.replace(directory / "config.yaml")
+    except OSError as error:
+        raise SettingsError(f"run_dir={config.run_dir!r}: {error}") from error
     return directory
 
 
@@ -64,21 +82,33 @@ def build_run(config: TrainConfig) -> Run:
       SettingsError: values that no room could check alone, with their dotted paths.
     """
     directory = run_directory(config)
-    task = _at("task", tasks.get, config.task.name, **config.task.options)
-    tokenizer = _at("task", build_tokenizer, config.task.tokenizer, task, directory)
-    model = build_model(config, tokenizer)
-    mesh = _at("mesh", parallel.make_mesh, config.mesh)
-    axes = models.logical_axes(model)
     updates = config.train.epochs * config.train.minibatches
-    optimizer = _at(
-        "optimizer",
-        make_optimizer,
-        config.optimizer,
-        max(1, config.train.steps * updates),
-        axes,
+    with Faults() as faults:  # of rooms that do not need each other: all at once
+        mesh = faults.at("mesh", parallel.make_mesh, config.mesh)
+        family = faults.at("objective", build_objective, config)
+        task = faults.at("task", tasks.get, config.task.name, **config.task.options)
+        shape = faults.at("model", build_shape, config)
+        axes = shape and models.logical_axes(shape)
+        optimizer = axes and faults.at(
+            "optimizer",
+            make_optimizer,
+            config.optimizer,
+            max(1, config.train.steps * updates),
+            axes,
+        )
+        sft_optimizer = (axes and config.sft.steps) and faults.at(
+            "sft.optimizer",
+            make_optimizer,
+            config.sft.optimizer,
+            config.sft.steps,
+            axes,
+        )
+        if mesh is not None:
+            faults.at("", _check_divisible, config, mesh)
+    tokenizer = refused_at(
+        "task", build_tokenizer, config.task.tokenizer, task, directory
     )
-    family = build_objective(config)
-    _check_divisible(config, mesh)
+    model = build_model(config, shape, tokenizer)
     lengths = (config.rollout.max_prompt_length, config.rollout.max_completion_length)
     decode = DecodeConfig(
         group_size=config.rollout.group_size,
@@ -123,13 +153,7 @@ def build_run(config: TrainConfig) -> Run:
             tokenizer=tokenizer,
             max_prompt_length=lengths[0],
             max_completion_length=lengths[1],
-            optimizer=_at(
-                "sft.optimizer",
-                make_optimizer,
-                config.sft.optimizer,
-                config.sft.steps,
-                axes,
-            ),
+            optimizer=sft_optimizer,
             logprob_chunk=config.train.logprob_chunk,
             remat=config.train.remat == "block",
         )
@@ -195,10 +219,25 @@ def build_tokenizer(name: str, task: Task, directory: Path) -> Tokenizer:
     return tasks.tokenizers.get(str(path))
 
 
-def build_model(config: TrainConfig, tokenizer: Tokenizer) -> models.DecoderConfig:
-    """The decoder's shape, with room for the tokenizer's vocabulary."""
-    overrides = {"compute_dtype": config.model.compute_dtype} | config.model.overrides
-    shape = _at("model", models.presets.get, config.model.preset, **overrides)
+def build_shape(config: TrainConfig) -> models.DecoderConfig:
+    """The decoder's shape before it knows a vocabulary: a preset with overrides.
+
+    Raises:
+      SettingsError: unknown preset or field, or values that do not fit together.
+    """
+    preset = refused_at("model", models.presets.get, config.model.preset)
+    preset = dataclasses.replace(preset, compute_dtype=config.model.compute_dtype)
+    return settings.updated(preset, config.model.overrides, "model.overrides")
+
+
+def build_model(
+    config: TrainConfig, shape: models.DecoderConfig, tokenizer: Tokenizer
+) -> models.DecoderConfig:
+    """The decoder's shape with room for the tokenizer's vocabulary.
+
+    Raises:
+      SettingsError: an explicit vocabulary that is smaller than the tokenizer's.
+    """
     if "vocab_size" in config.model.overrides:
         if shape.vocab_size < tokenizer.vocab_size:
             raise SettingsError(
@@ -220,25 +259,30 @@ def build_objective(config: TrainConfig) -> TableFamily:
       SettingsError: unknown name or option, or one the group size cannot serve.
     """
     wanted = config.objective
-    known = objectives.advantages.names()
-    kind = wanted.kind
-    if kind == "auto":
-        surrogate = wanted.name in objectives.surrogates.names()
-        kind = "surrogate" if surrogate and wanted.name not in known else "advantage"
-    group_size = config.rollout.group_size
-    if kind == "advantage":
-        fn = _at("objective", objectives.advantages.get, wanted.name, **wanted.options)
-        return _at("objective", objectives.table_family, fn.table, group_size)
-    surrogate = _at(
-        "objective", objectives.surrogates.get, wanted.name, **wanted.options
-    )
+    advantages, surrogates = objectives.advantages, objectives.surrogates
+    rooms = {
+        "auto": (advantages, surrogates),
+        "advantage": (advantages,),
+        "surrogate": (surrogates,),
+    }[wanted.kind]
+    room = next((room for room in rooms if wanted.name in room.names()), None)
+    if room is None:
+        known = dict.fromkeys(name for room in rooms for name in room.names())
+        raise SettingsError(
+            f"objective.name={wanted.name!r}: unknown; "
+            f"{settings.nearest(wanted.name, list(known))}"
+        )
+    method = refused_at("objective.options", room.get, wanted.name, **wanted.options)
 
     def table(size):
+        if room is advantages:
+            return method.table(size)
         return objectives.from_surrogate(
-            surrogate, size, method=wanted.method, baseline=wanted.baseline
+            method, size, method=wanted.method, baseline=wanted.baseline
         )
 
-    return _at("objective", objectives.table_family, table, group_size)
+    group_size = config.rollout.group_size
+    return refused_at("objective", objectives.table_family, table, group_size)
 
 
 def _initial_params(config: TrainConfig, model: models.DecoderConfig):
@@ -246,6 +290,11 @@ def _initial_params(config: TrainConfig, model: models.DecoderConfig):
     if config.model.init_from is None:
         return None
     source = Path(config.model.init_from)
+    if not (source / "config.yaml").is_file():
+        raise SettingsError(
+            f"model.init_from={config.model.init_from!r}: expected the directory of a "
+            "run, with a config.yaml"
+        )
     stored = settings.load(TrainConfig, source / "config.yaml")
     stored = dataclasses.replace(
         stored, run_dir=str(source), mesh=config.mesh, name=source.name
@@ -276,11 +325,9 @@ def _that_fit(
 ) -> Sequence[Problem]:
     """The problems whose prompt, and reference if asked for, fit their lengths.
 
-    Endless sources are left as they are: a problem of theirs that does not fit is an
-    error when it comes, and settings of the task are the cure.
+    Endless sources are left as they are, but looked into: what does not fit is said
+    now and not hours later.
     """
-    if len(source) > _SEARCHED:
-        return source
 
     def fits(problem):
         if not 1 <= len(tokenizer.encode(problem.prompt)) <= max_prompt:
@@ -292,14 +339,21 @@ def _that_fit(
             reference is not None and len(tokenizer.encode(reference)) < max_completion
         )
 
+    limits = f"rollout.max_prompt_length={max_prompt}"
+    if max_completion is not None:
+        limits += f", rollout.max_completion_length={max_completion}"
+    if len(source) > _SEARCHED:
+        for index in range(0, len(source), len(source) // _PROBED):
+            if not fits(source[index]):
+                shown = source[index].prompt[:60]
+                raise SettingsError(
+                    f"{limits}: too short for {shown!r}; raise it, or set task.options "
+                    "to shorter problems"
+                )
+        return source
     kept = [index for index in range(len(source)) if fits(source[index])]
     if not kept:
-        limit = f"max_prompt_length={max_prompt}"
-        if max_completion is not None:
-            limit += f", max_completion_length={max_completion}"
-        raise SettingsError(
-            f"rollout: none of {len(source)} problems fits {limit}; raise them"
-        )
+        raise SettingsError(f"{limits}: none of {len(source)} problems fits; raise it")
     return source if len(kept) == len(source) else Subset(source, kept)
 
 
@@ -326,23 +380,3 @@ def _batch_ways(mesh: jax.sharding.Mesh) -> int:
 
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
-
-
-def _at(section: str, make, *arguments, **options):
-    """Call a room; what it refuses is reported with the section in front."""
-    try:
-        return make(*arguments, **options)
-    except TypeError as error:
-        raise SettingsError(f"{section}.options: {error}") from error
-    except SettingsError:
-        raise
-    except ValueError as error:
-        raise SettingsError(f"{section}.{error}") from error
-
-
-def _flat(tree: dict, prefix: str = ""):
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

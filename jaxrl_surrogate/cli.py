@@ -1,14 +1,18 @@
 """The `jaxrl` program: parse, build, call."""
 
-import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
+import jaxrl_surrogate
 from jaxrl_surrogate import objectives, settings, tasks
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.faults import names_a_field
+from jaxrl_surrogate.settings import SettingsError
 
 _USAGE = """\
 jaxrl COMMAND CONFIG [--section.field=value ...]
@@ -28,21 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: a mistake in the command or config, said in a line each. 130: stopped by
     a signal, to be started again.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="jaxrl", add_help=False, usage=_USAGE)
-    parser.add_argument("command", choices=_COMMANDS, nargs="?")
-    parser.add_argument("config", nargs="?")
-    parser.add_argument("-h", "--help", action="store_true")
-    options, overrides = parser.parse_known_args(arguments)
-    if options.help or options.command is None:
-        print(_USAGE if options.command is None else _help(options.command))
-        return 0
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if options.config is None:
-            raise settings.SettingsError(f"jaxrl {options.command}: expected a CONFIG")
-        config = load_config(Path(options.config), overrides)
-        return _COMMANDS[options.command](config)
+        return _dispatch(words)
     except ValueError as error:
+        # Anything else that goes wrong is ours, and its traceback is wanted.
+        if not isinstance(error, SettingsError) and not names_a_field(str(error)):
+            raise
         print(f"jaxrl: {error}".replace("\n", "\njaxrl: "), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -51,14 +47,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load_config(path: Path, overrides: Sequence[str]) -> TrainConfig:
-    """The config of a YAML file or of a run directory; the file's name is the run's."""
-    directory = path if path.is_dir() else None
-    if directory is not None:
-        overrides = [f"--run_dir={directory}", *overrides]
-        path = directory / "config.yaml"
-    elif not any(override.startswith("--name=") for override in overrides):
-        overrides = [f"--name={path.stem}", *overrides]
-    return settings.load(TrainConfig, path, overrides)
+    """The config of a YAML file or of a run directory.
+
+    Raises:
+      SettingsError: a line for everything that is wrong with it.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise SettingsError(f"{path}: no such file or directory{_near(path)}")
+        return settings.load(
+            TrainConfig, path, overrides, defaults={"name": path.stem or "run"}
+        )
+    if not (path / "config.yaml").exists():
+        raise SettingsError(
+            f"{path}: has no config.yaml; expected a YAML file or the directory of a "
+            f"run{_near(path / '*')}"
+        )
+    # A run may have been moved: it is where it was found.
+    here = f"--run_dir={path}"
+    return settings.load(TrainConfig, path / "config.yaml", [here, *overrides])
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"jaxrl_surrogate {jaxrl_surrogate.__version__}")
+        return 0
+    command, *rest = words
+    if command not in _COMMANDS:
+        near = settings.nearest(command, list(_COMMANDS))
+        raise SettingsError(f"{command}: unknown command; {near}")
+    if "-h" in rest or "--help" in rest:
+        print(_help(command))
+        return 0
+    if not rest or rest[0].startswith("-"):
+        raise SettingsError(
+            f"jaxrl {command}: expected a CONFIG, a YAML file or the directory of a run"
+        )
+    return _COMMANDS[command](load_config(Path(rest[0]), rest[1:]))
 
 
 def _train(config: TrainConfig) -> int:
@@ -79,34 +107,31 @@ def _train(config: TrainConfig) -> int:
 def _sft(config: TrainConfig) -> int:
     from jaxrl_surrogate.training import loop
 
+    if not config.sft.steps:
+        raise SettingsError("sft.steps=0: expected at least 1, the warm start is asked")
     run, log = _open(config)
     with log:
         state = loop.starting_state(run, log)
-        _print_evaluation(loop.run_evaluation(run, state.params), log)
+        if run.eval_problems:
+            _print_scores(loop.run_evaluation(run, state.params).metrics(), log.console)
     return 0
 
 
 def _eval(config: TrainConfig) -> int:
-    from jaxrl_surrogate.training import loop
-
-    run, log = _open(config)
-    state, step = loop.newest_state(run)
-    log.note(f"parameters after step {step}")
-    _print_evaluation(loop.run_evaluation(run, state.params), log)
+    console = Console(soft_wrap=True)
+    _, found = _evaluated(config, console)
+    _print_scores(found.metrics(), console)
     return 0
 
 
 def _sample(config: TrainConfig) -> int:
-    from jaxrl_surrogate.training import loop
-
-    run, log = _open(config)
-    state, _ = loop.newest_state(run)
-    found = loop.run_evaluation(run, state.params)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    run, found = _evaluated(config, console)
     for problem, texts in zip(found.problems[:8], found.texts[:8], strict=True):
-        log.note(f"{problem.prompt!r}")
+        console.print(repr(problem.prompt))
         for text in texts:
             reward = run.collector.task.verify(problem, text).reward
-            log.note(f"  {reward:g}  {text!r}")
+            console.print(f"  {reward:g}  {text!r}")
     return 0
 
 
@@ -118,14 +143,33 @@ def _open(config: TrainConfig):
     from jaxrl_surrogate import build
     from jaxrl_surrogate.training.run_log import RunLog
 
+    build.check_directory(config)
     run = build.build_run(config)
-    directory = build.open_directory(config)
     return run, RunLog(
-        directory,
+        build.open_directory(config),
         config.train.steps,
         every=config.log.every,
         tensorboard=config.log.tensorboard,
     )
+
+
+def _evaluated(config: TrainConfig, console: Console):
+    """A run, and what its newest parameters do; changes nothing on disk."""
+    from jaxrl_surrogate import build
+    from jaxrl_surrogate.training import loop
+
+    if not config.eval.prompts:
+        raise SettingsError("eval.prompts=0: expected at least 1 to evaluate on")
+    directory = build.check_directory(config)
+    if not (directory / "checkpoints").is_dir():
+        raise SettingsError(
+            f"run_dir={str(directory)!r}: holds no checkpoint; expected a run that was "
+            "started with `jaxrl train` or `jaxrl sft`"
+        )
+    run = build.build_run(config)
+    state, step = loop.newest_state(run)
+    console.print(f"parameters after step {step}", highlight=False)
+    return run, loop.run_evaluation(run, state.params)
 
 
 def _help(command: str) -> str:
@@ -138,6 +182,17 @@ def _help(command: str) -> str:
     lines.append(f"  --objective.name: {', '.join(objectives.advantages.names())}")
     lines.append(f"    or a surrogate: {', '.join(objectives.surrogates.names())}")
     return "\n".join(lines)
+
+
+def _near(path: Path) -> str:
+    """Configs that may be meant: beside the path and in configs/."""
+    places = dict.fromkeys((path.parent, Path("configs")))
+    configs = [str(file) for place in places for file in sorted(place.glob("*.yaml"))]
+    stems = {Path(file).stem: file for file in reversed(configs)}
+    near = difflib.get_close_matches(path.stem, stems, n=3)
+    if near:
+        return f"; did you mean {' or '.join(stems[stem] for stem in near)}?"
+    return f"; configs here: {', '.join(configs)}" if configs else ""
 
 
 def _comparison(before: dict[str, float], after: dict[str, float]) -> Table:
@@ -161,8 +216,11 @@ def _interval(scores: dict[str, float], name: str) -> str:
     return shown if low is None else f"{shown} [{low:.3f}, {high:.3f}]"
 
 
-def _print_evaluation(evaluation, log) -> None:
-    scores = evaluation.metrics()
+def _print_scores(scores: dict[str, float], console: Console) -> None:
     for name in scores:
         if not name.endswith(("_low", "_high")):
-            log.note(f"{name.removeprefix('eval/'):<8} {_interval(scores, name)}")
+            console.print(
+                f"{name.removeprefix('eval/'):<8} {_interval(scores, name)}",
+                highlight=False,
+                markup=False,
+            )

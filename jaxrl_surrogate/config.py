@@ -21,6 +21,13 @@ class TaskConfig:
     verify_workers: Annotated[int, "verifier processes; 0: in the trainer"] = 0
     verify_timeout_s: Annotated[float, "seconds per completion in a worker"] = 10.0
 
+    def __post_init__(self):
+        _expect_at_least(self, verify_workers=0)
+        if not self.verify_timeout_s > 0:
+            raise ValueError(
+                f"verify_timeout_s={self.verify_timeout_s}: expected more than 0"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -68,6 +75,15 @@ class RolloutConfig:
     max_completion_length: Annotated[int, "tokens, the end token included"] = 32
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
+    def __post_init__(self):
+        _expect_at_least(
+            self,
+            prompts_per_step=1,
+            group_size=1,
+            max_prompt_length=1,
+            max_completion_length=1,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
@@ -88,6 +104,17 @@ class TrainingConfig:
         Literal["verify", "zero", "mask"], "reward of completions cut at the limit"
     ] = "verify"
 
+    def __post_init__(self):
+        _expect_at_least(
+            self,
+            steps=0,
+            epochs=1,
+            minibatches=1,
+            microbatch_prompts=0,
+            logprob_chunk=1,
+            dynamic_sampling_rounds=0,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class SFTConfig:
@@ -98,6 +125,9 @@ class SFTConfig:
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3)
     )
+
+    def __post_init__(self):
+        _expect_at_least(self, steps=0, batch_size=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +140,11 @@ class EvalConfig:
     temperature: Annotated[float, "of the sampled completions"] = 1.0
     batch_prompts: Annotated[int, "problems sampled at once; 0: all"] = 0
 
+    def __post_init__(self):
+        _expect_at_least(
+            self, every=0, prompts=0, samples=1, temperature=0, batch_prompts=0
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
@@ -119,6 +154,9 @@ class CheckpointConfig:
     rollouts: Annotated[bool, "also keep each step's rollout until then"] = True
     keep_last: Annotated[int, "newest checkpoints that are kept"] = 3
     keep_every: Annotated[int, "multiples of this are kept for good; 0: none"] = 0
+
+    def __post_init__(self):
+        _expect_at_least(self, every=1, keep_last=1, keep_every=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +168,15 @@ class LogConfig:
     completions_every: Annotated[int, "steps between tables of samples; 0: none"] = 10
     completions: Annotated[int, "rows of such a table"] = 4
 
+    def __post_init__(self):
+        _expect_at_least(self, every=1, completions_every=0, completions=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Everything about a run."""
 
-    name: Annotated[str, "of the run"] = "run"
+    name: Annotated[str, "of the run; default the config file's"] = "run"
     run_dir: Annotated[str, "where it lives; {name} is replaced"] = "runs/{name}"
     seed: Annotated[int, "all randomness follows from it"] = 0
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
@@ -152,54 +193,38 @@ class TrainConfig:
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
 
     def __post_init__(self):
-        faults = [
-            f"{path}={value}: expected at least {least}"
-            for path, value, least in (
-                ("rollout.prompts_per_step", self.rollout.prompts_per_step, 1),
-                ("rollout.group_size", self.rollout.group_size, 1),
-                ("rollout.max_prompt_length", self.rollout.max_prompt_length, 1),
-                (
-                    "rollout.max_completion_length",
-                    self.rollout.max_completion_length,
-                    1,
-                ),
-                ("train.steps", self.train.steps, 0),
-                ("train.epochs", self.train.epochs, 1),
-                ("train.minibatches", self.train.minibatches, 1),
-                ("train.microbatch_prompts", self.train.microbatch_prompts, 0),
-                ("train.logprob_chunk", self.train.logprob_chunk, 1),
-                (
-                    "train.dynamic_sampling_rounds",
-                    self.train.dynamic_sampling_rounds,
-                    0,
-                ),
-                ("sft.steps", self.sft.steps, 0),
-                ("sft.batch_size", self.sft.batch_size, 1),
-                ("eval.every", self.eval.every, 0),
-                ("eval.prompts", self.eval.prompts, 0),
-                ("eval.samples", self.eval.samples, 1),
-                ("eval.batch_prompts", self.eval.batch_prompts, 0),
-                ("checkpoint.every", self.checkpoint.every, 1),
-                ("checkpoint.keep_last", self.checkpoint.keep_last, 1),
-                ("log.every", self.log.every, 1),
-                ("log.completions_every", self.log.completions_every, 0),
-            )
-            if value < least
-        ]
+        faults = []
+        if not self.name:
+            faults.append(f"name={self.name!r}: expected text, it names a directory")
         if not 0 <= self.seed < 2**32:
             faults.append(f"seed={self.seed}: expected an integer in [0, 2**32)")
-        if not faults:
-            prompts, parts = self.rollout.prompts_per_step, self.train.minibatches
-            if prompts % parts:
-                faults.append(
-                    f"train.minibatches={parts}: expected a divisor of "
-                    f"rollout.prompts_per_step={prompts}"
-                )
-            micro = self.train.microbatch_prompts
-            if micro and (prompts // parts) % micro:
-                faults.append(
-                    f"train.microbatch_prompts={micro}: expected a divisor of the "
-                    f"{prompts // parts} prompts of a minibatch"
-                )
+        prompts, parts = self.rollout.prompts_per_step, self.train.minibatches
+        micro = self.train.microbatch_prompts
+        if prompts % parts:
+            faults.append(
+                f"train.minibatches={parts}: expected a divisor of "
+                f"rollout.prompts_per_step={prompts}"
+            )
+        elif micro and (prompts // parts) % micro:
+            faults.append(
+                f"train.microbatch_prompts={micro}: expected a divisor of the "
+                f"{prompts // parts} prompts of a minibatch, which are "
+                f"rollout.prompts_per_step={prompts} / train.minibatches={parts}"
+            )
         if faults:
             raise ValueError("\n".join(faults))
+
+
+def _expect_at_least(section: object, **least: int) -> None:
+    """Refuse every field of a section that is below its least value.
+
+    Raises:
+      ValueError: a line for each.
+    """
+    faults = [
+        f"{name}={getattr(section, name)}: expected at least {bound}"
+        for name, bound in least.items()
+        if getattr(section, name) < bound
+    ]
+    if faults:
+        raise ValueError("\n".join(faults))

@@ -7,50 +7,70 @@ expensive starts.
 
 import dataclasses
 import difflib
+import json
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
+from jaxrl_surrogate import yaml_text
 
 
 class SettingsError(ValueError):
     """A config that cannot be used; the message has a line for every fault."""
 
 
-def load(cls: type, path: Path, overrides: Sequence[str] = ()) -> Any:
+def load(
+    cls: type,
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    defaults: Mapping[str, Any] | None = None,
+) -> Any:
     """Read settings from a YAML file and apply overrides.
 
     Args:
-      cls: the dataclass at the root.
+      cls: the dataclass at the root; every field has a default.
       path: a YAML file; `extends: other.yaml` starts from another one beside it.
-      overrides: "--section.field=value" or "section.field=value", values in YAML.
+        Sections and options merge; an option bag that is given as null is emptied.
+      overrides: command-line words, `--section.field=value` or `--section.field value`.
+        The last one for a field counts.
+      defaults: values for what the file leaves out.
 
     Raises:
       SettingsError: what cannot be read, is unknown, ill-typed or does not fit.
     """
-    values = _read(path)
-    for override in overrides:
-        dotted, equals, text = override.removeprefix("--").partition("=")
-        if not equals:
-            raise SettingsError(f"{override}: expected --section.field=value")
-        _assign(values, dotted.split("."), yaml.safe_load(text) if text else "")
-    return from_dict(cls, values)
+    values = _merge(dict(defaults or {}), _read(path))
+    faults: list[str] = []
+    kinds = {where: kind for where, kind, _, _ in fields(cls)}
+    for where, text in _pairs(overrides, faults):
+        _override(values, where, text, kinds, faults)
+    return _made(cls(), values, "", faults)
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """Build settings from nested dicts.
+    """Build settings from nested dicts; what they leave out has its default.
 
     Raises:
       SettingsError: naming every unknown or ill-typed field.
     """
-    faults: list[str] = []
-    made = _build(cls, values, "", faults)
-    if faults:
-        raise SettingsError("\n".join(faults))
-    return made
+    return _made(cls(), values, "", [])
+
+
+def updated(settings: Any, values: Mapping[str, Any], path: str = "") -> Any:
+    """Settings, or any dataclass of typed fields, with some values replaced.
+
+    Args:
+      settings: what to start from.
+      values: nested dicts.
+      path: the dotted path that errors put in front of a field.
+
+    Raises:
+      SettingsError: naming every unknown or ill-typed field.
+    """
+    return _made(settings, values, path, [])
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -64,54 +84,85 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 def to_yaml(settings: Any) -> str:
     """YAML of all fields, defaults included."""
-    return yaml.safe_dump(to_dict(settings), sort_keys=False)
+    return yaml_text.dump(to_dict(settings))
+
+
+def difference(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    """Dotted path, old value and new value of all that differs.
+
+    An option that one of the two bags lacks is None there.
+    """
+    before, after = dict(_flat(to_dict(old))), dict(_flat(to_dict(new)))
+    return [
+        (path, before.get(path), after.get(path))
+        for path in dict.fromkeys([*before, *after])
+        if before.get(path) != after.get(path)
+    ]
 
 
 def help_text(cls: type) -> str:
-    """A line for every field: dotted path, type, default, help."""
-    rows = [
-        (f"--{path}", _type_name(kind), default, text)
-        for path, kind, default, text in fields(cls)
-    ]
-    left = max(len(row[0]) for row in rows)
+    """A line for every field: dotted path, help, type, default."""
+    rows = list(fields(cls))
+    left = max(len(path) for path, *_ in rows)
     return "\n".join(
-        f"  {path:<{left}}  {text} ({kind}, default {default!r})"
+        f"  --{path:<{left}}  {text} ({_type_name(kind)}, default {_shown(default)})"
         for path, kind, default, text in rows
     )
 
 
-def fields(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
+def fields(cls: type) -> Iterator[tuple[str, Any, Any, str]]:
     """Dotted path, type, default and help of every leaf field."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
-        kind, text = _unwrap(hints[field.name])
-        path = f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(kind):
-            yield from fields(kind, f"{path}.")
+    yield from _leaves(cls(), "")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of an error about an unknown name: the nearest ones, or all."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+
+
+def _leaves(settings: Any, prefix: str) -> Iterator[tuple[str, Any, Any, str]]:
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        value, path = getattr(settings, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{path}.")
         else:
-            yield path, kind, _default(field), text
+            yield path, *_unwrap(hints[field.name], value)
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if not path.is_file():
-        others = sorted(p.name for p in path.parent.glob("*.yaml"))
-        near = difflib.get_close_matches(path.name, others, n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise SettingsError(f"{path}: no such file{hint}")
-    if path in seen:
+def _unwrap(hint: Any, default: Any) -> tuple[Any, Any, str]:
+    if get_origin(hint) is typing.Annotated:
+        kind, text, *_ = get_args(hint)
+        return kind, default, text
+    return hint, default, ""
+
+
+def _read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a file, laid over those of the file that it extends."""
+    path = path.resolve() if below else path
+    if path.resolve() in below:
         raise SettingsError(f"{path}: extends itself")
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not YAML: {error}") from error
+        values = yaml_text.load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        others = sorted(str(other) for other in path.parent.glob("*.yaml"))
+        near = difflib.get_close_matches(str(path), others, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"{path}: no such file{hint}") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
+    if values is None:
+        return {}
     if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected sections, got {type(values).__name__}")
-    if base := values.pop("extends", None):
-        return _merge(_read(path.parent / base, (*seen, path)), values)
-    return values
+        raise SettingsError(f"{path}: expected sections, got {values!r}")
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    return _merge(_read(path.parent / str(base), (*below, path.resolve())), values)
 
 
-def _merge(base: dict, over: dict) -> dict:
+def _merge(base: dict, over: Mapping) -> dict:
     out = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(out.get(key), dict)
@@ -119,40 +170,95 @@ def _merge(base: dict, over: dict) -> dict:
     return out
 
 
-def _assign(values: dict, keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        inner = values.get(key)
-        if not isinstance(inner, dict):
-            inner = values[key] = {}
-        values = inner
-    values[keys[-1]] = value
+def _pairs(words: Sequence[str], faults: list[str]) -> Iterator[tuple[str, str]]:
+    """Dotted paths and their texts, from `--path=text` and `--path text`."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        where, equals, text = word.removeprefix("--").partition("=")
+        if not equals and word.startswith("--") and rest and rest[0][:2] != "--":
+            text, equals = rest.pop(0), "="
+        if equals:
+            yield where, text
+        else:
+            faults.append(f"{word}: expected --section.field=value")
 
 
-def _build(cls: type, values: Any, path: str, faults: list[str]) -> Any:
+def _override(
+    values: dict, where: str, text: str, kinds: Mapping[str, Any], faults: list[str]
+) -> None:
+    """Put the value that `text` stands for at a dotted path."""
+    if any(path.startswith(f"{where}.") for path in kinds):
+        faults.append(f"{where}: is a section; expected --{where}.field=value")
+        return
+    try:
+        value = text if _is_text(kinds.get(where), text) else yaml_text.load(text)
+    except ValueError as error:
+        faults.append(f"{where}={text!r}: cannot be read: {error}")
+        return
+    *sections, key = where.split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[key] = value
+
+
+def _is_text(kind: Any, text: str) -> bool:
+    """Whether a word of the command line is meant as it stands, not as YAML."""
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        return str in get_args(kind) and text not in ("null", "~", "")
+    if get_origin(kind) is Literal:
+        return all(isinstance(choice, str) for choice in get_args(kind))
+    return kind is str
+
+
+def _made(base: Any, values: Mapping, path: str, faults: list[str]) -> Any:
+    paths = [where for where, *_ in _leaves(base, "")] if not path else []
+    made = _build(base, values, path, paths, faults)
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return made
+
+
+def _build(
+    base: Any, values: Any, path: str, paths: Sequence[str], faults: list[str]
+) -> Any:
+    """`base` with `values`, or None and faults. `paths` are all fields there are."""
+    if values is None:  # a section of which every line is a comment
+        values = {}
     if not isinstance(values, Mapping):
         faults.append(f"{path}: expected a section, got {values!r}")
         return None
-    hints = typing.get_type_hints(cls, include_extras=True)
-    known = {field.name for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(type(base), include_extras=True)
+    known = [field.name for field in dataclasses.fields(base)]
     made, before = {}, len(faults)
     for key, value in values.items():
         where = f"{path}.{key}" if path else str(key)
         if key not in known:
-            faults.append(f"{where}: unknown field{_nearest(str(key), path, known)}")
-            continue
-        kind, _ = _unwrap(hints[key])
-        if dataclasses.is_dataclass(kind):
-            made[key] = _build(kind, value, where, faults)
+            faults.append(f"{where}: unknown field; {_meant(where, known, paths)}")
+        elif dataclasses.is_dataclass(getattr(base, key)):
+            made[key] = _build(getattr(base, key), value, where, paths, faults)
         else:
+            kind, *_ = _unwrap(hints[key], None)
             made[key] = _convert(kind, value, where, faults)
     if len(faults) > before:
         return None
     try:
-        return cls(**made)
+        return dataclasses.replace(base, **made)
     except ValueError as error:
         prefix = f"{path}." if path else ""
         faults += [f"{prefix}{line}" for line in str(error).splitlines()]
         return None
+
+
+def _meant(where: str, known: Sequence[str], paths: Sequence[str]) -> str:
+    """What an unknown field may stand for: one near by, or one of another section."""
+    section, dot, key = where.rpartition(".")
+    elsewhere = [path for path in paths if path.rpartition(".")[2] == key]
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    return nearest(where, [f"{section}{dot}{name}" for name in known])
 
 
 def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -164,81 +270,81 @@ def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
         kind = next(argument for argument in arguments if argument is not type(None))
         return _convert(kind, value, where, faults)
     if origin is Literal:
-        if value in arguments:
+        if any(value is choice or _same(value, choice) for choice in arguments):
             return value
-        hint = difflib.get_close_matches(str(value), list(map(str, arguments)), n=1)
-        also = f"; did you mean {hint[0]!r}?" if hint else ""
-        choices = ", ".join(map(repr, arguments))
-        faults.append(f"{where}={value!r}: expected one of {choices}{also}")
+        hint = nearest(str(value), list(map(str, arguments)))
+        also = f"; {hint}" if hint.startswith("did") else ""
+        faults.append(f"{where}={value!r}: expected {_type_name(kind)}{also}")
         return None
     if origin is dict:
-        if isinstance(value, Mapping) and all(_scalar(item) for item in value.values()):
-            return {str(key): _number(item) for key, item in value.items()}
+        if value is None:
+            return {}
+        if isinstance(value, Mapping) and all(map(_scalar, value.values())):
+            return {str(key): item for key, item in value.items()}
     elif origin in (tuple, list):
         if isinstance(value, list | tuple):
-            return origin(_convert(arguments[0], v, where, faults) for v in value)
-    elif kind is bool:
-        if isinstance(value, bool):
-            return value
-    elif kind is float:
-        value = _number(value)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif kind is int:
+            items = enumerate(value)
+            return origin(
+                _convert(arguments[0], item, f"{where}[{i}]", faults)
+                for i, item in items
+            )
+    elif kind in (int, float):
         number = _number(value)
-        if isinstance(number, float) and number.is_integer():
-            number = int(number)
-        if isinstance(number, int) and not isinstance(number, bool):
-            return number
-    elif kind is str and isinstance(value, str | int | float) and value is not True:
-        return str(value)
-    faults.append(f"{where}={value!r}: expected {_type_name(kind)}")
+        if kind is int and isinstance(number, float) and number.is_integer():
+            number = int(number)  # 1e3 steps
+        if isinstance(number, int if kind is int else int | float):
+            return kind(number)
+    elif isinstance(value, kind):
+        return value
+    quote = "; put it in quotes" if kind is str and value is not None else ""
+    faults.append(f"{where}={value!r}: expected {_type_name(kind)}{quote}")
     return None
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; nobody who writes it means text."""
+def _same(value: Any, choice: Any) -> bool:
+    """Equality that tells True from 1."""
+    return type(value) is type(choice) and value == choice
+
+
+def _number(value: Any) -> int | float | None:
+    """A number that is one, also from quoted text; None for everything else."""
     if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+        for kind in (int, float):
+            try:
+                return _number(kind(value))
+            except ValueError:
+                continue
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if usable and not math.isnan(value) else None
 
 
 def _scalar(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _unwrap(hint: Any) -> tuple[Any, str]:
-    if get_origin(hint) is typing.Annotated:
-        kind, text, *_ = get_args(hint)
-        return kind, text
-    return hint, ""
-
-
-def _default(field: dataclasses.Field) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
 def _type_name(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return " | ".join(map(str, get_args(kind)))
-    if isinstance(kind, type) and get_origin(kind) is None:
-        return {
-            "int": "integer",
-            "float": "number",
-            "str": "text",
-            "bool": "true or false",
-        }.get(kind.__name__, kind.__name__)
-    return str(kind).replace("typing.", "")
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        inner = (a for a in arguments if a is not type(None))
+        return f"{' or '.join(map(_type_name, inner))} or null"
+    if origin is dict:
+        return "options, each a number, a text, true, false or null"
+    if origin in (tuple, list):
+        return f"list, each {_type_name(arguments[0])}"
+    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-def _nearest(key: str, path: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    prefix = f"{path}." if path else ""
-    if near:
-        return f"; did you mean {prefix}{near[0]}?"
-    return f"; expected one of {', '.join(sorted(known))}"
+def _shown(value: Any) -> str:
+    """A default as one would write it in YAML."""
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+def _flat(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -70,9 +70,13 @@ def _digest(directory):
     return done.stdout.split()
 
 
+def _lines(directory):
+    return (directory / "metrics.jsonl").read_text().splitlines()
+
+
 def _metrics(directory):
     """Metrics that do not measure time or the process."""
-    rows = [json.loads(line) for line in open(directory / "metrics.jsonl")]
+    rows = [json.loads(line) for line in _lines(directory)]
     clock = ("seconds", "seconds_update", "tokens_per_second", "compiles")
     return [{k: v for k, v in row.items() if k not in clock} for row in rows]
 
@@ -91,7 +95,7 @@ def undisturbed(tmp_path_factory):
 def test_the_job_ends_and_compiles_nothing_after_the_second_step(undisturbed):
     directory, printed = undisturbed
     assert "pass@1" in printed and "before RL" in printed
-    rows = [json.loads(line) for line in open(directory / "metrics.jsonl")]
+    rows = [json.loads(line) for line in _lines(directory)]
     assert [row["step"] for row in rows] == list(range(7))
     assert rows[1]["compiles"] > 0
     assert all(row["compiles"] == 0 for row in rows[3:])

@@ -1,15 +1,13 @@
 """Tasks: problems and verifiers, text to reward, on the host."""
 
-import difflib
-import inspect
-from typing import Any, get_args
+from typing import Any
 
-from jaxrl_surrogate.tasks import prompts, tokenizers
+from jaxrl_surrogate.tasks import prompts, reasoning_gym, signatures, tokenizers
 from jaxrl_surrogate.tasks.arithmetic import Arithmetic
 from jaxrl_surrogate.tasks.countdown import Countdown
 from jaxrl_surrogate.tasks.gsm8k import GSM8K
 from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
-from jaxrl_surrogate.tasks.reasoning_gym import ReasoningGym
+from jaxrl_surrogate.tasks.signatures import Option
 from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
 from jaxrl_surrogate.tasks.tokenizers import Tokenizer
 from jaxrl_surrogate.tasks.verification import verify_all
@@ -18,7 +16,7 @@ _TASKS = {task.name: task for task in (Arithmetic, Countdown, GSM8K)}
 
 
 def names() -> tuple[str, ...]:
-    """Built-in tasks; `reasoning_gym:DATASET` names those of that library."""
+    """Built-in tasks. `reasoning_gym:DATASET` names those of that library."""
     return tuple(_TASKS)
 
 
@@ -27,48 +25,57 @@ def get(name: str, **options: Any) -> Task:
 
     Args:
       name: one of `names()`, or `reasoning_gym:DATASET`.
-      **options: see `task_options`.
+      **options: those that the function `options` lists for this name.
 
     Raises:
-      ValueError: naming what is unknown or ill-typed, and the nearest valid name.
+      ValueError: naming what is unknown, ill-typed or impossible and what was expected;
+        a line for each unknown or ill-typed option.
+
+    Examples:
+      >>> task = get("arithmetic", max_digits=3)
+      >>> task.verify(Problem("20+22=", answer=42), "42").reward
+      1.0
     """
-    if name.startswith("reasoning_gym:"):
-        return ReasoningGym(name.split(":", 1)[1], **options)
-    if name not in _TASKS:
-        raise ValueError(
-            f"name={name!r}: expected one of {', '.join(_TASKS)} or "
-            f"reasoning_gym:DATASET{_hint(name, _TASKS)}"
-        )
-    known = task_options(name)
-    for option, value in options.items():
-        if option not in known:
-            raise ValueError(
-                f"options.{option}: {name} has no such option; expected one of "
-                f"{', '.join(known)}{_hint(option, known)}"
-            )
-        expected = type(known[option][0])
-        if type(value) is not expected:
-            raise ValueError(
-                f"options.{option}={value!r}: expected {expected.__name__}"
-            )
-    return _TASKS[name](**options)
+    checked = signatures.check(name, _options(name), options)
+    try:
+        if name in _TASKS:
+            return _TASKS[name](**checked)
+        return reasoning_gym.ReasoningGym(_dataset(name), **checked)
+    except ValueError as error:
+        raise ValueError(f"options.{error}") from error
+
+
+def options(name: str) -> dict[str, Option]:
+    """Type, default and help of each option of a task.
+
+    Raises:
+      ValueError: there is no such task, or it needs a library that is missing.
+    """
+    if name in _TASKS:
+        return signatures.read(_TASKS[name])
+    if name.startswith(reasoning_gym.PREFIX):
+        return reasoning_gym.dataset_options(_dataset(name))
+    known = (*_TASKS, reasoning_gym.PREFIX + "DATASET")
+    raise ValueError(
+        f"name={name!r}: expected one of {', '.join(known)}"
+        f"{signatures.nearest(name, known)}"
+    )
+
+
+_options = options  # `get` has an argument of this name
 
 
 def task_options(name: str) -> dict[str, tuple[Any, str]]:
-    """Default and help text of each option of a built-in task."""
-    parameters = inspect.signature(_TASKS[name]).parameters
-    return {
-        option: (parameter.default, get_args(parameter.annotation)[1])
-        for option, parameter in parameters.items()
-    }
+    """Default and help of each option: `options` for one who only prints them."""
+    return {key: (option.default, option.help) for key, option in options(name).items()}
 
 
-def _hint(name, known):
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _dataset(name: str) -> str:
+    return name.removeprefix(reasoning_gym.PREFIX)
 
 
 __all__ = [
+    "Option",
     "Problem",
     "PromptStream",
     "Task",
@@ -77,6 +84,7 @@ __all__ = [
     "encode_prompts",
     "get",
     "names",
+    "options",
     "prompts",
     "task_options",
     "tokenizers",

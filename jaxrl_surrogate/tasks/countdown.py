@@ -2,14 +2,13 @@
 
 import ast
 import operator
-import zlib
+import re
 from collections import Counter
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
-import numpy as np
-
-from jaxrl_surrogate.tasks.arithmetic import Generated
+from jaxrl_surrogate.tasks.answers import answer_text
+from jaxrl_surrogate.tasks.generated import Candidate, Draws, split
 from jaxrl_surrogate.tasks.task import Problem, Verdict
 
 _OPERATIONS = {
@@ -18,81 +17,137 @@ _OPERATIONS = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-_LONGEST = 200  # characters of an expression; also bounds depth and work
-_TEST_SHARE = 8
+_ALPHABET = re.compile(r"[0-9+\-*/() ]+")
+_LONGEST = 200  # characters of an expression: bounds depth, digits and work
 
 
 class Countdown:
-    """Write an expression from some of the numbers that equals the target."""
+    """Write an expression in some of the numbers that equals the target.
+
+    A random expression with whole, positive values on the way makes each problem, so
+    every one can be solved; it is the reference completion. The target is never one of
+    the numbers given.
+    """
 
     name = "countdown"
 
     def __init__(
         self,
-        num_numbers: Annotated[int, "numbers given"] = 3,
-        max_number: Annotated[int, "largest number given"] = 9,
-        num_test: Annotated[int, "problems in the test set"] = 512,
+        num_numbers: Annotated[int, "numbers given, 2 to 8"] = 3,
+        max_number: Annotated[int, "largest number given, up to 1000"] = 9,
+        max_target: Annotated[int, "largest target"] = 100,
+        form: Annotated[
+            Literal["symbols", "words"],
+            "3,7,8=24: or Use 3, 7 and 8, each at most once, to make 24: ",
+        ] = "symbols",
+        num_test: Annotated[int, "test problems; fewer if there are not so many"] = 512,
     ):
+        """Make the task; see the options' help.
+
+        Raises:
+          ValueError: naming the option whose value is not possible.
+        """
         if not 2 <= num_numbers <= 8:
             raise ValueError(f"num_numbers={num_numbers}: expected 2 to 8")
         if not 1 <= max_number <= 1000:
             raise ValueError(f"max_number={max_number}: expected 1 to 1000")
-        self._count, self._largest = num_numbers, max_number
-        self.train = Generated(self, False, 2**31 - 1)
-        self.test = Generated(self, True, num_test)
+        if max_target < 1:
+            raise ValueError(f"max_target={max_target}: expected at least 1")
+        if form not in ("symbols", "words"):
+            raise ValueError(f"form={form!r}: expected symbols or words")
+        self._num_numbers, self._max_number = num_numbers, max_number
+        self._max_target, self._form = max_target, form
+        self.train, self.test = split(self._make, num_test)
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """1 where the expression is right and uses numbers given, each once at most."""
-        value, used = evaluate(completion.strip())
-        given = Counter(problem.info["numbers"])
-        return Verdict(float(value == problem.answer and not Counter(used) - given))
+        """1 where the expression is right and uses numbers given, each once at most.
 
-    def draw(self, index: int, test: bool) -> Problem:
-        """Problem `index`; a random expression guarantees that it has an answer."""
-        for attempt in range(10_000):
-            rng = np.random.default_rng([index, attempt, test, 11])
-            numbers = rng.integers(1, self._largest + 1, size=self._count).tolist()
-            held_out = zlib.crc32(repr(sorted(numbers)).encode()) % _TEST_SHARE == 0
-            if held_out != test:
-                continue
-            value, text = Fraction(numbers[0]), str(numbers[0])
-            for number in numbers[1:]:
-                sign = "+-*"[rng.integers(3)]
-                value = {"+": value + number, "-": value - number}.get(
-                    sign, value * number
-                )
-                text = (
-                    f"({text}){sign}{number}"
-                    if sign == "*"
-                    else f"{text}{sign}{number}"
-                )
-            if 0 < value <= 1000:
-                order = rng.permutation(numbers).tolist()
-                prompt = f"{','.join(map(str, order))}={value}: "
-                return Problem(prompt, value, index, text, {"numbers": order})
-        raise RuntimeError(f"no problem found for index {index}")
+        The expression is what `answers.answer_text` finds: in answer tags, boxed, or
+        the whole completion. `evaluate` says what an expression is.
+        """
+        value, used = evaluate(answer_text(completion))
+        given = Counter(problem.info["numbers"])
+        right = value is not None and value == problem.answer
+        return Verdict(float(right and not Counter(used) - given))
+
+    def _make(self, draws: Draws) -> Candidate | None:
+        numbers = [draws.integer(1, self._max_number) for _ in range(self._num_numbers)]
+        parts = [_Part(number, str(number), 3) for number in numbers]
+        parts = parts[: draws.integer(2, len(parts))]
+        while len(parts) > 1:
+            left, right, *rest = draws.shuffled(parts)
+            joined = _join(draws.choice("+-*/"), left, right)
+            if joined is None:
+                return None
+            parts = [joined, *rest]
+        target, text, _ = parts[0]
+        if target in numbers or target > self._max_target:
+            return None
+        order = draws.shuffled(numbers)
+        problem = Problem(
+            prompt=_phrase(self._form, order, target),
+            answer=target,
+            completion=text,
+            info={"numbers": order},
+        )
+        return Candidate(repr((sorted(numbers), target)), problem)
 
 
 def evaluate(text: str) -> tuple[Fraction | None, list[int]]:
-    """Value of an expression in + - * / and integers, and the integers it uses.
+    """Value of an expression in + - * / ( ) and integers, and the integers it uses.
 
-    The syntax tree is walked, nothing is executed, and fractions are exact. Anything
-    else, or an expression of more than 200 characters, gives (None, []).
+    The syntax tree is walked, nothing is executed, and fractions are exact. Everything
+    else (names, signs before a number, powers, other digits than 0-9, leading zeros, a
+    division by zero, more than 200 characters) gives (None, []). The work is bounded by
+    the length: at most 100 operations on at most 200 digits.
     """
-    if len(text) > _LONGEST or not text.isascii():
+    if len(text) > _LONGEST or not _ALPHABET.fullmatch(text):
         return None, []
     used: list[int] = []
 
-    def walk(node):
+    def walk(node: ast.expr) -> Fraction:
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
             left, right = walk(node.left), walk(node.right)
             return _OPERATIONS[type(node.op)](left, right)
-        if isinstance(node, ast.Constant) and type(node.value) is int:
+        if isinstance(node, ast.Constant):
             used.append(node.value)
             return Fraction(node.value)
-        raise ValueError("not arithmetic")
+        raise ValueError("not one of the four operations")
 
     try:
-        return walk(ast.parse(text, mode="eval").body), used
+        return walk(ast.parse(text.strip(), mode="eval").body), used
     except (ValueError, SyntaxError, ZeroDivisionError, RecursionError, MemoryError):
         return None, []
+
+
+class _Part(NamedTuple):
+    value: int
+    text: str
+    rank: int  # 1 sum or difference, 2 product or quotient, 3 number
+
+
+def _join(sign: str, left: _Part, right: _Part) -> _Part | None:
+    """The operation on two parts, or None where it leaves the positive integers."""
+    if sign == "-" and left.value <= right.value:
+        return None
+    if sign == "/" and left.value % right.value:
+        return None
+    value = {
+        "+": left.value + right.value,
+        "-": left.value - right.value,
+        "*": left.value * right.value,
+        "/": left.value // right.value,
+    }[sign]
+    rank = 1 if sign in "+-" else 2
+    before = f"({left.text})" if left.rank < rank else left.text
+    # a - (b + c) and a / (b * c) need theirs, a + (b - c) and a * (b / c) do not.
+    inside = right.rank < rank or (right.rank == rank and sign in "-/")
+    after = f"({right.text})" if inside else right.text
+    return _Part(value, f"{before}{sign}{after}", rank)
+
+
+def _phrase(form: str, numbers: list[int], target: int) -> str:
+    if form == "symbols":
+        return f"{','.join(map(str, numbers))}={target}: "
+    listed = ", ".join(map(str, numbers[:-1]))
+    return f"Use {listed} and {numbers[-1]}, each at most once, to make {target}: "

@@ -8,42 +8,85 @@ from typing import Annotated
 from jaxrl_surrogate.tasks.answers import final_number
 from jaxrl_surrogate.tasks.task import Problem, Verdict
 
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+
 
 class GSM8K:
-    """Questions of `train.jsonl` and `test.jsonl`; the final number is verified."""
+    """Questions of `train.jsonl` and `test.jsonl`; the final number is verified.
+
+    Reference completions are the dataset's solutions, which end in `#### 42`.
+    """
 
     name = "gsm8k"
 
     def __init__(
         self,
-        path: Annotated[
-            str, "directory with train.jsonl and test.jsonl"
-        ] = "data/gsm8k",
-        last_number: Annotated[bool, "without a mark, the last number counts"] = True,
-        calculator_marks: Annotated[bool, "keep <<...>> in references"] = False,
+        path: Annotated[str, "directory with train.jsonl and test.jsonl"] = (
+            "data/gsm8k"
+        ),
+        last_number: Annotated[
+            bool, "where no answer is marked, the last number of the text counts"
+        ] = True,
+        calculator_marks: Annotated[
+            bool, "keep the <<1+2=3>> of the dataset in reference completions"
+        ] = False,
+        template: Annotated[str, "the prompt; {question} is replaced"] = (
+            "Question: {question}\nAnswer: "
+        ),
     ):
+        """Read the files.
+
+        Raises:
+          ValueError: a file is missing or a line is not of the dataset's form.
+        """
+        if "{question}" not in template:
+            raise ValueError(f"template={template!r}: expected it to hold {{question}}")
         self._last_number, self._marks = last_number, calculator_marks
-        self.train = self._load(Path(path) / "train.jsonl")
-        self.test = self._load(Path(path) / "test.jsonl")
+        self._template = template
+        self.train = self._load(Path(path), "train.jsonl")
+        self.test = self._load(Path(path), "test.jsonl")
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """1 where the final number equals the reference's, 0 otherwise."""
+        """1 where the final number equals the reference's, 0 otherwise.
+
+        `answers.final_number` says which number of the completion is the final one.
+        """
         found = final_number(completion, last_number=self._last_number)
         return Verdict(float(found is not None and found == problem.answer))
 
-    def _load(self, path: Path) -> list[Problem]:
+    def _load(self, directory: Path, name: str) -> tuple[Problem, ...]:
+        path = directory / name
         if not path.is_file():
             raise ValueError(
-                f"path={str(path.parent)!r}: has no {path.name}; expected the GSM8K "
-                "files train.jsonl and test.jsonl (openai/grade-school-math, MIT)"
+                f"path={str(directory)!r}: has no {name}; expected a directory with "
+                "the files train.jsonl and test.jsonl of GSM8K; fetch them from "
+                "grade_school_math/data of the GitHub repository "
+                "openai/grade-school-math and put them there"
             )
         problems = []
-        for index, line in enumerate(path.read_text("utf-8").splitlines()):
+        with path.open(encoding="utf-8") as lines:  # not splitlines: U+2028 is text
+            for index, line in enumerate(lines):
+                if line.strip():
+                    problems.append(self._problem(line, index, path))
+        if not problems:
+            raise ValueError(f"path={str(directory)!r}: {name} is empty")
+        return tuple(problems)
+
+    def _problem(self, line: str, index: int, path: Path) -> Problem:
+        try:
             row = json.loads(line)
-            text = row["answer"]
-            if not self._marks:
-                text = re.sub(r"<<[^<>]*>>", "", text)
-            prompt = f"Question: {row['question']}\nAnswer: "
-            answer = final_number(row["answer"], last_number=False)
-            problems.append(Problem(prompt, answer, index, text))
-        return problems
+            question, solution = row["question"], row["answer"]
+            answer = final_number(solution, last_number=False)
+        except (ValueError, KeyError, TypeError):
+            answer = None
+        if answer is None:
+            raise ValueError(
+                f"path={str(path.parent)!r}: line {index + 1} of {path.name} is not of "
+                'the form {"question": "...", "answer": "... #### 42"}'
+            )
+        return Problem(
+            prompt=self._template.replace("{question}", question),
+            answer=answer,
+            id=index,
+            completion=solution if self._marks else _CALCULATOR.sub("", solution),
+        )

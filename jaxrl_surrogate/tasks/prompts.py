@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
-import grain
 import numpy as np
 
 from jaxrl_surrogate.tasks.task import Problem
@@ -11,27 +11,45 @@ from jaxrl_surrogate.tasks.tokenizers import Tokenizer
 
 
 class PromptStream:
-    """Problems of a source in an order fixed by a seed, reshuffled every epoch."""
+    """Problems of a source in an order fixed by a seed, reshuffled every epoch.
+
+    The problem at a position is a function of (seed, position) alone: a stream that is
+    restored goes on as if it had never stopped, without replaying what came before.
+
+    Examples:
+      >>> from jaxrl_surrogate import tasks
+      >>> stream = PromptStream(tasks.get("arithmetic").train, seed=0)
+      >>> [problem.id for problem in stream.take(2)]
+      [0, 1]
+      >>> stream.state()["position"]
+      2
+    """
 
     def __init__(self, source: Sequence[Problem], seed: int, *, shuffle: bool = True):
         """Start at position 0.
 
         Args:
-          source: at least one problem.
+          source: 1 to 2^31 - 1 problems, indexed at random.
           seed: of the order.
-          shuffle: False keeps the source's order.
+          shuffle: False keeps the source's order in every epoch.
+
+        Raises:
+          ValueError: the source is empty or longer than that.
         """
-        if not len(source):
-            raise ValueError("source: has no problems; expected at least one")
-        dataset = grain.MapDataset.source(_Indices(len(source))).seed(seed)
-        if shuffle:
-            dataset = dataset.shuffle()
-        self._order = dataset.repeat()
+        import grain  # takes a second: verifier processes do without it
+
+        if not 1 <= len(source) < 2**31:
+            raise ValueError(
+                f"source: has {len(source)} problems; expected 1 to 2**31 - 1"
+            )
+        indices = grain.MapDataset.range(len(source)).seed(seed)
+        self._order = (indices.shuffle() if shuffle else indices).repeat()
         self._source = source
+        self._identity = {"seed": seed, "size": len(source), "shuffle": shuffle}
         self._position = 0
 
     def take(self, count: int) -> list[Problem]:
-        """The next problems; `id` becomes the position in the stream."""
+        """The next `count` problems; `id` becomes the position in the stream."""
         positions = range(self._position, self._position + count)
         self._position += count
         return [
@@ -39,48 +57,52 @@ class PromptStream:
             for i in positions
         ]
 
-    def state(self) -> dict[str, int]:
-        """Where the stream stands, as JSON."""
-        return {"position": self._position}
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands and which stream it is, as JSON."""
+        return {"position": self._position, **self._identity}
 
-    def restore(self, state: dict[str, int]) -> None:
-        """Go to where `state` was taken."""
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken.
+
+        Raises:
+          ValueError: the state is of a stream with another seed, size or order.
+        """
+        for name, own in self._identity.items():
+            if name in state and state[name] != own:
+                raise ValueError(
+                    f"{name}={own}: the stored prompt stream has {name}={state[name]}; "
+                    "expected the task and seed that the run was started with"
+                )
         self._position = int(state["position"])
 
 
-class _Indices:
-    """Grain shuffles what it can index; problems may be made on demand."""
-
-    def __init__(self, size: int):
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
-class Subset:
+@dataclasses.dataclass(frozen=True)
+class Subset(Sequence):
     """Some problems of a source, by index."""
 
-    def __init__(self, source: Sequence[Problem], indices: Sequence[int]):
-        self._source, self._indices = source, indices
+    source: Sequence[Problem]
+    indices: Sequence[int]
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> Problem:
-        return self._source[self._indices[index]]
+        return self.source[self.indices[index]]
 
 
 def encode_prompts(
     problems: Sequence[Problem], tokenizer: Tokenizer, max_length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokenize prompts, padded on the right.
+    """Tokenize the prompts of G problems, padded on the right.
+
+    Args:
+      problems: G problems, with `id` in [0, 2^32).
+      tokenizer: of the model.
+      max_length: P, prompt positions.
 
     Returns:
-      Tokens (G, P) int32, lengths (G,) int32, ids (G,) uint32; P is `max_length`.
+      Tokens (G, P) int32 with 0 past a prompt's end, lengths (G,) int32, ids (G,)
+      uint32.
 
     Raises:
       ValueError: a prompt is empty or longer than `max_length`.
@@ -90,9 +112,10 @@ def encode_prompts(
     for row, problem in enumerate(problems):
         ids = tokenizer.encode(problem.prompt)
         if not 1 <= len(ids) <= max_length:
+            remedy = "raise it or leave such problems out" if ids else "it is empty"
             raise ValueError(
                 f"rollout.max_prompt_length={max_length}: the prompt of problem "
-                f"{problem.id} has {len(ids)} tokens: {problem.prompt[:60]!r}"
+                f"{problem.id} has {len(ids)} tokens: {problem.prompt[:60]!r}; {remedy}"
             )
         tokens[row, : len(ids)], lengths[row] = ids, len(ids)
     return tokens, lengths, np.array([p.id for p in problems], np.uint32)

@@ -1,72 +1,187 @@
-"""Any dataset of the library reasoning-gym, by name: `reasoning_gym:DATASET`."""
+"""Any dataset of the library reasoning-gym, by name: `reasoning_gym:DATASET`.
 
-from collections.abc import Mapping
+The library makes problem i of a dataset from `seed + i`. Training takes the problems
+from the seed on, testing those after all of them, never two ranges that overlap.
+"""
 
+import dataclasses
+import functools
+import math
+import random
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from jaxrl_surrogate.tasks import signatures
+from jaxrl_surrogate.tasks.answers import answer_text
 from jaxrl_surrogate.tasks.task import Problem, Verdict
 
-_PREFIX = "reasoning_gym:"
+PREFIX = "reasoning_gym:"
 
 
 class ReasoningGym:
-    """A generated dataset and the library's own scorer."""
+    """A generated dataset with the library's own scorer.
+
+    The answer that is scored is what `answers.answer_text` finds in a completion: the
+    last `<answer>...</answer>` or `\\boxed{...}`, and the whole completion without
+    outer white space if there is neither.
+
+    Test problems whose question comes up in `train` by chance are not looked for: a
+    dataset with few questions repeats them.
+    """
 
     def __init__(
         self,
         dataset: str,
-        *,
-        size: int = 10_000,
-        num_test: int = 512,
-        threshold: float = 1.0,
-        **config,
+        size: Annotated[int, "training problems"] = 10_000,
+        num_test: Annotated[int, "test problems, made after those"] = 512,
+        seed: Annotated[int, "of the first training problem"] = 0,
+        threshold: Annotated[float, "scores from here on are reward 1, others 0"] = 1.0,
+        graded: Annotated[bool, "the score itself is the reward"] = False,
+        template: Annotated[str, "the prompt; {question} is replaced"] = (
+            "{question}\nAnswer: "
+        ),
+        **config: Any,
     ):
-        """Generate a dataset.
+        """Set a dataset up; problems are made when asked for.
 
         Args:
-          dataset: a name the library knows.
-          size: training problems.
-          num_test: test problems, generated from another seed.
-          threshold: scores from here on are reward 1, others 0.
-          **config: settings of the dataset.
+          dataset: a name of `dataset_names()`.
+          size: see `dataset_options`, also for the other arguments.
+          num_test: as above.
+          seed: as above.
+          threshold: as above.
+          graded: as above.
+          template: as above.
+          **config: settings of the dataset itself.
 
         Raises:
-          ValueError: the library is missing, or refuses name or settings.
+          ValueError: the library is missing, or refuses the name or a setting.
         """
+        library = _library()
+        for name, value in (("size", size), ("num_test", num_test)):
+            if value < 1:
+                raise ValueError(f"{name}={value}: expected at least 1")
+        if "{question}" not in template:
+            raise ValueError(f"template={template!r}: expected it to hold {{question}}")
         try:
-            import reasoning_gym
-        except ImportError:
-            raise ValueError(
-                f"task={_PREFIX + dataset!r}: needs the library reasoning-gym; "
-                "pip install 'jaxrl_surrogate[tasks]'"
-            ) from None
-        try:
-            made = [
-                reasoning_gym.create_dataset(dataset, size=count, seed=seed, **config)
-                for count, seed in ((size, 0), (num_test, 1))
-            ]
+            made = library.create_dataset(
+                dataset, seed=seed, size=size + num_test, **config
+            )
         except (ValueError, TypeError, AssertionError) as error:
-            raise ValueError(f"task={_PREFIX + dataset!r}: {error}") from error
-        self.name, self._threshold = _PREFIX + dataset, threshold
-        self._scorer = made[0]
-        self.train, self.test = (_Entries(entries) for entries in made)
+            name = next((key for key in config if key in str(error)), "config")
+            raise ValueError(
+                f"{name}={config.get(name)!r}: {PREFIX}{dataset} refuses it: {error}"
+            ) from error
+        self.name = PREFIX + dataset
+        # Some datasets hold functions that do not pickle: pickle what made them.
+        self._arguments = (dataset, size, num_test, seed, threshold, graded, template)
+        self._config = config
+        self._made, self._threshold, self._graded = made, threshold, graded
+        self.train = _Entries(made, range(size), template)
+        self.test = _Entries(made, range(size, size + num_test), template)
+
+    def __reduce__(self):
+        return functools.partial(ReasoningGym, **self._config), self._arguments
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """The library's score of the stripped completion, thresholded."""
-        score = self._scorer.score_answer(completion.strip(), problem.info["entry"])
+        """The library's score of the stated answer; no verdict where its scorer fails.
+
+        Scores are 0 to 1, some datasets giving part of a point for form alone.
+        """
+        answer = answer_text(completion)
+        try:
+            score = float(self._made.score_answer(answer, problem.info["entry"]))
+        except Exception as error:  # the scorers parse whatever a policy wrote
+            return Verdict(0.0, False, f"scorer: {type(error).__name__}: {error}"[:200])
+        if self._graded or not math.isfinite(score):
+            return Verdict(score)
         return Verdict(float(score >= self._threshold))
 
 
-class _Entries:
-    """Entries of a dataset as problems."""
+def dataset_names() -> tuple[str, ...]:
+    """The datasets of the installed library.
 
-    def __init__(self, entries):
-        self._entries = entries
+    Raises:
+      ValueError: the library is missing.
+    """
+    _library()
+    from reasoning_gym.factory import DATASETS
+
+    return tuple(sorted(DATASETS))
+
+
+def dataset_options(dataset: str) -> dict[str, signatures.Option]:
+    """Options of a dataset: ours, then the fields of its own config.
+
+    Raises:
+      ValueError: the library is missing or has no such dataset.
+    """
+    names = dataset_names()
+    if dataset not in names:
+        raise ValueError(
+            f"name={PREFIX + dataset!r}: reasoning-gym has no such dataset; expected "
+            f"one of its {len(names)}{signatures.nearest(dataset, names)}"
+        )
+    from reasoning_gym.factory import DATASETS
+
+    known = signatures.read(ReasoningGym)
+    config = DATASETS[dataset][1]
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if field.name not in known:
+            default = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            kind = hints[field.name]
+            if typing.get_origin(kind) in (typing.Union, types.UnionType):
+                kind = Any
+            known[field.name] = signatures.Option(kind, default, f"of {dataset}")
+    return known
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entries(Sequence):
+    """A range of a dataset's entries as problems."""
+
+    made: Any
+    indices: range
+    template: str
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> Problem:
-        entry: Mapping = self._entries[index]
+        if not 0 <= index < len(self.indices):
+            raise IndexError(index)
+        entry = _seeded_entry(self.made, self.indices[index])
         answer = None if entry["answer"] is None else str(entry["answer"])
         return Problem(
-            f"{entry['question']}\nAnswer: ", answer, index, answer, {"entry": entry}
+            prompt=self.template.replace("{question}", entry["question"]),
+            answer=answer,
+            id=index,
+            completion=answer,
+            info={"entry": entry},
         )
+
+
+def _seeded_entry(made: Any, index: int) -> Mapping[str, Any]:
+    """An entry; a few datasets draw from Python's global generator, so seed it too."""
+    before = random.getstate()
+    random.seed(made.seed + index)
+    try:
+        return made[index]
+    finally:
+        random.setstate(before)
+
+
+def _library():
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise ValueError(
+            f"name={PREFIX}...: needs the library reasoning-gym; "
+            "pip install 'jaxrl_surrogate[tasks]'"
+        ) from None
+    return reasoning_gym

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One prompt and what its verifier needs."""
+    """One prompt and what its verifier needs. Must pickle: verifiers run elsewhere."""
 
     prompt: str
     answer: Any
-    id: int = 0  # position in the stream it was drawn from
+    id: int = 0  # position in the source or the stream it was drawn from
     completion: str | None = None  # a reference, for the warm start
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -22,15 +22,19 @@ class Verdict:
 
     reward: float
     ok: bool = True  # False: no verdict (a crash, a time-out); the sample is masked
-    note: str = ""
+    note: str = ""  # why there is no verdict; counted in the log
 
 
 class Task(Protocol):
-    """Problems to train and to test on, and their verifier."""
+    """Problems to train and to test on, and their verifier.
+
+    Anything of this form serves: `verify` may raise, take long or die, and
+    `verify_all` turns that into a masked sample. Must pickle for verifier processes.
+    """
 
     name: str
-    train: Sequence[Problem]
-    test: Sequence[Problem]
+    train: Sequence[Problem]  # indexed at random; may be made on demand
+    test: Sequence[Problem]  # shares no problem with `train`
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
         """Judge one completion. Must not depend on anything but its arguments."""

@@ -1,11 +1,8 @@
 """Verify a batch of completions: order kept, failures masked, hangs killed."""
 
 import math
-import multiprocessing
-import time
 from collections import Counter
 from collections.abc import Sequence
-from multiprocessing.connection import Connection, wait
 
 import numpy as np
 
@@ -18,7 +15,7 @@ def verify_all(
     completions: Sequence[Sequence[str]],
     *,
     workers: int = 0,
-    timeout_s: float = 10.0,
+    timeout_s: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Verify M completions of each of G problems.
 
@@ -26,114 +23,69 @@ def verify_all(
       task: has the verifier.
       problems: G problems.
       completions: G lists of M texts.
-      workers: processes; 0 verifies in this one, without a time limit.
-      timeout_s: seconds a completion may take in a worker before it is killed.
+      workers: processes; 0 verifies in this one, one after the other. Processes are
+        kept for the next call with the same task; those that hang or die are replaced.
+      timeout_s: seconds of one completion in a process, after which the process is
+        killed; None waits for ever. Nothing can be killed where `workers` is 0: there
+        it has no effect.
 
     Returns:
-      Rewards (G, M) float32, a mask (G, M) bool that is False where there is no verdict
-      (exception, time-out, dead process, reward that is not finite), and how often each
-      note was given.
+      Rewards (G, M) float32, 0 where there is no verdict; a mask (G, M) bool, False
+      there (an exception, a time-out, a dead process, a reward that is not finite); and
+      how often each note was given, in the order of the first of each.
+
+    Raises:
+      ValueError: the completions are not G lists of one length, or a setting is out of
+        range.
+      RuntimeError: a process does not start: the task does not pickle, or what it is
+        made of cannot be imported.
     """
+    if workers < 0:
+        raise ValueError(f"workers={workers}: expected 0 (in this process) or more")
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        raise ValueError(f"timeout_s={timeout_s}: expected a positive number or None")
+    lengths = {len(texts) for texts in completions}
+    if len(completions) != len(problems) or len(lengths) > 1:
+        raise ValueError(
+            f"completions: have {len(completions)} groups of {sorted(lengths)}; "
+            f"expected {len(problems)} groups of one length"
+        )
     jobs = [
         (problem, text)
         for problem, texts in zip(problems, completions, strict=True)
         for text in texts
     ]
-    if workers:
-        verdicts = _verify_in_processes(task, jobs, workers, timeout_s)
+    if workers and jobs:
+        from jaxrl_surrogate.tasks import processes  # it imports this module
+
+        verdicts = processes.shared(task, workers).judge_all(jobs, timeout_s)
     else:
         verdicts = [judge(task, *job) for job in jobs]
-    shape = (len(problems), len(completions[0]) if completions else 0)
-    mask = np.array([verdict.ok for verdict in verdicts], bool).reshape(shape)
+    shape = (len(problems), lengths.pop() if lengths else 0)
     rewards = np.array([verdict.reward for verdict in verdicts], np.float32)
+    mask = np.array([verdict.ok for verdict in verdicts], bool)
     notes = Counter(verdict.note for verdict in verdicts if verdict.note)
-    return np.where(mask, rewards.reshape(shape), np.float32(0)), mask, dict(notes)
+    return rewards.reshape(shape), mask.reshape(shape), dict(notes)
 
 
 def judge(task: Task, problem: Problem, completion: str) -> Verdict:
-    """One verdict; a verifier that fails gives none, never a silent zero."""
+    """One verdict; a verifier that fails gives none, never a silent zero.
+
+    What it raises, `sys.exit` included, becomes the note of a verdict that is not `ok`;
+    so does a reward that float32 cannot hold. A keyboard interrupt passes through.
+    """
     try:
         verdict = task.verify(problem, completion)
-    except Exception as error:  # whatever a user's verifier raises is a note
-        return Verdict(0.0, False, f"{type(error).__name__}: {error}"[:200])
-    if not math.isfinite(verdict.reward):
-        return Verdict(0.0, False, f"reward {verdict.reward} is not finite")
-    return verdict
+        reward, ok, note = float(verdict.reward), bool(verdict.ok), str(verdict.note)
+    except (Exception, SystemExit) as error:
+        return no_verdict(f"{type(error).__name__}: {error}")
+    if not ok:
+        return no_verdict(note or "the verifier gave no verdict")
+    if not abs(reward) <= np.finfo(np.float32).max:
+        return no_verdict(f"reward {reward} is not finite in float32")
+    return Verdict(reward, True, note[:200])
 
 
-def _serve(task: Task, pipe: Connection) -> None:
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(judge(task, *job))
-
-
-class _Worker:
-    """A process with one job at a time, replaced when it dies or takes too long."""
-
-    # Forking a process that runs JAX's threads can deadlock the child.
-    _context = multiprocessing.get_context("spawn")
-
-    def __init__(self, task: Task):
-        self.pipe, remote = self._context.Pipe()
-        self._process = self._context.Process(
-            target=_serve, args=(task, remote), daemon=True
-        )
-        self._process.start()
-        remote.close()
-        self.index: int | None = None
-        self.deadline = math.inf
-
-    def give(self, index: int, job: tuple, seconds: float) -> None:
-        self.index, self.deadline = index, time.monotonic() + seconds
-        self.pipe.send(job)
-
-    def kill(self) -> None:
-        self.pipe.close()
-        self._process.kill()
-        self._process.join()
-
-
-def _verify_in_processes(task, jobs, count, timeout_s):
-    verdicts: list[Verdict | None] = [None] * len(jobs)
-    waiting = list(range(len(jobs)))[::-1]
-    # Starting a process imports this package: the first job of each gets time for it.
-    startup_s = 60.0
-    pool = [_Worker(task) for _ in range(min(count, len(jobs)))]
-    fresh = set(map(id, pool))
-    try:
-        while waiting or any(worker.index is not None for worker in pool):
-            for worker in pool:
-                if worker.index is None and waiting:
-                    index = waiting.pop()
-                    extra = startup_s if id(worker) in fresh else 0.0
-                    worker.give(index, jobs[index], timeout_s + extra)
-            busy = [worker for worker in pool if worker.index is not None]
-            soonest = min(worker.deadline for worker in busy)
-            ready = wait(
-                [worker.pipe for worker in busy], max(0.0, soonest - time.monotonic())
-            )
-            for position, worker in enumerate(pool):
-                if worker.index is None:
-                    continue
-                note = None
-                if worker.pipe in ready:
-                    try:
-                        verdicts[worker.index] = worker.pipe.recv()
-                        worker.index, worker.deadline = None, math.inf
-                        fresh.discard(id(worker))
-                    except (EOFError, OSError):
-                        note = "the verifier's process died"
-                elif time.monotonic() >= worker.deadline:
-                    note = f"no verdict within {timeout_s} s"
-                if note:
-                    verdicts[worker.index] = Verdict(0.0, False, note)
-                    worker.kill()
-                    pool[position] = _Worker(task)
-                    fresh.add(id(pool[position]))
-    finally:
-        for worker in pool:
-            worker.kill()
-    return verdicts
+def no_verdict(note: str) -> Verdict:
+    """The outcome of a completion that could not be judged."""
+    return Verdict(0.0, False, note[:200])

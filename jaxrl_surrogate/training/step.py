@@ -153,7 +153,7 @@ def apply_gradients(
     Returns:
       The new state, and "grad_norm" (before clipping) and "skipped" (steps so far).
     """
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     finite = jnp.isfinite(norm)

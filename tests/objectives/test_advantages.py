@@ -91,9 +91,9 @@ def test_induced_surrogate_is_the_closed_form(name, params, size):
 
 
 @pytest.mark.parametrize(("name", "params", "size"), SIZED)
-def test_jit_vmap_loop_and_float32_agree(name, params, size, generator):
+def test_jit_vmap_loop_and_float32_agree(name, params, size, random):
     fn = advantages.get(name, **params)
-    rewards = generator.integers(0, 2, (64, size)).astype(np.float32)
+    rewards = random.integers(0, 2, (64, size)).astype(np.float32)
     loop = np.stack([fn(row) for row in rewards])
     assert loop.dtype == np.float32
     jitted = jax.jit(fn)
@@ -109,22 +109,22 @@ def test_jit_vmap_loop_and_float32_agree(name, params, size, generator):
 
 
 @pytest.mark.parametrize(("name", "params", "size"), SIZED)
-def test_permuting_rewards_permutes_weights(name, params, size, generator):
+def test_permuting_rewards_permutes_weights(name, params, size, random):
     fn = advantages.get(name, **params)
     for _ in range(8):
-        rewards = generator.integers(0, 2, size).astype(np.float32)
-        order = generator.permutation(size)
+        rewards = random.integers(0, 2, size).astype(np.float32)
+        order = random.permutation(size)
         np.testing.assert_array_equal(fn(rewards[order]), fn(rewards)[order])
 
 
 @pytest.mark.parametrize(("name", "params", "smallest"), CASES)
-def test_masked_group_is_a_smaller_group(name, params, smallest, generator):
+def test_masked_group_is_a_smaller_group(name, params, smallest, random):
     size = 8
     fn = advantages.get(name, **params)
-    rewards = generator.integers(0, 2, (200, size)).astype(np.float32)
-    mask = generator.random((200, size)) < generator.random((200, 1))
+    rewards = random.integers(0, 2, (200, size)).astype(np.float32)
+    mask = random.random((200, size)) < random.random((200, 1))
     mask[0], mask[1] = False, True
-    rewards[~mask] = generator.choice([0, 1, np.nan, np.inf], (~mask).sum())
+    rewards[~mask] = random.choice([0, 1, np.nan, np.inf], (~mask).sum())
     weights = np.asarray(objectives.group_advantages(fn, rewards, mask))
     for row, kept, got in zip(rewards, mask, weights, strict=True):
         assert (got[~kept] == 0).all()

@@ -26,8 +26,8 @@ def same(one, other, tolerance=1e-13):
 
 class TestInducedSurrogate:
     @pytest.mark.parametrize("size", [1, 2, 3, 17, 512])
-    def test_against_rational_arithmetic(self, size, generator):
-        table = WeightTable(generator.normal(size=size), generator.normal(size=size))
+    def test_against_rational_arithmetic(self, size, random):
+        table = WeightTable(random.normal(size=size), random.normal(size=size))
         induced = induced_surrogate(table)
         gap = table.correct - table.incorrect
         integral = np.concatenate([[0], np.cumsum(gap)]) / size
@@ -59,8 +59,8 @@ class TestInducedSurrogate:
         assert np.ndim(induced.value(0.5)) == 0
         assert induced.value(0.5) == pytest.approx(0.5, abs=1e-15)
 
-    def test_baselines_do_not_change_it(self, generator):
-        gap, free = generator.normal(size=(2, 6))
+    def test_baselines_do_not_change_it(self, random):
+        gap, free = random.normal(size=(2, 6))
         plain = induced_surrogate(WeightTable(np.zeros(6), gap))
         other = induced_surrogate(WeightTable(free, gap + free))
         np.testing.assert_allclose(plain.slope(GRID), other.slope(GRID), atol=1e-13)
@@ -150,9 +150,9 @@ class TestTabulate:
 
 class TestExact:
     @pytest.mark.parametrize("size", [2, 4, 8, 32])
-    def test_round_trip_of_random_polynomials(self, size, generator):
+    def test_round_trip_of_random_polynomials(self, size, random):
         for degree in {0, 1, size // 2, size - 1}:
-            gap = generator.normal(size=degree + 1)
+            gap = random.normal(size=degree + 1)
             wanted = induced_surrogate(WeightTable(np.zeros(degree + 1), gap))
             for baseline in ("none", "leave_one_out"):
                 table = from_surrogate(wanted, size, method="exact", baseline=baseline)
@@ -313,7 +313,7 @@ class TestPlugIns:
         np.testing.assert_allclose(table.correct, expected, rtol=0, atol=1e-14)
 
 
-def test_leave_one_out_centres_unmixed_groups(generator):
+def test_leave_one_out_centres_unmixed_groups(random):
     h = Surrogate(lambda t: t**2, lambda t: 2 * t, name="square")
     table = from_surrogate(h, 8)
     assert table.incorrect[0] == table.correct[-1] == 0

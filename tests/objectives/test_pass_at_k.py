@@ -69,8 +69,8 @@ def agresti_coull(successes, trials, z):
 
 
 class TestCurve:
-    def test_mean_is_the_mean_of_estimates(self, generator):
-        counts = generator.integers(0, 9, 50)
+    def test_mean_is_the_mean_of_estimates(self, random):
+        counts = random.integers(0, 9, 50)
         curve = pass_at_k_curve(counts, 8)
         assert curve.k.tolist() == list(range(1, 9))
         assert (curve.num_prompts, curve.confidence) == (50, 0.95)
@@ -102,14 +102,14 @@ class TestCurve:
         assert (curve.mean <= curve.high + 1e-12).all()
         assert (np.diff(curve.mean) > -1e-12).all()
 
-    def test_always_contains_the_mean(self, generator):
+    def test_always_contains_the_mean(self, random):
         for prompts in (1, 2, 5, 40):
             for confidence in (0.5, 0.95, 0.999):
-                counts = generator.integers(0, 9, prompts)
+                counts = random.integers(0, 9, prompts)
                 self.check_sane(pass_at_k_curve(counts, 8, confidence))
 
-    def test_many_prompts_reach_the_normal_interval(self, generator):
-        counts = generator.integers(0, 9, 20_000)
+    def test_many_prompts_reach_the_normal_interval(self, random):
+        counts = random.integers(0, 9, 20_000)
         curve = pass_at_k_curve(counts, 8)
         spread = np.std(counts / 8) / math.sqrt(20_000)
         assert curve.high[0] - curve.low[0] == pytest.approx(
@@ -117,12 +117,12 @@ class TestCurve:
         )
 
     @pytest.mark.parametrize("prompts", [5, 20, 100])
-    def test_coverage(self, prompts, generator):
+    def test_coverage(self, prompts, random):
         """Of 95% intervals over prompts with success rates from U-shaped priors."""
         n, repeats = 8, 600
         for a, b in ((0.3, 0.3), (0.2, 3.0), (3.0, 0.2)):
-            rates = generator.beta(a, b, (repeats, prompts))
-            counts = generator.binomial(n, rates)
+            rates = random.beta(a, b, (repeats, prompts))
+            counts = random.binomial(n, rates)
             q = [math.prod((b + j) / (a + b + j) for j in range(k)) for k in (1, 4, 8)]
             hits = np.zeros(3)
             for row in counts:
@@ -144,9 +144,9 @@ class TestCurve:
 
 
 class TestDifference:
-    def test_mean_and_bounds(self, generator):
-        before = generator.integers(0, 9, 30)
-        after = np.minimum(before + generator.integers(0, 3, 30), 8)
+    def test_mean_and_bounds(self, random):
+        before = random.integers(0, 9, 30)
+        after = np.minimum(before + random.integers(0, 3, 30), 8)
         difference = pass_at_k_difference(after, before, 8)
         one, other = pass_at_k_curve(after, 8), pass_at_k_curve(before, 8)
         np.testing.assert_allclose(difference.mean, one.mean - other.mean)
@@ -155,10 +155,10 @@ class TestDifference:
         apart = (one.high - one.low) + (other.high - other.low)
         assert (difference.high - difference.low < apart).all()
 
-    def test_pairing_narrows(self, generator):
-        before = generator.integers(0, 8, 200)
+    def test_pairing_narrows(self, random):
+        before = random.integers(0, 8, 200)
         paired = pass_at_k_difference(before + 1, before, 8)
-        shuffled = pass_at_k_difference(before + 1, generator.permutation(before), 8)
+        shuffled = pass_at_k_difference(before + 1, random.permutation(before), 8)
         assert paired.high[0] - paired.low[0] < shuffled.high[0] - shuffled.low[0]
 
     @pytest.mark.parametrize("prompts", [1, 2, 30])
@@ -170,14 +170,14 @@ class TestDifference:
             assert (curve.high - curve.low > 0.01).all()
             assert (np.abs([curve.low, curve.high]) <= 1).all()
 
-    def test_coverage(self, generator):
+    def test_coverage(self, random):
         n, prompts, repeats = 8, 30, 600
         hits = 0
         for _ in range(repeats):
-            rates = generator.beta(0.5, 0.5, prompts)
+            rates = random.beta(0.5, 0.5, prompts)
             better = rates + 0.2 * (1 - rates)
             curve = pass_at_k_difference(
-                generator.binomial(n, better), generator.binomial(n, rates), n
+                random.binomial(n, better), random.binomial(n, rates), n
             )
             hits += curve.low[0] <= 0.1 <= curve.high[0]
         assert hits / repeats > 0.95 - 4 * math.sqrt(0.05 * 0.95 / repeats)

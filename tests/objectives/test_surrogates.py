@@ -38,10 +38,10 @@ def test_slope_is_the_derivative(name, params):
 
 
 @pytest.mark.parametrize(("name", "params"), CASES)
-def test_numpy_is_float64_and_jax_traces(name, params, generator):
+def test_numpy_is_float64_and_jax_traces(name, params, random):
     h = surrogates.get(name, **params)
     assert (h.name, dict(h.params)) == (name, params)
-    t = generator.uniform(0.05, 0.95, (3, 4))
+    t = random.uniform(0.05, 0.95, (3, 4))
     for fn in (h.value, h.slope):
         exact = fn(t)
         assert exact.dtype == np.float64

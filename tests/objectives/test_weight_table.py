@@ -18,9 +18,9 @@ from jaxrl_surrogate.objectives import (
 
 
 @pytest.fixture
-def random_table(generator):
+def random_table(random):
     def make(size):
-        return WeightTable(generator.normal(size=size), generator.normal(size=size))
+        return WeightTable(random.normal(size=size), random.normal(size=size))
 
     return make
 
@@ -36,9 +36,9 @@ def by_definition(table, rewards):
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 16])
-def test_lookup_is_the_definition(size, random_table, generator):
+def test_lookup_is_the_definition(size, random_table, random):
     table = random_table(size)
-    rewards = generator.integers(0, 2, (3, 7, size))
+    rewards = random.integers(0, 2, (3, 7, size))
     rewards[0, 0], rewards[0, 1] = 0, 1
     got = np.asarray(table(rewards))
     assert got.shape == rewards.shape
@@ -76,9 +76,9 @@ def test_shapes_of_entries_are_checked():
 
 
 class TestAlgebra:
-    def test_tables_are_vectors(self, random_table, generator):
+    def test_tables_are_vectors(self, random_table, random):
         one, other = random_table(8), random_table(8)
-        rewards = generator.integers(0, 2, (5, 8))
+        rewards = random.integers(0, 2, (5, 8))
         mixture = 0.25 * one + other * 3 - one
         expected = -0.75 * one(rewards) + 3 * other(rewards)
         np.testing.assert_allclose(mixture(rewards), expected, rtol=1e-5, atol=1e-6)
@@ -134,9 +134,9 @@ class TestFamily:
         with pytest.raises(ValueError, match="group_size=7"):
             family.table(7)
 
-    def test_without_mask_is_the_full_table(self, generator):
+    def test_without_mask_is_the_full_table(self, random):
         fn = advantages.get("grpo")
-        rewards = generator.integers(0, 2, (40, 8))
+        rewards = random.integers(0, 2, (40, 8))
         family = table_family(fn.table, 8)
         expected = np.asarray(fn.table(8)(rewards))
         np.testing.assert_array_equal(family(rewards), expected)
@@ -202,8 +202,8 @@ class TestFamily:
 
 
 class TestGroupAdvantages:
-    def test_any_function(self, generator):
-        rewards = generator.normal(size=(6, 5)).astype(np.float32)
+    def test_any_function(self, random):
+        rewards = random.normal(size=(6, 5)).astype(np.float32)
 
         def centred(group):
             return group - group.mean()
@@ -233,8 +233,8 @@ class TestGroupAdvantages:
             group_advantages(fn, np.ones((2, 4)))
         assert traces == [(4,)]
 
-    def test_inside_jit_and_with_tabulated_functions(self, generator):
-        rewards = generator.integers(0, 2, (6, 5)).astype(np.float32)
+    def test_inside_jit_and_with_tabulated_functions(self, random):
+        rewards = random.integers(0, 2, (6, 5)).astype(np.float32)
         expected = group_advantages(advantages.get("dr_grpo"), rewards)
 
         @jax.jit

@@ -1,0 +1,1 @@
+"""Analysis: what an objective is, and evidence that training follows it."""

@@ -1,0 +1,316 @@
+"""Does the real train step climb E[h_M(p)]? Evidence on a model that can be enumerated.
+
+Vocabulary and completions are so short that every completion of a prompt can be listed.
+The probability p_x of a right answer is then a differentiable sum, and
+
+    J = mean over prompts x of h_M(p_x)
+
+has an exact gradient by autodiff, h_M being what `induced_surrogate` says of the
+objective's table. Against it stands the mean gradient of the step that trains:
+`rollout`, verification by look-up, `make_update` with the loss normalised as
+`sequence_sum`, and plain SGD of rate 1, whose change of the parameters is the gradient.
+The difference must vanish as 1 / sqrt(samples); a weight that is wrong leaves a rest.
+
+    python -m jaxrl_surrogate.lab.gradient_check
+"""
+
+import argparse
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxrl_surrogate import models, parallel, rng
+from jaxrl_surrogate.batch import Batch, Prompts
+from jaxrl_surrogate.losses import LossConfig
+from jaxrl_surrogate.objectives import (
+    TableFamily,
+    WeightTable,
+    advantages,
+    from_surrogate,
+    induced_surrogate,
+    surrogates,
+    table_family,
+)
+from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.rollout import (
+    DecodeConfig,
+    SamplingConfig,
+    rollout,
+    sampling_logits,
+)
+from jaxrl_surrogate.training.state import new_state
+from jaxrl_surrogate.training.step import UpdateConfig, make_update
+
+_STOP = 0  # the token that ends a completion
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A policy, prompts, and the right answers to each: all of it can be listed."""
+
+    config: models.DecoderConfig
+    params: models.Params
+    sampling: SamplingConfig
+    prompts: Prompts  # (X, ...), one row for each different prompt
+    tokens: np.ndarray  # (Y, T) int32, every completion there is, zeros past its end
+    lengths: np.ndarray  # (Y,) int32
+    right: np.ndarray  # (X, Y) bool
+
+    @property
+    def max_length(self) -> int:
+        """T, the longest completion."""
+        return self.tokens.shape[1]
+
+    def success_rates(self, params: models.Params) -> jax.Array:
+        """(X,) p_x, the probability of a right answer; differentiable in `params`."""
+        shape = (len(self.right), *self.tokens.shape)
+        scores = models.completion_scores(
+            self.config,
+            params,
+            self.prompts.tokens,
+            self.prompts.lengths,
+            jnp.broadcast_to(self.tokens, shape),
+            logits_transform=lambda logits: sampling_logits(self.sampling, logits),
+        )
+        written = np.arange(self.max_length)[None, None] < self.lengths[None, :, None]
+        logprobs = jnp.where(written, scores.logprobs, 0).sum(-1)
+        return jnp.where(self.right, jnp.exp(logprobs), 0).sum(-1)
+
+    def verify(self, prompt_rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Rewards (G, M) float32 of completions (G, M, T) of prompts (G,)."""
+        table = np.zeros((len(self.right), self.config.vocab_size**self.max_length))
+        table[:, self._codes(self.tokens)] = self.right
+        return table[prompt_rows[:, None], self._codes(tokens)].astype(np.float32)
+
+    def _codes(self, tokens):
+        """Completions (..., T) to integers; what follows a stop is 0 in all of them."""
+        return tokens @ self.config.vocab_size ** np.arange(self.max_length)
+
+
+def make_world(
+    seed: int,
+    *,
+    vocab_size: int = 5,
+    max_length: int = 3,
+    num_prompts: int = 2,
+    right_share: float = 0.3,
+    sampling: SamplingConfig | None = None,
+) -> World:
+    """Draw a world: a random policy of one layer and arbitrary sets of right answers.
+
+    Args:
+      seed: of policy, prompts and right answers.
+      vocab_size: V; there are about V^T completions.
+      max_length: T.
+      num_prompts: X.
+      right_share: share of completions that are right, for each prompt.
+      sampling: the distribution that acts; plain if not given.
+    """
+    config = models.DecoderConfig(
+        vocab_size=vocab_size,
+        num_layers=1,
+        embed_dim=8,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=4,
+        mlp_dim=8,
+    )
+    random = np.random.default_rng(seed)
+    params = models.init_params(config, rng.stream_key(seed, "init"))
+    # A fresh policy is nearly uniform; larger parameters make p differ by prompt.
+    params = jax.tree.map(lambda leaf: 1.5 * leaf, params)
+    rows = [
+        completion
+        for length in range(1, max_length + 1)
+        for completion in itertools.product(range(vocab_size), repeat=length)
+        if _STOP not in completion[:-1]
+        and (length == max_length or completion[-1] == _STOP)
+    ]
+    tokens = np.zeros((len(rows), max_length), np.int32)
+    for row, completion in zip(tokens, rows, strict=True):
+        row[: len(completion)] = completion
+    prompts = Prompts(
+        tokens=random.integers(vocab_size, size=(num_prompts, 2), dtype=np.int32),
+        lengths=np.resize(np.array([2, 1], np.int32), num_prompts),
+        ids=np.arange(num_prompts, dtype=np.uint32),
+    )
+    return World(
+        config=config,
+        params=params,
+        sampling=sampling or SamplingConfig(),
+        prompts=prompts,
+        tokens=tokens,
+        lengths=np.array([len(row) for row in rows], np.int32),
+        right=random.random((num_prompts, len(rows))) < right_share,
+    )
+
+
+def objectives(group_size: int) -> dict[str, TableFamily]:
+    """The five objectives that are checked, by what a user calls them."""
+    named = {
+        "rloo": advantages.get("rloo"),
+        "grpo": advantages.get("grpo"),
+        "rejection_sampling": advantages.get("rejection_sampling"),
+        "rloo_pass_at_k(k=2)": advantages.get("rloo_pass_at_k", k=2),
+    }
+    families = {
+        name: table_family(method.table, group_size) for name, method in named.items()
+    }
+    log = surrogates.get("log")
+    families["surrogate log"] = table_family(
+        lambda size: from_surrogate(log, size), group_size
+    )
+    return families
+
+
+def exact_gradient(world: World, table: WeightTable) -> np.ndarray:
+    """(N,) gradient of J = mean_x h_M(p_x) over all parameters, by enumeration."""
+    surrogate = induced_surrogate(table)
+
+    def objective(params):
+        return surrogate.value(world.success_rates(params)).mean()
+
+    return _flat(jax.jit(jax.grad(objective))(world.params))
+
+
+def step_gradients(
+    world: World,
+    families: Mapping[str, TableFamily],
+    *,
+    group_size: int,
+    num_batches: int,
+    copies: int = 256,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """What the train step adds to the parameters, for batches of fresh rollouts.
+
+    Args:
+      world: from `make_world`.
+      families: objectives by name; all are given the same rollouts.
+      group_size: M.
+      num_batches: B, independent batches.
+      copies: groups of each prompt in a batch.
+      seed: of the rollouts.
+
+    Returns:
+      For each objective (B, N) float64: the change of all N parameters by each batch.
+    """
+    mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
+    optimizer = optax.sgd(1.0)
+    settings = UpdateConfig(
+        loss=LossConfig(policy="policy_gradient", normalization="sequence_sum"),
+        sampling=world.sampling,
+    )
+    update = make_update(world.config, settings, optimizer, mesh)
+    decode = DecodeConfig(group_size, world.max_length, (_STOP,), world.sampling)
+    whole = partition.replicated(mesh)
+    rows = np.repeat(np.arange(len(world.right)), copies)
+    before = _flat(world.params)
+    out = {name: [] for name in families}
+    for batch_index in range(num_batches):
+        # Ids name random numbers: copies of a prompt must not share theirs.
+        prompts = dataclasses.replace(
+            jax.tree.map(lambda leaf: leaf[rows], world.prompts),
+            ids=np.arange(len(rows), dtype=np.uint32),
+        )
+        key = rng.stream_key(seed, "rollout", batch_index)
+        done = rollout(world.config, decode, world.params, prompts, key)
+        rewards = world.verify(rows, np.asarray(done.tokens))
+        batch = Batch(prompts, done, rewards, np.ones(rewards.shape, bool))
+        batch = jax.device_put(batch, partition.batch_sharding(mesh))
+        for name, family in families.items():
+            # The step donates its state: give it one of its own.
+            state = new_state(jax.tree.map(jnp.array, world.params), optimizer)
+            state, _ = update(state, batch, jax.device_put(family, whole), None)
+            out[name].append(_flat(state.params) - before)
+    return {name: np.array(steps) for name, steps in out.items()}
+
+
+class Convergence(NamedTuple):
+    """How the step's mean gradient approaches the exact one."""
+
+    num_batches: np.ndarray  # (K,) batches averaged: 1, 2, 4, ...
+    error: np.ndarray  # (K,) |mean - exact| / |exact|, root mean square over blocks
+    slope: float  # of log error against log batches; -1/2 for an unbiased step
+    standard_errors: float  # last error / what the batches' spread makes it on average
+
+
+def convergence(steps: np.ndarray, exact: np.ndarray) -> Convergence:
+    """Compare steps (B, N) with the exact gradient (N,); B a power of two.
+
+    The error of a mean of n batches is taken over the B / n disjoint blocks there are,
+    and counts as much in the fit of the slope.
+    """
+    total = len(steps)
+    counts = 2 ** np.arange(int(np.log2(total)) + 1)
+    errors = []
+    for count in counts:
+        means = steps.reshape(total // count, count, -1).mean(1)
+        errors.append(np.sqrt(np.square(means - exact).sum(-1).mean()))
+    # np.polyfit squares its weights.
+    slope = np.polyfit(np.log(counts), np.log(errors), 1, w=np.sqrt(total / counts))[0]
+    expected = np.sqrt(steps.var(0, ddof=1).sum() / total)
+    return Convergence(
+        num_batches=counts,
+        error=np.array(errors) / np.linalg.norm(exact),
+        slope=float(slope),
+        standard_errors=float(errors[-1] / expected),
+    )
+
+
+def _flat(params: models.Params) -> np.ndarray:
+    leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(params)]
+    return np.concatenate(leaves)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print error by objective and number of samples."""
+    parser = argparse.ArgumentParser(
+        description="Mean gradient of the train step against autodiff of E[h_M(p)]"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the world and rollouts")
+    parser.add_argument("--group_size", type=int, default=4, help="M")
+    parser.add_argument("--copies", type=int, default=256, help="groups of a prompt")
+    parser.add_argument(
+        "--batches", type=int, default=256, help="batches averaged; a power of two"
+    )
+    given = parser.parse_args(arguments)
+    if given.batches < 8 or given.batches & (given.batches - 1):
+        parser.error(
+            f"--batches={given.batches}: expected a power of two of 8 or more"
+        )
+    world = make_world(given.seed)
+    families = objectives(given.group_size)
+    steps = step_gradients(
+        world,
+        families,
+        group_size=given.group_size,
+        num_batches=given.batches,
+        copies=given.copies,
+        seed=given.seed,
+    )
+    rates = np.asarray(world.success_rates(world.params))
+    print(
+        f"{len(world.tokens)} completions of {len(rates)} prompts, "
+        f"p = {', '.join(f'{p:.3f}' for p in rates)}, M = {given.group_size}"
+    )
+    print("|mean gradient of the step - gradient of E[h_M(p)]| / |gradient|")
+    per_batch = given.copies * len(rates) * given.group_size
+    columns = [4**i for i in range(int(np.log2(given.batches)) // 2 + 1)]
+    print(f"{'samples':<20}", *(f"{n * per_batch:>10}" for n in columns), end="")
+    print(f"{'slope':>8}{'in s.e.':>9}")
+    for name, family in families.items():
+        found = convergence(steps[name], exact_gradient(world, family.table()))
+        errors = dict(zip(found.num_batches.tolist(), found.error, strict=True))
+        print(f"{name:<20}", *(f"{errors[n]:>10.5f}" for n in columns), end="")
+        print(f"{found.slope:>8.3f}{found.standard_errors:>9.2f}")
+
+
+if __name__ == "__main__":
+    main()

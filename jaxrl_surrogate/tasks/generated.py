@@ -1,0 +1,123 @@
+"""Problems made when asked for: problem i is a function of i, train and test disjoint.
+
+A problem goes to the test set by a hash of what it asks, whatever its wording, so the
+two sets share nothing however long the training runs.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from jaxrl_surrogate.tasks.task import Problem
+
+_TEST_SHARE = 8  # one problem in so many is kept for testing
+_ATTEMPTS = 10_000
+_ENDLESS = 2**31 - 1  # problems of a training set: the most that Grain shuffles
+
+Item = TypeVar("Item")
+
+
+class Draws:
+    """The random choices of one problem, a function of positions alone.
+
+    Raw words of the counter-based Philox generator and integer arithmetic: NumPy may
+    change how its `Generator` draws between versions, but not these.
+    """
+
+    def __init__(self, *positions: int):
+        """Start the stream that belongs to these non-negative integers."""
+        self._bits = np.random.Philox(np.random.SeedSequence(positions))
+
+    def integer(self, low: int, high: int) -> int:
+        """An integer in [low, high], both included."""
+        return low + (int(self._bits.random_raw()) * (high - low + 1) >> 64)
+
+    def choice(self, items: Sequence[Item]) -> Item:
+        """One of the items."""
+        return items[self.integer(0, len(items) - 1)]
+
+    def shuffled(self, items: Sequence[Item]) -> list[Item]:
+        """The items in another order."""
+        out = list(items)
+        for last in range(len(out) - 1, 0, -1):
+            other = self.integer(0, last)
+            out[last], out[other] = out[other], out[last]
+        return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A problem, and a text that is equal for problems that ask the same."""
+
+    key: str
+    problem: Problem
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this problem belongs to the test set."""
+        return zlib.crc32(self.key.encode()) % _TEST_SHARE == 0
+
+
+# Makes a candidate, or None where the choices came to nothing.
+Maker = Callable[[Draws], Candidate | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """The training problems of a maker: 2^31 - 1 of them, none of the test set."""
+
+    make: Maker
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, index: int) -> Problem:
+        if not 0 <= index < _ENDLESS:
+            raise IndexError(index)
+        for attempt in range(_ATTEMPTS):
+            found = self.make(Draws(0, index, attempt))
+            if found is not None and not found.held_out:
+                return dataclasses.replace(found.problem, id=index)
+        raise IndexError(f"no problem was found for index {index}")
+
+
+def split(make: Maker, num_test: int) -> tuple[Generated, tuple[Problem, ...]]:
+    """Training problems, and distinct test problems: `num_test`, or all there are.
+
+    Raises:
+      ValueError: `num_test` is not positive, or one of the sets would be empty.
+    """
+    train, test = Generated(make), _held_out(make, num_test)
+    try:
+        train[0]
+    except IndexError:
+        test = ()
+    if not test:
+        raise ValueError(
+            f"num_test={num_test}: so few problems are possible with these options "
+            "that none is left for training or for testing; expected more of them"
+        )
+    return train, test
+
+
+def _held_out(make: Maker, count: int) -> tuple[Problem, ...]:
+    if count < 1:
+        raise ValueError(f"num_test={count}: expected at least 1")
+    found: dict[str, Problem] = {}
+    since = 0  # draws since the last new one
+    for index in range(count * _ATTEMPTS):
+        candidate = make(Draws(1, index))
+        since += 1
+        if candidate is None or not candidate.held_out or candidate.key in found:
+            if since == _ATTEMPTS:
+                break
+            continue
+        since = 0
+        problem = dataclasses.replace(candidate.problem, id=len(found))
+        found[candidate.key] = problem
+        if len(found) == count:
+            break
+    return tuple(found.values())

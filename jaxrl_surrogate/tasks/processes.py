@@ -1,0 +1,223 @@
+"""Verifier processes: a time limit that kills, and a new process for each that dies.
+
+A verifier is anybody's code on a policy's text. Threads cannot be stopped and signals
+do not reach a loop in C, so each completion is judged in a process that can be killed.
+"""
+
+import atexit
+import contextlib
+import math
+import multiprocessing
+import pickle
+import signal
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+
+from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
+from jaxrl_surrogate.tasks.verification import judge, no_verdict
+
+Job = tuple[Problem, str]
+
+_START_S = 300.0  # to import what a task is made of, on a busy machine
+_KEPT = 4  # pools of processes at once; training and evaluation share one
+
+
+class VerifierProcesses:
+    """Processes that judge completions of one task, kept between batches."""
+
+    def __init__(self, task: Task, count: int):
+        """Prepare; processes start with the first batch, as many as it can use.
+
+        Raises:
+          RuntimeError: the task does not pickle.
+        """
+        try:
+            self._task = pickle.dumps(task)
+        except Exception as error:
+            raise RuntimeError(
+                f"verify_workers={count}: the task does not pickle, so it cannot be "
+                f"sent to a process; use 0 workers ({type(error).__name__}: {error})"
+            ) from error
+        self._count = count
+        self._pool: list[_Process] = []
+        self._lock = threading.Lock()
+
+    def judge_all(
+        self, jobs: Sequence[Job], timeout_s: float | None = None
+    ) -> list[Verdict]:
+        """Verdicts in the order of the jobs.
+
+        A job whose process dies is tried once more in a new one: the kernel may have
+        killed it for no fault of its own. One that takes too long is not.
+
+        Raises:
+          RuntimeError: a process dies before it is ready.
+        """
+        with self._lock:
+            try:
+                return self._judge_all(jobs, timeout_s)
+            except BaseException:
+                self._kill()  # half a batch is under way in them
+                raise
+
+    def close(self) -> None:
+        """End the processes."""
+        with self._lock:
+            self._kill()
+
+    def _kill(self) -> None:
+        for process in self._pool:
+            process.kill()
+        self._pool = []
+
+    def _judge_all(self, jobs, timeout_s):
+        verdicts: list[Verdict | None] = [None] * len(jobs)
+        waiting = deque(range(len(jobs)))
+        deaths = [0] * len(jobs)
+        while len(self._pool) < min(self._count, len(jobs)):
+            self._pool.append(_Process(self._task))
+        left = len(jobs)
+        while left:
+            for process in self._pool:
+                if process.idle and waiting:
+                    index = waiting.popleft()
+                    process.give(index, jobs[index], timeout_s)
+            for place, event in self._events():
+                process = self._pool[place]
+                index = process.index
+                if isinstance(event, Verdict):
+                    process.index = None
+                    verdicts[index] = event
+                    left -= 1
+                    continue
+                process.kill()
+                if index is None:
+                    raise RuntimeError(
+                        f"verify_workers={self._count}: a verifier process {event} "
+                        "before it was ready; standard error has its traceback. The "
+                        "task's class must be importable there; or use 0 workers"
+                    )
+                self._pool[place] = _Process(self._task)
+                deaths[index] += 1
+                if event != _LATE and deaths[index] < 2:
+                    waiting.appendleft(index)
+                    continue
+                limit = f" of {timeout_s:g} s" if event == _LATE else ""
+                verdicts[index] = no_verdict(f"the verifier {event}{limit}")
+                left -= 1
+        return verdicts
+
+    def _events(self):
+        """Wait; what then came from which process: a verdict, or how it ended."""
+        active = [p for p in self._pool if not p.idle]
+        soonest = min(process.deadline for process in active)
+        limit = None if soonest == math.inf else max(0, soonest - time.monotonic())
+        ready = wait([process.pipe for process in active], limit)
+        now = time.monotonic()
+        for place, process in enumerate(self._pool):
+            if process.idle:
+                continue
+            if process.pipe in ready:
+                event = process.read()
+                if event is not None:
+                    yield place, event
+            elif now >= process.deadline:
+                yield place, _LATE
+
+
+_LATE = "exceeded its limit"
+
+
+class _Process:
+    """A process and the job it has."""
+
+    def __init__(self, task: bytes):
+        # Forking a process that runs JAX's threads can deadlock the child.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, remote = context.Pipe()
+        self._process = context.Process(target=_serve, args=(task, remote), daemon=True)
+        self._process.start()
+        remote.close()
+        self.index: int | None = None
+        self.deadline = time.monotonic() + _START_S
+        self._ready = False
+
+    @property
+    def idle(self) -> bool:
+        return self._ready and self.index is None
+
+    def give(self, index: int, job: Job, timeout_s: float | None) -> None:
+        self.index = index
+        self.deadline = math.inf
+        if timeout_s is not None:
+            self.deadline = time.monotonic() + timeout_s
+        # If it died while idle, the pipe's end says so at the next read.
+        with contextlib.suppress(OSError):
+            self.pipe.send((job, timeout_s))
+
+    def read(self) -> Verdict | str | None:
+        """A verdict, how the process ended, or None when it has got ready."""
+        try:
+            message = self.pipe.recv()
+        except Exception:  # an end of the pipe, or the rest of a broken message
+            self._process.join(1.0)
+            return f"died (exit code {self._process.exitcode})"
+        if self._ready:
+            return message
+        self._ready = True
+        return None
+
+    def kill(self) -> None:
+        self.pipe.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(task: bytes, pipe: Connection) -> None:
+    """Judge what comes until the other end closes."""
+    # Ctrl-C reaches the whole group; the trainer decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    made = pickle.loads(task)
+    pipe.send("ready")
+    while True:
+        try:
+            job, timeout_s = pipe.recv()
+        except EOFError:
+            return
+        # The trainer kills a late process. If the trainer itself is gone, this does:
+        # the default action of the alarm, so that it also ends a loop in C.
+        _alarm(0 if timeout_s is None else timeout_s + 5)
+        verdict = judge(made, *job)
+        _alarm(0)
+        pipe.send(verdict)
+
+
+def _alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+_pools: OrderedDict[tuple[int, int], tuple[Task, VerifierProcesses]] = OrderedDict()
+
+
+def shared(task: Task, count: int) -> VerifierProcesses:
+    """The processes of a task, started once: a start costs seconds of imports."""
+    key = (id(task), count)
+    if key not in _pools:
+        # The task is kept beside its processes, so that its id names no other one.
+        _pools[key] = (task, VerifierProcesses(task, count))
+        while len(_pools) > _KEPT:
+            _pools.popitem(last=False)[1][1].close()
+    _pools.move_to_end(key)
+    return _pools[key][1]
+
+
+@atexit.register
+def close_shared() -> None:
+    """End all processes that `shared` keeps."""
+    while _pools:
+        _pools.popitem()[1][1].close()

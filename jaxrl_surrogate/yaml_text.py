@@ -1,0 +1,54 @@
+"""YAML as people mean it: 1e-4 is a number, and no key counts twice."""
+
+import re
+from typing import Any
+
+import yaml
+
+
+def load(text: str) -> Any:
+    """Plain values from YAML text.
+
+    YAML 1.1, which PyYAML reads, takes 1e-4 for text; here it is a number, as in JSON
+    and YAML 1.2. Text in quotes stays text.
+
+    >>> load("rate: 1e-4")
+    {'rate': 0.0001}
+
+    Raises:
+      ValueError: text that is not YAML, or a key that a section holds twice.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"not YAML in line {line}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
+
+
+def dump(values: Any) -> str:
+    """YAML text of plain values, in their order."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader with JSON's numbers and without silent duplicates."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ValueError(f"{key.value} is given twice, again in line {line}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)

@@ -1,0 +1,127 @@
+"""The fused step: what its loss and gradients do not depend on, and what they are.
+
+With plain gradient descent at rate 1 the gradient is the difference of parameters.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxrl_surrogate import models, objectives, parallel, rng
+from jaxrl_surrogate.batch import Batch, Prompts
+from jaxrl_surrogate.losses import LossConfig
+from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig, rollout
+from jaxrl_surrogate.training.compiles import compile_count
+from jaxrl_surrogate.training.state import init_state, restart
+from jaxrl_surrogate.training.step import UpdateConfig, make_update
+
+CONFIG = models.presets.get("nano", vocab_size=40)
+ONE = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
+SGD = optax.sgd(1.0)
+
+
+def _family(name="grpo", size=4, **params):
+    fn = objectives.advantages.get(name, **params)
+    return objectives.table_family(fn.table, size)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.device_get(init_state(CONFIG, SGD, ONE, 3).params)
+
+
+@pytest.fixture
+def batch(params, random):
+    prompts = Prompts(
+        random.integers(2, 40, size=(8, 6), dtype=np.int32),
+        random.integers(1, 7, size=8).astype(np.int32),
+        np.arange(8, dtype=np.uint32),
+    )
+    decode = DecodeConfig(group_size=4, max_length=7, stop_tokens=(0, 1, 2, 3))
+    done = rollout(CONFIG, decode, params, prompts, rng.stream_key(1, "rollout", 1))
+    return Batch(
+        prompts,
+        jax.device_get(done),
+        random.integers(2, size=(8, 4)).astype(np.float32),
+        random.random((8, 4)) < 0.9,
+    )
+
+
+def _gradient(params, batch, mesh=ONE, loss=None, **settings):
+    """Loss and gradient of one update."""
+    update = UpdateConfig(loss or LossConfig(), SamplingConfig(), **settings)
+    state = restart(params, CONFIG, SGD, mesh)
+    step = make_update(CONFIG, update, SGD, mesh)
+    state, metrics = step(state, batch, _family(), None)
+    grads = jax.tree.map(lambda a, b: np.asarray(a) - b, params, state.params)
+    return float(metrics["loss"]), grads
+
+
+def _assert_near(one, other):
+    assert one[0] == pytest.approx(other[0], abs=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        one[1],
+        other[1],
+    )
+
+
+LOSSES = [
+    LossConfig(normalization="sequence_sum"),
+    LossConfig(normalization="dapo", policy="ppo_clip", entropy_coef=0.01),
+    LossConfig(normalization="grpo"),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.normalization)
+def test_cuts_padding_and_order_do_not_matter(params, batch, random, loss):
+    whole = _gradient(params, batch, loss=loss)
+    assert any(np.abs(leaf).max() > 1e-4 for leaf in jax.tree.leaves(whole[1]))
+    _assert_near(whole, _gradient(params, batch, loss=loss, microbatch_prompts=2))
+    _assert_near(whole, _gradient(params, batch, loss=loss, logprob_chunk=32))
+    order = random.permutation(8)
+    shuffled = jax.tree.map(lambda leaf: leaf[order], batch)
+    _assert_near(whole, _gradient(params, shuffled, loss=loss))
+
+    def pad(leaf):
+        return np.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, 3)], constant_values=9)
+
+    done = batch.completions
+    padded = dataclasses.replace(
+        batch,
+        prompts=dataclasses.replace(batch.prompts, tokens=pad(batch.prompts.tokens)),
+        completions=dataclasses.replace(
+            done, tokens=pad(done.tokens), sampler_logprobs=pad(done.sampler_logprobs)
+        ),
+    )
+    _assert_near(whole, _gradient(params, padded, loss=loss))
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+def test_eight_devices_take_the_step_of_one(params, batch, sizes):
+    mesh = parallel.make_mesh(parallel.MeshConfig(*sizes))
+    _assert_near(_gradient(params, batch), _gradient(params, batch, mesh))
+
+
+def test_another_objective_is_not_another_program(params, batch):
+    update = UpdateConfig(LossConfig(), SamplingConfig())
+    step = make_update(CONFIG, update, SGD, ONE)
+    state = restart(params, CONFIG, SGD, ONE)
+    for name, settings in (("rloo", {}), ("grpo", {}), ("rloo_pass_at_k", {"k": 3})):
+        family = _family(name, **settings)
+        before = compile_count()
+        state, _ = step(state, batch, family, None)
+        jax.block_until_ready(state)
+        if name != "rloo":
+            assert compile_count() == before
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(params, batch):
+    step = make_update(CONFIG, UpdateConfig(LossConfig(), SamplingConfig()), SGD, ONE)
+    bad = _family() * float("nan")
+    state, metrics = step(restart(params, CONFIG, SGD, ONE), batch, bad, None)
+    assert metrics["skipped"] == 1
+    jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.params))
