@@ -1,7 +1,6 @@
 """Weights of G groups of M samples: ours, jitted, against NumPy and PyTorch.
 
-    python -m benchmarks.weights [--groups 1000 1000000] [--group-size 16] [--names
-    grpo]
+    python -m benchmarks.weights [--groups 1000 1000000] [--names grpo] [--help]
 
 Every rival is the method's formula on whole reward arrays, as the trainers that use it
 write it: vectorised NumPy, a NumPy loop over groups (timed on a subsample and scaled),

@@ -199,7 +199,6 @@ def grpo_pass_at_k(group_size: int, k: int, epsilon: float = 0.0) -> WeightTable
     _check_k("grpo_pass_at_k", k, group_size, largest=group_size - 1)
     miss = _subset_miss(group_size, k)
     right = _divide(miss, np.sqrt(miss * (1 - miss)) + epsilon)
-    right[miss == 1] = 0
     return _centred(group_size, right)
 
 
