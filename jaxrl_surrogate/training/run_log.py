@@ -1,7 +1,10 @@
 """The record of a run: metrics and completions on disk, progress on the terminal."""
 
 import json
+import math
+import os
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -11,18 +14,31 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-_PACKAGES = ("jaxrl_surrogate", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-_SHOWN = ("reward", "pass@1", "loss", "grad_norm", "signal_share", "entropy", "length")
+_PACKAGES = (
+    "jaxrl_surrogate",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+)
+# Variables that change what a compiled program computes, or where.
+_FLAGS = ("XLA_", "JAX_", "LIBTPU_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
+_SHOWN = ("loss", "grad_norm", "signal_share", "entropy", "length")
 
 
 class RunLog:
     """Writes into a run directory and to the terminal.
 
-    metrics.jsonl      one object a step: {"step": 1, "reward": ..., ...}
+    metrics.jsonl      one object a step: {"step": 1, "reward": ..., ...}; what is not
+                       a finite number is null
     warm_start.jsonl   the same for supervised steps
     completions.jsonl  sampled completions with their rewards
-    environment.json   versions, devices, flags
+    environment.json   versions, devices, flags, commit
     tensorboard/       the metrics again, where tensorboardX is installed
     """
 
@@ -48,7 +64,7 @@ class RunLog:
         self._directory, self._every, self._total = directory, every, total_steps
         self.console = console or Console(soft_wrap=True)
         self._progress: Progress | None = None
-        self._writer = _tensorboard(directory) if tensorboard else None
+        self._tensorboard, self._writer = tensorboard, None
         (directory / "environment.json").write_text(
             json.dumps(environment(), indent=2) + "\n"
         )
@@ -57,10 +73,10 @@ class RunLog:
         """Start the live display when on a terminal."""
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[latest]}"),
+                TextColumn("{task.fields[latest]}", markup=False),
                 console=self.console,
             )
             self._progress.start()
@@ -77,15 +93,18 @@ class RunLog:
             self._writer.close()
 
     def resume(self, step: int) -> None:
-        """Drop what was logged after `step`: those steps are run again."""
+        """Drop what was logged after `step`: those steps are run again.
+
+        Args:
+          step: the newest stored one; 0 where there is none, and the run, with its
+            evaluation before step 1, is done from the start.
+        """
         for name in ("metrics.jsonl", "completions.jsonl"):
-            path = self._directory / name
-            if not path.exists():
-                continue
-            kept = [line for line in _rows(path) if line["step"] <= step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-            temporary.replace(path)
+            self._keep(
+                name, [row for row in self._rows(name) if row["step"] <= step > 0]
+            )
+        if self._tensorboard:
+            self._writer = self._open_tensorboard(step)
         if step:
             self.note(f"resumed after step {step}")
 
@@ -95,17 +114,23 @@ class RunLog:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
+            self._writer.flush()
         line = _line(step, self._total, values)
         if self._progress is not None:
             self._progress.update(self._bar, completed=step, latest=line)
         elif step % self._every == 0 or step in (1, self._total):
-            self.console.print(line, highlight=False)
+            self.note(line)
 
     def supervised(self, step: int, total: int, values: Mapping[str, float]) -> None:
-        """Record a supervised step of the warm start."""
+        """Record a supervised step of the warm start, which always begins at 1."""
+        if step == 1:
+            self._keep("warm_start.jsonl", [])
         self._append("warm_start.jsonl", {"step": step, **values})
         if step % max(1, total // 10) == 0 or step == total:
             self.note(f"warm start {step}/{total}  loss {values['loss']:.4f}")
+        if self._progress is not None:
+            latest = f"warm start {step}/{total}"
+            self._progress.update(self._bar, latest=latest)
 
     def completions(self, step: int, rows: list[dict]) -> None:
         """Record sampled completions and, on a terminal, show them."""
@@ -115,7 +140,9 @@ class RunLog:
             table = Table("prompt", "completion", "reward", title=f"step {step}")
             for row in rows:
                 shown = f"{row['reward']:g}" if row["verified"] else "none"
-                table.add_row(repr(row["prompt"]), repr(row["completion"]), shown)
+                # As Text: a model may write [/b], which is markup to a table.
+                cells = (repr(row["prompt"]), repr(row["completion"]), shown)
+                table.add_row(*map(Text, cells))
             self.console.print(table)
 
     def note(self, text: str) -> None:
@@ -125,13 +152,42 @@ class RunLog:
     def _append(self, name: str, row: dict) -> None:
         # One write of one line: a reader never sees half of it unless we are killed,
         # and `resume` drops such a half line.
-        with open(self._directory / name, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        with open(self._directory / name, "a", encoding="utf-8") as file:
+            file.write(_line_of_json(row))
+
+    def _rows(self, name: str) -> list[dict]:
+        path = self._directory / name
+        return _read_rows(path) if path.exists() else []
+
+    def _keep(self, name: str, rows: list[dict]) -> None:
+        """Replace the rows of a file, if there is one, whole or not at all."""
+        path = self._directory / name
+        if path.exists():
+            temporary = path.with_suffix(".tmp")
+            text = "".join(map(_line_of_json, rows))
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+
+    def _open_tensorboard(self, step: int):
+        """A writer that hides what was written after `step`, or None."""
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            self.note(
+                "no TensorBoard events: tensorboardX is not installed; pip install "
+                "'jaxrl_surrogate[tensorboard]', or give --log.tensorboard=false"
+            )
+            return None
+        purge = step + 1 if step else 0
+        return SummaryWriter(str(self._directory / "tensorboard"), purge_step=purge)
 
 
 def read_metrics(directory: Path) -> list[dict]:
-    """The rows of a run's metrics.jsonl."""
-    return _rows(directory / "metrics.jsonl")
+    """The rows of a run's metrics.jsonl; what was not a finite number is NaN."""
+    return [
+        {name: math.nan if value is None else value for name, value in row.items()}
+        for row in _read_rows(directory / "metrics.jsonl")
+    ]
 
 
 def environment() -> dict:
@@ -150,13 +206,46 @@ def environment() -> dict:
         "device_kind": devices[0].device_kind,
         "device_count": len(devices),
         "process_count": jax.process_count(),
+        "flags": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(_FLAGS)
+        },
+        "commit": _commit(),
         "command": sys.argv,
     }
 
 
-def _rows(path: Path) -> list[dict]:
+def _commit() -> str | None:
+    """The git commit that this package runs from, "-dirty" where it was changed."""
+    if not (Path(__file__).parents[2] / ".git").exists():
+        return None  # installed, not a checkout
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _line_of_json(row: dict) -> str:
+    # JSON has no NaN; readers other than Python's refuse it.
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(finite) + "\n"
+
+
+def _read_rows(path: Path) -> list[dict]:
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -166,7 +255,12 @@ def _rows(path: Path) -> list[dict]:
 
 def _line(step: int, total: int, values: Mapping[str, float]) -> str:
     parts = [f"step {step}/{total}"]
-    parts += [f"{name} {values[name]:.3f}" for name in _SHOWN if name in values]
+    parts += [
+        f"{name} {value:.3f}"
+        for name, value in values.items()
+        if name == "reward" or name.startswith("pass@")
+    ]
+    parts += [f"{name} {values[name]:.3g}" for name in _SHOWN if name in values]
     parts += [
         f"{name} {value:.3f}"
         for name, value in values.items()
@@ -177,11 +271,3 @@ def _line(step: int, total: int, values: Mapping[str, float]) -> str:
     if "seconds" in values:
         parts.append(f"{values['seconds']:.2f} s")
     return "  ".join(parts)
-
-
-def _tensorboard(directory: Path):
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(directory / "tensorboard"))
