@@ -5,6 +5,7 @@ two sets share nothing however long the training runs.
 """
 
 import dataclasses
+import itertools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -14,7 +15,8 @@ import numpy as np
 from jaxrl_surrogate.tasks.task import Problem
 
 _TEST_SHARE = 8  # one problem in so many is kept for testing
-_ATTEMPTS = 10_000
+_ATTEMPTS = 10_000  # for one training problem
+_FRUITLESS = 2_000  # draws without a new test problem: nearly all were found
 _ENDLESS = 2**31 - 1  # problems of a training set: the most that Grain shuffles
 
 Item = TypeVar("Item")
@@ -85,7 +87,7 @@ class Generated:
 
 
 def split(make: Maker, num_test: int) -> tuple[Generated, tuple[Problem, ...]]:
-    """Training problems, and distinct test problems: `num_test`, or all there are.
+    """Training problems, and distinct test problems: `num_test`, or nearly all.
 
     Raises:
       ValueError: `num_test` is not positive, or one of the sets would be empty.
@@ -108,11 +110,11 @@ def _held_out(make: Maker, count: int) -> tuple[Problem, ...]:
         raise ValueError(f"num_test={count}: expected at least 1")
     found: dict[str, Problem] = {}
     since = 0  # draws since the last new one
-    for index in range(count * _ATTEMPTS):
+    for index in itertools.count():
         candidate = make(Draws(1, index))
         since += 1
         if candidate is None or not candidate.held_out or candidate.key in found:
-            if since == _ATTEMPTS:
+            if since == _FRUITLESS:
                 break
             continue
         since = 0
