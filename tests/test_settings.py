@@ -1,93 +1,214 @@
-"""Configs: typed, merged, and refused by name."""
+"""The machinery of settings, on a small tree of its own."""
+
+import dataclasses
+from typing import Annotated, Literal
 
 import pytest
 
-from jaxrl_surrogate import build, cli, settings
-from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate import settings, yaml_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    rate: Annotated[float, "a rate"] = 0.5
+    count: Annotated[int, "a count"] = 2
+    mode: Annotated[Literal["fast", "slow"], "a choice"] = "fast"
+
+    def __post_init__(self):
+        if self.rate < 0:
+            raise ValueError(f"rate={self.rate}: expected 0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Root:
+    name: Annotated[str, "a name"] = "none"
+    flag: Annotated[bool, "a flag"] = False
+    path: Annotated[str | None, "perhaps a path"] = None
+    sizes: Annotated[tuple[int, ...], "sizes"] = (1, 2)
+    options: Annotated[dict[str, object], "a bag"] = dataclasses.field(
+        default_factory=dict
+    )
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    other: Inner = dataclasses.field(default_factory=lambda: Inner(rate=7.0))
 
 
 def _load(tmp_path, text, *overrides):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    return settings.load(TrainConfig, path, overrides)
+    return settings.load(Root, path, overrides)
 
 
-def test_values_are_typed(tmp_path):
-    config = _load(
-        tmp_path,
-        "optimizer: {learning_rate: 1e-4}\ntask: {options: {max_digits: 3}}\n",
-        "--rollout.sampling.top_p=0.9",
-        "--model.init_from=null",
-        "--train.steps=1e3",
-    )
-    assert config.optimizer.learning_rate == 1e-4
-    assert config.task.options == {"max_digits": 3}
-    assert config.rollout.sampling.top_p == 0.9
-    assert config.train.steps == 1000
-
-
-def test_round_trip(tmp_path):
-    config = _load(tmp_path, "seed: 3\nloss: {normalization: dapo}\n")
-    assert _load(tmp_path, settings.to_yaml(config)) == config
-
-
-def test_extends(tmp_path):
-    (tmp_path / "base.yaml").write_text("seed: 3\ntrain: {steps: 7}\n")
-    config = _load(tmp_path, "extends: base.yaml\ntrain: {epochs: 2}\n")
-    assert (config.seed, config.train.steps, config.train.epochs) == (3, 7, 2)
+def _faults(tmp_path, text, *overrides):
+    with pytest.raises(settings.SettingsError) as caught:
+        _load(tmp_path, text, *overrides)
+    return str(caught.value).splitlines()
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "overrides", "field", "expected"),
     [
-        ("rollout: {group_sizes: 4}", ["rollout.group_sizes", "rollout.group_size?"]),
-        ("rollout: {group_size: many}", ["rollout.group_size='many'", "integer"]),
-        ("loss: {normalization: dr_grop}", ["loss.normalization", "'dr_grpo'?"]),
-        ("rollout: {sampling: {top_p: 2}}", ["rollout.sampling.top_p=2.0"]),
-        ("train: {minibatches: 3}", ["train.minibatches=3", "divisor"]),
-        ("seed: -1", ["seed=-1"]),
-        ("log: 3", ["log", "section"]),
+        ("inner: {rate: 1e-4}", [], "inner.rate", 1e-4),
+        ("inner: {rate: '1e-4'}", [], "inner.rate", 1e-4),
+        ("inner: {rate: 3}", [], "inner.rate", 3.0),
+        ("", ["--inner.rate=-2e-3", "--inner.rate=.inf"], "inner.rate", float("inf")),
+        ("", ["--inner.count=1e3"], "inner.count", 1000),
+        ("", ["--inner.count", "5"], "inner.count", 5),
+        ("", ["--inner.count", "-5"], "inner.count", -5),
+        ("", ["inner.count=6"], "inner.count", 6),
+        ("inner: {count: 9007199254740993}", [], "inner.count", 2**53 + 1),
+        ("", ["--inner.mode=slow"], "inner.mode", "slow"),
+        ("", ["--flag=true"], "flag", True),
+        ("flag: on", [], "flag", True),
+        # A word of the command line for text is that text.
+        ("", ["--name=010"], "name", "010"),
+        ("", ["--name=on"], "name", "on"),
+        ("", ["--name=a: {b"], "name", "a: {b"),
+        ("", ["--name=x=y"], "name", "x=y"),
+        ("", ["--name="], "name", ""),
+        ("", ["--path=null"], "path", None),
+        ("", ["--path=1e3"], "path", "1e3"),
+        ("", ["--sizes=[3, 4]"], "sizes", (3, 4)),
+        ("", ["--options.a=3"], "options", {"a": 3}),
+        ("options: {a: 1e-4, b: '7', c: null}", [], "options",
+         {"a": 1e-4, "b": "7", "c": None}),
+        ("options: {a: 1}", ["--options.b=yes"], "options", {"a": 1, "b": True}),
+        ("options: {a: 1}", ["--options={b: 2}"], "options", {"b": 2}),
+        ("inner:\n  # all of it is a comment\n", [], "inner.count", 2),
+        # What a section's own default says holds for the fields that are left out.
+        ("other: {count: 3}", [], "other.rate", 7.0),
+    ],
+)  # fmt: skip
+def test_values_are_typed(tmp_path, text, overrides, field, expected):
+    value = _load(tmp_path, text, *overrides)
+    for name in field.split("."):
+        value = getattr(value, name)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        ("inner: {cuont: 4}", [], ["inner.cuont: unknown", "mean inner.count?"]),
+        ("mode: fast", [], ["mode: unknown", "inner.mode or other.mode?"]),
+        ("xyzzy: 1", [], ["xyzzy: unknown", "expected one of name, flag"]),
+        ("inner: {count: many}", [], ["inner.count='many'", "expected integer"]),
+        ("inner: {count: 1.5}", [], ["inner.count=1.5", "expected integer"]),
+        ("inner: {count: true}", [], ["inner.count=True", "expected integer"]),
+        ("inner: {count: .inf}", [], ["inner.count=inf", "expected integer"]),
+        ("inner: {rate: .nan}", [], ["inner.rate=nan", "expected number"]),
+        ("inner: {rate: [1]}", [], ["inner.rate=[1]", "expected number"]),
+        ("inner: {rate: -1}", [], ["inner.rate=-1.0: expected 0 or more"]),
+        ("inner: {mode: fastt}", [], ["inner.mode='fastt'", "fast | slow", "fast?"]),
+        ("flag: 1", [], ["flag=1", "true or false"]),
+        ("name: 010", [], ["name=8", "expected text; put it in quotes"]),
+        ("name: no", [], ["name=False", "expected text"]),
+        ("sizes: [1, x]", [], ["sizes[1]='x'", "expected integer"]),
+        ("sizes: 3", [], ["sizes=3", "list, each integer"]),
+        ("options: {a: [1]}", [], ["options={'a': [1]}", "number"]),
+        ("options: 3", [], ["options=3", "options"]),
+        ("inner: 3", [], ["inner: expected a section, got 3"]),
+        ("- 1", [], ["c.yaml: expected sections"]),
+        ("a: {", [], ["c.yaml", "not YAML in line"]),
+        ("name: a\nname: b", [], ["c.yaml", "name is given twice", "line 2"]),
+        ("extends: c.yaml", [], ["c.yaml", "extends itself"]),
+        ("extends: none.yaml", [], ["none.yaml", "no such file"]),
+        ("", ["--inner={rate: 1}"], ["inner: is a section", "--inner.field=value"]),
+        ("", ["--name.first=a"], ["name={'first': 'a'}", "expected text"]),
+        ("", ["--flag"], ["--flag: expected --section.field=value"]),
+        ("", ["stray"], ["stray: expected --section.field=value"]),
+        ("", ["--inner.rate=[1"], ["inner.rate='[1'", "not YAML"]),
     ],
 )
-def test_faults_are_named(tmp_path, text, words):
-    with pytest.raises(settings.SettingsError) as caught:
-        _load(tmp_path, text)
-    assert all(word in str(caught.value) for word in words), caught.value
+def test_what_is_refused_is_named(tmp_path, text, overrides, words):
+    (line,) = _faults(tmp_path, text, *overrides)
+    assert all(word in line for word in words), line
 
 
 def test_all_faults_are_reported_together(tmp_path):
-    with pytest.raises(settings.SettingsError) as caught:
-        _load(tmp_path, "sed: 1\nrollout: {group_size: x, groups: 2}\n")
-    assert len(str(caught.value).splitlines()) == 3
+    lines = _faults(
+        tmp_path,
+        "nam: x\ninner: {rate: -1}\nother: {rate: -2, mode: x}\n",
+        "--flag=maybe",
+        "--odd",
+    )
+    assert [line.split(":")[0] for line in lines] == [
+        "--odd",
+        "nam",
+        "inner.rate=-1.0",
+        "other.mode='x'",
+        "flag='maybe'",
+    ]
+
+
+def test_extends_merges_sections_and_options(tmp_path):
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up" / "top.yaml").write_text("name: top\ninner: {rate: 3}\n")
+    (tmp_path / "mid.yaml").write_text(
+        "extends: up/top.yaml\ninner: {count: 4}\noptions: {a: 1}\n"
+    )
+    root = _load(tmp_path, "extends: mid.yaml\noptions: {b: 2}\n")
+    assert (root.name, root.inner) == ("top", Inner(rate=3.0, count=4))
+    assert root.options == {"a": 1, "b": 2}
+    assert _load(tmp_path, "extends: mid.yaml\noptions: null\n").options == {}
+
+
+def test_a_missing_file_names_the_nearest(tmp_path):
+    (tmp_path / "quick.yaml").write_text("")
+    with pytest.raises(settings.SettingsError, match=r"did you mean .*quick\.yaml\?"):
+        settings.load(Root, tmp_path / "quik.yaml")
+
+
+def test_defaults_lie_below_the_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    for text, expected in (("", "given"), ("name: mine", "mine")):
+        path.write_text(text)
+        assert settings.load(Root, path, defaults={"name": "given"}).name == expected
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    "root",
     [
-        ("--objective.name=rlo", ["objective", "rloo"]),
-        ("--objective.options.k=2", ["objective"]),
-        ("--task.name=arithmetics", ["task.name", "'arithmetic'?"]),
-        ("--task.options.max_digit=2", ["task.options.max_digit", "'max_digits'?"]),
-        ("--model.preset=tinny", ["model.preset", "'tiny'?"]),
-        ("--model.overrides.num_layer=2", ["model.num_layer", "num_layers"]),
-        ("--mesh.tensor=3", ["mesh.", "8"]),
+        Root(),
+        Root("010", True, "null", (7,), {"a": "1e-4", "b": 1e-5}, Inner(1e-7, 3)),
+        Root(name="é\n: #", options={"a": None, "b": True}),
     ],
 )
-def test_rooms_refuse_by_name(tmp_path, override, words):
-    config = _load(tmp_path, f"run_dir: {tmp_path}/run\n", override)
-    with pytest.raises(ValueError) as caught:
-        build.build_run(config)
-    assert all(word in str(caught.value) for word in words), caught.value
+def test_round_trip(tmp_path, root):
+    assert settings.from_dict(Root, settings.to_dict(root)) == root
+    assert _load(tmp_path, settings.to_yaml(root)) == root
 
 
-def test_mistakes_cost_a_line_not_a_traceback(tmp_path, capsys):
-    assert cli.main(["train", str(tmp_path / "no.yaml")]) == 2
-    assert "no such file" in capsys.readouterr().err
+def test_difference():
+    old = Root(options={"a": 1, "b": 2})
+    new = Root(options={"b": 3, "c": 4}, inner=Inner(count=5))
+    assert sorted(settings.difference(old, new)) == [
+        ("inner.count", 2, 5),
+        ("options.a", 1, None),
+        ("options.b", 2, 3),
+        ("options.c", None, 4),
+    ]
+    assert settings.difference(old, old) == []
 
 
-def test_help_lists_every_field(capsys):
-    assert cli.main(["train", "--help"]) == 0
-    printed = capsys.readouterr().out
-    for path, *_ in settings.fields(TrainConfig):
-        assert f"--{path}" in printed
-    assert "rloo_pass_at_k" in printed and "max_digits" in printed
+def test_updated_starts_from_what_it_is_given():
+    assert settings.updated(Inner(rate=3.0), {"count": 9}) == Inner(3.0, 9)
+    with pytest.raises(
+        settings.SettingsError, match=r"at\.here\.rte: .*at\.here\.rate"
+    ):
+        settings.updated(Inner(), {"rte": 1}, "at.here")
+
+
+def test_help_lists_path_help_type_and_default():
+    lines = [" ".join(line.split()) for line in settings.help_text(Root).splitlines()]
+    assert "--inner.mode a choice (fast | slow, default fast)" in lines
+    assert "--other.rate a rate (number, default 7.0)" in lines
+    assert "--path perhaps a path (text or null, default null)" in lines
+    assert len(lines) == len(list(settings.fields(Root))) == 11
+
+
+def test_yaml_text_reads_numbers_like_json():
+    read = yaml_text.load("[1e-4, -1E5, 1.e3, .5e-2, '1e-4', e5, 1e, 0x10]")
+    assert read == [1e-4, -1e5, 1e3, 5e-3, "1e-4", "e5", "1e", 16]
+    with pytest.raises(ValueError, match="not YAML"):
+        yaml_text.load("\x00")

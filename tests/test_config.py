@@ -1,0 +1,186 @@
+"""The configuration of a run, and what the rooms say to it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxrl_surrogate import build, objectives, settings
+from jaxrl_surrogate.config import TrainConfig
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def _config(tmp_path, *overrides, text=""):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return settings.load(TrainConfig, path, [f"--run_dir={tmp_path}/run", *overrides])
+
+
+def _refusal(function, *arguments):
+    with pytest.raises(settings.SettingsError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_that_are_shipped_are_read(path, tmp_path):
+    config = settings.load(TrainConfig, path)
+    assert settings.from_dict(TrainConfig, settings.to_dict(config)) == config
+
+
+def test_every_field_has_a_help_text():
+    for path, _, _, text in settings.fields(TrainConfig):
+        assert text, path
+
+
+def test_a_partly_given_warm_start_keeps_its_learning_rate(tmp_path):
+    config = _config(tmp_path, "--sft.optimizer.warmup_steps=3")
+    assert config.sft.optimizer.learning_rate == 1e-3
+    assert config.sft.optimizer.warmup_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--seed=-1"], ["seed=-1", "2**32"]),
+        (["--name="], ["name=''", "text"]),
+        (["--rollout.group_size=0"], ["rollout.group_size=0", "at least 1"]),
+        (["--eval.samples=0"], ["eval.samples=0", "at least 1"]),
+        (["--eval.temperature=-1"], ["eval.temperature=-1.0", "at least 0"]),
+        (["--task.verify_timeout_s=0"], ["task.verify_timeout_s=0.0", "more than 0"]),
+        (["--rollout.sampling.top_p=2"], ["rollout.sampling.top_p=2.0"]),
+        (["--optimizer.learning_rate=-1"], ["optimizer.learning_rate=-1.0"]),
+        (["--loss.clip_low=2"], ["loss.clip_low=2.0"]),
+        (["--mesh.fsdp=0"], ["mesh.fsdp=0"]),
+        (["--train.minibatches=3"], ["train.minibatches=3", "prompts_per_step=16"]),
+        (
+            ["--train.minibatches=2", "--train.microbatch_prompts=3"],
+            ["train.microbatch_prompts=3", "8 prompts", "train.minibatches=2"],
+        ),
+    ],
+)
+def test_values_that_do_not_fit_are_named(tmp_path, overrides, words):
+    (line,) = _refusal(_config, tmp_path, *overrides).splitlines()
+    assert all(word in line for word in words), line
+
+
+def test_sections_are_all_checked_at_once(tmp_path):
+    faults = _refusal(
+        _config, tmp_path, "--train.steps=-1", "--train.epochs=0", "--log.every=x"
+    )
+    assert len(faults.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--objective.name=rlo"], ["objective.name='rlo'", "rloo?"]),
+        (["--objective.name=arcsine"], ["objective.name='arcsine'", "arcsin?"]),
+        (
+            ["--objective.name=rloo", "--objective.kind=surrogate"],
+            ["objective.name='rloo'", "identity"],
+        ),
+        (["--objective.options.k=2"], ["objective.options", "rloo", "'k'"]),
+        (["--objective.name=pass_at_k"], ["objective.options", "'k'"]),
+        (
+            ["--objective.name=pass_at_k", "--objective.options.k=hi"],
+            ["objective.options.k='hi'"],
+        ),
+        (
+            ["--objective.name=log", "--objective.method=x"],
+            ["objective.method", "'x'", "kantorovich"],
+        ),
+        (
+            ["--objective.name=log", "--objective.baseline=x"],
+            ["objective.baseline", "'x'", "leave_one_out"],
+        ),
+        (["--rollout.group_size=1"], ["rollout.group_size=1", "baseline"]),
+        (["--task.name=arithmetics"], ["task.name", "arithmetic"]),
+        (["--task.options.max_digit=2"], ["task.options.max_digit", "max_digits"]),
+        (["--task.options.max_digits=x"], ["task.options.max_digits='x'"]),
+        (["--task.tokenizer=asci"], ["task.tokenizer='asci'", "ascii"]),
+        (["--task.tokenizer=bpe:3"], ["task.tokenizer='bpe:3'", "SIZE"]),
+        (["--model.preset=tinny"], ["model.preset='tinny'", "tiny"]),
+        (
+            ["--model.overrides.num_layer=2"],
+            ["model.overrides.num_layer", "model.overrides.num_layers?"],
+        ),
+        (
+            ["--model.overrides.num_layers=x"],
+            ["model.overrides.num_layers='x'", "integer"],
+        ),
+        (
+            ["--model.overrides.vocab_size=3"],
+            ["model.overrides.vocab_size=3", "at least"],
+        ),
+        (["--model.init_from=/none"], ["model.init_from='/none'", "config.yaml"]),
+        (["--mesh.tensor=3"], ["mesh.", "8 devices"]),
+        (["--rollout.max_prompt_length=2"], ["rollout.max_prompt_length=2"]),
+        (
+            ["--rollout.prompts_per_step=4"],
+            ["prompts", "=4", "multiple of 8", "mesh.data"],
+        ),
+    ],
+)
+def test_rooms_refuse_by_name(tmp_path, overrides, words):
+    config = _config(tmp_path, *overrides)
+    (line,) = _refusal(build.build_run, config).splitlines()
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "run").exists()
+
+
+def test_rooms_refuse_together(tmp_path):
+    config = _config(
+        tmp_path, "--task.name=x", "--objective.name=y", "--model.preset=z"
+    )
+    starts = {
+        line.partition("=")[0]
+        for line in _refusal(build.build_run, config).splitlines()
+    }
+    assert starts == {"task.name", "objective.name", "model.preset"}
+
+
+@pytest.mark.parametrize("name", ["rloo", "pass_at_k"])
+def test_an_advantage_function_comes_before_a_surrogate_of_the_name(tmp_path, name):
+    options = ["--objective.options.k=2"] * (name == "pass_at_k")
+    config = _config(tmp_path, f"--objective.name={name}", *options)
+    method = objectives.advantages.get(name, **config.objective.options)
+    expected = objectives.table_family(method.table, config.rollout.group_size)
+    found = build.build_objective(config)
+    np.testing.assert_array_equal(found.correct, expected.correct)
+    np.testing.assert_array_equal(found.incorrect, expected.incorrect)
+
+
+def test_a_surrogate_becomes_weights(tmp_path):
+    config = _config(
+        tmp_path,
+        "--objective.name=pass_at_k",
+        "--objective.kind=surrogate",
+        "--objective.options.k=2",
+    )
+    surrogate = objectives.surrogates.get("pass_at_k", k=2)
+    expected = objectives.table_family(
+        lambda size: objectives.from_surrogate(surrogate, size),
+        config.rollout.group_size,
+    )
+    found = build.build_objective(config)
+    np.testing.assert_array_equal(found.correct, expected.correct)
+
+
+def test_a_run_directory_keeps_what_its_numbers_mean(tmp_path):
+    config = _config(tmp_path, "--task.options.max_digits=3")
+    directory = build.open_directory(config)
+    assert settings.load(TrainConfig, directory / "config.yaml") == config
+    build.open_directory(
+        _config(tmp_path, "--task.options.max_digits=3", "--log.every=7")
+    )
+    refused = _refusal(build.open_directory, _config(tmp_path, "--seed=5"))
+    assert "seed=5" in refused and "task.options.max_digits" in refused
+    stored = settings.load(TrainConfig, directory / "config.yaml")
+    assert (stored.seed, stored.log.every) == (0, 7)
+
+
+def test_a_name_is_put_into_the_directory_and_nothing_else(tmp_path):
+    config = _config(tmp_path, "--name=n", "--run_dir=a/{name}/{x}")
+    assert build.run_directory(config) == Path("a/n/{x}")
