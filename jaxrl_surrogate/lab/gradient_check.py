@@ -282,9 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     given = parser.parse_args(arguments)
     if given.batches < 8 or given.batches & (given.batches - 1):
-        parser.error(
-            f"--batches={given.batches}: expected a power of two of 8 or more"
-        )
+        parser.error(f"--batches={given.batches}: expected a power of two of 8 or more")
     world = make_world(given.seed)
     families = objectives(given.group_size)
     steps = step_gradients(
