@@ -178,8 +178,12 @@ class RunLog:
                 "'jaxrl_surrogate[tensorboard]', or give --log.tensorboard=false"
             )
             return None
-        purge = step + 1 if step else 0
-        return SummaryWriter(str(self._directory / "tensorboard"), purge_step=purge)
+        return SummaryWriter(
+            str(self._directory / "tensorboard"),
+            purge_step=step + 1 if step else 0,
+            # Its own names count seconds: a run begun again at once would overwrite.
+            filename_suffix=f".{step}",
+        )
 
 
 def read_metrics(directory: Path) -> list[dict]:

@@ -1,0 +1,138 @@
+"""The program: what it prints, and the status it ends with."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxrl_surrogate
+from jaxrl_surrogate import build, cli, objectives, settings, tasks
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.training import loop
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"run_dir: {tmp_path}/run\nmodel: {{preset: nano}}\n")
+    return path
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_usage(arguments, capsys):
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {command} " in printed for command in ("train", "sft", "eval"))
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert jaxrl_surrogate.__version__ in capsys.readouterr().out
+
+
+def test_help_lists_every_field_option_and_objective(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    printed = capsys.readouterr().out
+    for path, _, _, text in settings.fields(TrainConfig):
+        assert f"--{path} " in printed and text in printed
+    for task in tasks.names():
+        for option in tasks.task_options(task):
+            assert f"--task.options.{option}=" in printed
+    for name in (*objectives.advantages.names(), *objectives.surrogates.names()):
+        assert name in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian", "x.yaml"], ["trian", "train?"]),
+        (["train"], ["expected a CONFIG"]),
+        (["train", "--seed=1"], ["expected a CONFIG"]),
+        (["train", "{tmp}/min.yaml"], ["no such file", "mine.yaml?"]),
+        (["train", "{tmp}"], ["has no config.yaml", "mine.yaml"]),
+        (["train", "{tmp}/mine.yaml", "--sed=1"], ["sed: unknown", "seed?"]),
+        (["train", "{tmp}/mine.yaml", "--seed", "x"], ["seed='x'", "integer"]),
+        (["train", "{tmp}/mine.yaml", "seed"], ["seed: expected --section"]),
+        (["train", "{tmp}/mine.yaml", "--objective.name=rlo"], ["rloo?"]),
+        (["sft", "{tmp}/mine.yaml"], ["sft.steps=0", "at least 1"]),
+        (["eval", "{tmp}/mine.yaml"], ["run_dir=", "no checkpoint"]),
+        (["sample", "{tmp}/mine.yaml", "--eval.prompts=0"], ["eval.prompts=0"]),
+    ],
+)
+def test_mistakes_cost_a_line_not_a_traceback(
+    arguments, words, config_file, tmp_path, capsys
+):
+    arguments = [word.replace("{tmp}", str(tmp_path)) for word in arguments]
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("jaxrl: ") and all(word in line for word in words), line
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_mistake_has_its_line(config_file, capsys):
+    assert cli.main(["train", str(config_file), "--sed=1", "--train.steps=x"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("jaxrl: ") for line in lines)
+
+
+def _raise(monkeypatch, error):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(loop, "train", failing)
+
+
+def test_late_errors_about_the_config_are_the_users(config_file, monkeypatch, capsys):
+    _raise(monkeypatch, ValueError("rollout.max_prompt_length=6: a longer prompt"))
+    arguments = ["train", str(config_file), "--rollout.prompts_per_step=8"]
+    assert cli.main([*arguments, "--log.tensorboard=false"]) == 2
+    assert "jaxrl: rollout.max_prompt_length=6" in capsys.readouterr().err
+
+
+def test_other_errors_keep_their_traceback(config_file, monkeypatch):
+    _raise(monkeypatch, ValueError("shapes do not match"))
+    arguments = ["train", str(config_file), "--rollout.prompts_per_step=8"]
+    with pytest.raises(ValueError, match="shapes do not match"):
+        cli.main([*arguments, "--log.tensorboard=false"])
+
+
+def test_a_second_ctrl_c_ends_with_130(config_file, monkeypatch, capsys):
+    _raise(monkeypatch, KeyboardInterrupt())
+    arguments = ["train", str(config_file), "--rollout.prompts_per_step=8"]
+    assert cli.main([*arguments, "--log.tensorboard=false"]) == 130
+    assert "checkpoint" in capsys.readouterr().err
+
+
+def test_the_name_of_a_run(tmp_path):
+    path = tmp_path / "1e3.yaml"
+    path.write_text("seed: 1\n")
+    assert cli.load_config(path, []).name == "1e3"
+    assert cli.load_config(path, ["--name=other"]).name == "other"
+    path.write_text("name: its own\n")
+    assert cli.load_config(path, []).name == "its own"
+
+
+def test_a_run_directory_is_where_it_was_found(config_file, tmp_path):
+    config = cli.load_config(config_file, ["--seed=7"])
+    directory = build.open_directory(config)
+    moved = directory.rename(tmp_path / "moved {x}")
+    found = cli.load_config(moved, ["--log.every=3"])
+    assert (found.seed, found.name, found.log.every) == (7, "mine", 3)
+    assert build.run_directory(found) == moved
+    assert build.check_directory(found) == moved
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_the_module_is_the_program(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxrl_surrogate", "train", "none.yaml"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "none.yaml: no such file" in done.stderr and done.stdout == ""

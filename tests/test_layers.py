@@ -1,0 +1,70 @@
+"""The order of the rooms, read from the imports: each knows only rooms before it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "jaxrl_surrogate"
+ROOMS = (
+    "objectives", "losses", "models", "tasks", "parallel", "rollout", "training", "lab",
+)  # fmt: skip
+OPEN = ("rng", "batch")
+# What meets the user, from the ground up; `lab` and the rooms below know none of it.
+TOP = ("yaml_text", "settings", "config", "faults", "build", "cli", "__main__")
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _room(path):
+    """The room of a file; "" for the package's own __init__."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py").replace("__init__", "")
+
+
+def _imported(path):
+    """Top-level modules of this package that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import in line {node.lineno}"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, *inner = name.split(".")
+            if package == PACKAGE.name and inner:
+                yield inner[0], node.lineno
+
+
+def _allowed(room):
+    if room in OPEN:
+        return {room}
+    if room in ROOMS:
+        return {*OPEN, *ROOMS[: ROOMS.index(room) + 1]}
+    if room in TOP:
+        return {*OPEN, *ROOMS, *TOP[: TOP.index(room) + 1], "__version__"}
+    return {"objectives"}  # the package itself
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    room = _room(path)
+    assert room in {"", *OPEN, *ROOMS, *TOP}, f"{room}: give it a place in the order"
+    for imported, line in _imported(path):
+        assert imported in _allowed(room), f"{path}:{line}: {room} imports {imported}"
+
+
+def test_objectives_are_mathematics_alone():
+    for path in (PACKAGE / "objectives").glob("*.py"):
+        assert {room for room, _ in _imported(path)} <= {"objectives"}, path
+
+
+def test_only_build_and_the_program_know_config_and_rooms():
+    known = [path.stem for path in FILES if "config" in dict(_imported(path))]
+    assert sorted(known) == ["build", "cli", "faults"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_small(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

@@ -1,0 +1,189 @@
+"""What a run leaves on disk and on the terminal."""
+
+import json
+import math
+import sys
+
+import pytest
+from rich.console import Console
+
+from jaxrl_surrogate.training import run_log
+from jaxrl_surrogate.training.run_log import RunLog, read_metrics
+
+
+def _console(file, terminal=False):
+    return Console(file=file, force_terminal=terminal, width=160, soft_wrap=True)
+
+
+@pytest.fixture
+def screen(tmp_path):
+    with open(tmp_path / "screen", "w+") as file:
+        yield file
+
+
+def _printed(screen):
+    screen.flush()
+    screen.seek(0)
+    return screen.read()
+
+
+def _log(tmp_path, screen, *, terminal=False, every=1, tensorboard=False):
+    console = _console(screen, terminal)
+    return RunLog(
+        tmp_path / "run", 10, every=every, tensorboard=tensorboard, console=console
+    )
+
+
+ROW = {
+    "prompt": "[bold]1+1=", "completion": "[/red]2", "reward": 1.0, "verified": True,
+}  # fmt: skip
+
+
+def test_a_line_of_json_per_step(tmp_path, screen):
+    with _log(tmp_path, screen) as log:
+        log.resume(0)
+        for step in range(3):
+            log.metrics(step, {"reward": step / 4, "loss": -1e-7})
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": step, "reward": step / 4, "loss": -1e-7} for step in range(3)
+    ]
+
+
+def test_numbers_that_are_not_finite_stay_json(tmp_path, screen):
+    with _log(tmp_path, screen) as log:
+        log.metrics(1, {"loss": math.nan, "norm": math.inf, "reward": 1.0})
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    row = json.loads(text, parse_constant=pytest.fail)
+    assert row == {"step": 1, "loss": None, "norm": None, "reward": 1.0}
+    (row,) = read_metrics(tmp_path / "run")
+    assert math.isnan(row["loss"]) and row["reward"] == 1.0
+
+
+@pytest.mark.parametrize(("stored", "kept"), [(0, []), (1, [0, 1]), (2, [0, 1, 2])])
+def test_resuming_drops_what_is_done_again(tmp_path, screen, stored, kept):
+    with _log(tmp_path, screen) as log:
+        for step in range(4):
+            log.metrics(step, {"reward": 0.0})
+            log.completions(step, [ROW])
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "rew')  # killed while writing
+    with _log(tmp_path, screen) as log:
+        log.resume(stored)
+        assert [row["step"] for row in read_metrics(tmp_path / "run")] == kept
+        log.metrics(stored + 1, {"reward": 1.0})
+    rows = read_metrics(tmp_path / "run")
+    assert [row["step"] for row in rows] == [*kept, stored + 1]
+    samples = (tmp_path / "run" / "completions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in samples] == kept
+    assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+def test_a_warm_start_begun_again_is_logged_once(tmp_path, screen):
+    for last in (3, 5):
+        with _log(tmp_path, screen) as log:
+            for step in range(1, last + 1):
+                log.supervised(step, 5, {"loss": 1.0})
+    lines = (tmp_path / "run" / "warm_start.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_completions_are_kept_as_they_are(tmp_path, screen):
+    text = "\u2028 [/b] \x00 é \ud800"
+    with _log(tmp_path, screen) as log:
+        log.completions(2, [ROW | {"completion": text}])
+    (line,) = (tmp_path / "run" / "completions.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"step": 2, **ROW, "completion": text}
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path, screen):
+    with _log(tmp_path, screen, every=5) as log:
+        for step in range(11):
+            log.metrics(
+                step,
+                {
+                    "reward": 0.25,
+                    "pass@1": 0.25,
+                    "pass@8": 0.5,
+                    "loss": -3.21e-5,
+                    "tokens_per_second": 1234.0,
+                    "seconds": 0.5,
+                    "obscure": 1.0,
+                },
+            )
+        log.completions(10, [ROW])
+    lines = _printed(screen).splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        f"step {step}/10" for step in (0, 1, 5, 10)
+    ]
+    assert lines[1] == (
+        "step 1/10  reward 0.250  pass@1 0.250  pass@8 0.500  loss -3.21e-05  "
+        "1234 tok/s  0.50 s"
+    )
+
+
+def test_a_terminal_shows_progress_and_samples_that_look_like_markup(tmp_path, screen):
+    with _log(tmp_path, screen, terminal=True) as log:
+        log.supervised(1, 2, {"loss": 1.0})
+        log.metrics(1, {"reward": 0.5})
+        log.completions(1, [ROW, ROW | {"verified": False}])
+        log.note("[/] a note")
+    printed = _printed(screen)
+    for shown in ("1/10", "reward 0.500", "'[/red]2'", "'[bold]1+1='", "none"):
+        assert shown in printed
+    assert "[/] a note" in printed
+
+
+def test_the_environment_is_written(tmp_path, screen, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--a_flag")
+    _log(tmp_path, screen)
+    found = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert found["versions"]["jax"] and found["device_count"] == 8
+    assert found["flags"]["XLA_FLAGS"] == "--a_flag"
+    assert found["commit"] is None or len(found["commit"].split("-")[0]) == 40
+
+
+def _events(directory):
+    """Events of all files in the order they were written (TFRecord framing)."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    for path in sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        data = path.read_bytes()
+        while data:
+            size = int.from_bytes(data[:8], "little")
+            yield Event.FromString(data[12 : 12 + size])
+            data = data[16 + size :]
+
+
+def test_tensorboard_hides_steps_that_are_done_again(tmp_path, screen):
+    pytest.importorskip("tensorboardX")
+    for start in (0, 2):
+        with _log(tmp_path, screen, tensorboard=True) as log:
+            log.resume(start)
+            for step in range(start + 1, start + 4):
+                log.metrics(step, {"reward": 0.5})
+    shown = []
+    for event in _events(tmp_path / "run" / "tensorboard"):
+        if event.HasField("session_log"):  # a start at a step hides it and later ones
+            shown = [step for step in shown if step < event.step]
+        for value in event.summary.value:
+            assert (value.tag, value.simple_value) == ("reward", 0.5)
+            shown.append(event.step)
+    assert shown == [1, 2, 3, 4, 5]
+
+
+def test_a_missing_tensorboard_is_said_once(tmp_path, screen, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with _log(tmp_path, screen, tensorboard=True) as log:
+        log.resume(0)
+        log.metrics(1, {"reward": 0.5})
+    assert _printed(screen).count("pip install 'jaxrl_surrogate[tensorboard]'") == 1
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    with _log(tmp_path, screen, tensorboard=False) as log:
+        log.resume(0)
+    assert _printed(screen).count("tensorboardX") == 1
+
+
+def test_the_commit_is_none_outside_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_log, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    assert run_log.environment()["commit"] is None
