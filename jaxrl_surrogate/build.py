@@ -334,26 +334,28 @@ def _that_fit(
             return False
         if max_completion is None:
             return True
-        reference = problem.completion
-        return (
-            reference is not None and len(tokenizer.encode(reference)) < max_completion
-        )
+        if problem.completion is None:
+            raise SettingsError(
+                "sft.steps: the task has no reference completion for "
+                f"{problem.prompt[:60]!r}; expected 0, no warm start"
+            )
+        return len(tokenizer.encode(problem.completion)) < max_completion
 
     limits = f"rollout.max_prompt_length={max_prompt}"
     if max_completion is not None:
-        limits += f", rollout.max_completion_length={max_completion}"
+        limits += f" and rollout.max_completion_length={max_completion}"
+    remedy = "raise the length, or set task.options to shorter problems"
     if len(source) > _SEARCHED:
         for index in range(0, len(source), len(source) // _PROBED):
             if not fits(source[index]):
                 shown = source[index].prompt[:60]
-                raise SettingsError(
-                    f"{limits}: too short for {shown!r}; raise it, or set task.options "
-                    "to shorter problems"
-                )
+                raise SettingsError(f"{limits}: too short for {shown!r}; {remedy}")
         return source
     kept = [index for index in range(len(source)) if fits(source[index])]
     if not kept:
-        raise SettingsError(f"{limits}: none of {len(source)} problems fits; raise it")
+        raise SettingsError(
+            f"{limits}: too short for each of {len(source)} problems; {remedy}"
+        )
     return source if len(kept) == len(source) else Subset(source, kept)
 
 

@@ -117,6 +117,15 @@ def test_sections_are_all_checked_at_once(tmp_path):
         (["--model.init_from=/none"], ["model.init_from='/none'", "config.yaml"]),
         (["--mesh.tensor=3"], ["mesh.", "8 devices"]),
         (["--rollout.max_prompt_length=2"], ["rollout.max_prompt_length=2"]),
+        # An endless source, of which only some problems are too long.
+        (
+            ["--task.options.max_digits=9", "--rollout.max_prompt_length=8"],
+            ["rollout.max_prompt_length=8", "too short for '"],
+        ),
+        (
+            ["--sft.steps=1", "--rollout.max_completion_length=1"],
+            ["rollout.max_completion_length=1", "too short for"],
+        ),
         (
             ["--rollout.prompts_per_step=4"],
             ["prompts", "=4", "multiple of 8", "mesh.data"],
