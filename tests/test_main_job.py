@@ -12,6 +12,7 @@ import pytest
 SMALL = [
     "--model.preset=nano",
     "--sft.steps=4",
+    "--sft.optimizer.warmup_steps=0",
     "--sft.batch_size=8",
     "--train.steps=6",
     "--rollout.prompts_per_step=8",
