@@ -13,6 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_surrogate.models.wide_einsum import wide_einsum
+
 # Queries handled at once; longer inputs go through in blocks, each recomputed in the
 # backward pass, so that memory holds scores of (.., QUERY_BLOCK, S), not of (.., T, S).
 QUERY_BLOCK = 512
@@ -75,17 +77,12 @@ def attend(
 
 def _attend_block(q, own, first, window, prefix):
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-    own_scores = jnp.einsum(
-        "gmtkrh,gmksh->gmktrs", q, own.keys, preferred_element_type=jnp.float32
-    )
+    own_scores = wide_einsum("gmtkrh,gmksh->gmktrs", q, own.keys)
     own_mask = _own_mask(q.shape[2], own.keys.shape[3], first, window)
     own_scores = jnp.where(own_mask[None, None, None, :, None, :], own_scores, _MASKED)
     highest = own_scores.max(-1)  # (G, M, K, T, R)
     if prefix is not None:
-        scores = jnp.einsum(
-            "gmtkrh,gkph->gkmtrp", q, prefix.cache.keys,
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
+        scores = wide_einsum("gmtkrh,gkph->gkmtrp", q, prefix.cache.keys)
         mask = _prefix_mask(q.shape[2], scores.shape[-1], first, window, prefix)
         scores = jnp.where(mask[:, None, None, :, None, :], scores, _MASKED)
         highest = jnp.maximum(highest, jnp.swapaxes(scores.max(-1), 1, 2))
@@ -93,17 +90,13 @@ def _attend_block(q, own, first, window, prefix):
     highest = jax.lax.stop_gradient(highest)
     own_weights = jnp.exp(own_scores - highest[..., None])
     total = own_weights.sum(-1)
-    out = jnp.einsum(
-        "gmktrs,gmksh->gmktrh", own_weights.astype(q.dtype), own.values,
-        preferred_element_type=jnp.float32,
-    )  # fmt: skip
+    out = wide_einsum("gmktrs,gmksh->gmktrh", own_weights.astype(q.dtype), own.values)
     if prefix is not None:
         weights = jnp.exp(scores - jnp.swapaxes(highest, 1, 2)[..., None])
         total += jnp.swapaxes(weights.sum(-1), 1, 2)
-        out += jnp.einsum(
-            "gkmtrp,gkph->gmktrh", weights.astype(q.dtype), prefix.cache.values,
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
+        out += wide_einsum(
+            "gkmtrp,gkph->gmktrh", weights.astype(q.dtype), prefix.cache.values
+        )
     out /= total[..., None]
     return jnp.moveaxis(out, 2, 3).astype(q.dtype)
 

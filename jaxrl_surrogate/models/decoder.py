@@ -14,6 +14,7 @@ from flax import nnx
 from jaxrl_surrogate.models.attention import KeyValues
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.rotary import rotate
+from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
 
 class RMSNorm(nnx.Module):
@@ -162,10 +163,7 @@ class Ends(nnx.Module):
         """(..., D) outputs of the last block to (..., V) float32 logits."""
         table = self.embedding if self.config.tie_embeddings else self.head
         hidden = self.final_norm(hidden)
-        return jnp.einsum(
-            "...d,vd->...v", hidden, table[...].astype(hidden.dtype),
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
+        return wide_einsum("...d,vd->...v", hidden, table[...].astype(hidden.dtype))
 
 
 def _align(x: jax.Array, ndim: int) -> jax.Array:

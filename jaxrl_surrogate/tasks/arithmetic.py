@@ -43,10 +43,11 @@ class Arithmetic:
         Raises:
           ValueError: naming the option whose value is not possible.
         """
-        if not 1 <= min_digits <= max_digits <= 9:
+        if not 1 <= max_digits <= 9:
+            raise ValueError(f"max_digits={max_digits}: expected 1 to 9")
+        if not 1 <= min_digits <= max_digits:
             raise ValueError(
-                f"min_digits={min_digits}: expected 1 <= min_digits <= "
-                f"max_digits={max_digits} <= 9"
+                f"min_digits={min_digits}: expected 1 to max_digits={max_digits}"
             )
         if not 2 <= num_terms <= 8:
             raise ValueError(f"num_terms={num_terms}: expected 2 to 8")

@@ -86,6 +86,6 @@ def _convert(kind: Any, value: Any) -> Any:
     # A config file may say 3.0 for an integer and 3 for a number; nothing else bends.
     if is_number and kind is float:
         return float(value)
-    if is_number and kind is int and value == int(value):
+    if is_number and kind is int and float(value).is_integer():
         return int(value)
     raise TypeError

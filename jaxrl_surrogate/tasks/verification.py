@@ -8,6 +8,8 @@ import numpy as np
 
 from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def verify_all(
     task: Task,
@@ -81,7 +83,7 @@ def judge(task: Task, problem: Problem, completion: str) -> Verdict:
         return no_verdict(f"{type(error).__name__}: {error}")
     if not ok:
         return no_verdict(note or "the verifier gave no verdict")
-    if not abs(reward) <= np.finfo(np.float32).max:
+    if not abs(reward) <= _LARGEST:
         return no_verdict(f"reward {reward} is not finite in float32")
     return Verdict(reward, True, note[:200])
 
