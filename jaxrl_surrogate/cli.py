@@ -120,7 +120,7 @@ def _sft(config: TrainConfig) -> int:
 def _eval(config: TrainConfig) -> int:
     console = Console(soft_wrap=True)
     _, found = _evaluated(config, console)
-    _print_scores(found.metrics(), console)
+    _print_scores(found.scores(), console)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Evaluation on held-out problems: unbiased pass@k, intervals, greedy accuracy."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -24,9 +25,13 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for the log: pass@k for powers of two and n, greedy accuracy."""
-        ks = [k for k in self.curve.k if k & (k - 1) == 0 or k == self.num_samples]
+        powers = [k for k in self.curve.k if k & (k - 1) == 0 or k == self.num_samples]
+        return self.scores(powers)
+
+    def scores(self, ks: Iterable[int] | None = None) -> dict[str, float]:
+        """Flat numbers with the ends of intervals; `ks` None: every k up to n."""
         out = {}
-        for k in map(int, ks):
+        for k in map(int, self.curve.k if ks is None else ks):
             out[f"eval/pass@{k}"] = float(self.curve.mean[k - 1])
             out[f"eval/pass@{k}_low"] = float(self.curve.low[k - 1])
             out[f"eval/pass@{k}_high"] = float(self.curve.high[k - 1])

@@ -47,7 +47,7 @@ def train(run: Run, log: RunLog) -> Outcome:
         del start
         log.resume(step)
         if run.eval_problems and not meta["before"]:
-            meta |= {"before": run_evaluation(run, state.params).metrics()}
+            meta |= {"before": _evaluate(run, state, step, log)}
             log.metrics(step, meta["before"])
         while step < plan.steps and not stop.received:
             began, compiles = time.perf_counter(), compile_count()
@@ -63,12 +63,13 @@ def train(run: Run, log: RunLog) -> Outcome:
                 metrics["completion_tokens"] / metrics["seconds"]
             )
             if _evaluation_due(run, step) and not stop.received:
-                scores = run_evaluation(run, state.params).metrics()
+                scores = _evaluate(run, state, step, log)
                 metrics |= scores
                 if step == plan.steps:
                     meta |= {"after": scores}
             if step % plan.checkpoint_every == 0 or step == plan.steps:
                 store.save_update(step, state, meta)
+            log.groups(step, batch)
             log.metrics(step, metrics)
             if plan.completions_every and step % plan.completions_every == 0:
                 log.completions(step, _sample_rows(run, batch))
@@ -119,6 +120,13 @@ def run_evaluation(run: Run, params: models.Params) -> Evaluation:
     return evaluate(
         run.evaluator, params, run.eval_problems, run.schedule.eval_batch_prompts
     )
+
+
+def _evaluate(run: Run, state: TrainState, step: int, log: RunLog) -> dict[str, float]:
+    """The scores of a step; the evaluation they come from is recorded whole."""
+    found = run_evaluation(run, state.params)
+    log.evaluation(step, found)
+    return found.metrics()
 
 
 def _open_store(run: Run) -> RunCheckpoints:

@@ -11,10 +11,14 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from jaxrl_surrogate.batch import Batch
+from jaxrl_surrogate.training.evaluation import Evaluation
 
 _PACKAGES = (
     "jaxrl_surrogate",
@@ -28,6 +32,8 @@ _PACKAGES = (
 )
 # Variables that change what a compiled program computes, or where.
 _FLAGS = ("XLA_", "JAX_", "LIBTPU_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
+# Files with rows of training steps, which a run that is begun again writes again.
+_STEPS = ("metrics.jsonl", "completions.jsonl", "groups.jsonl", "evaluations.jsonl")
 _SHOWN = ("loss", "grad_norm", "signal_share", "entropy", "length")
 
 
@@ -38,6 +44,10 @@ class RunLog:
                        a finite number is null
     warm_start.jsonl   the same for supervised steps
     completions.jsonl  sampled completions with their rewards
+    groups.jsonl       one object a step: {"step", "prompts": ids, "correct": right
+                       answers, "verified": samples with a verdict}, a number a group
+    evaluations.jsonl  one object an evaluation: right answers of every problem, and
+                       pass@k with its interval for every k
     environment.json   versions, devices, flags, commit
     tensorboard/       the metrics again, where tensorboardX is installed
     """
@@ -99,7 +109,7 @@ class RunLog:
           step: the newest stored one; 0 where there is none, and the run, with its
             evaluation before step 1, is done from the start.
         """
-        for name in ("metrics.jsonl", "completions.jsonl"):
+        for name in _STEPS:
             self._keep(
                 name, [row for row in self._rows(name) if row["step"] <= step > 0]
             )
@@ -144,6 +154,29 @@ class RunLog:
                 cells = (repr(row["prompt"]), repr(row["completion"]), shown)
                 table.add_row(*map(Text, cells))
             self.console.print(table)
+
+    def groups(self, step: int, batch: Batch) -> None:
+        """Record how many samples of every group were right: what weights come from."""
+        right = (np.asarray(batch.rewards) >= 0.5) & batch.reward_mask
+        row = {
+            "prompts": np.asarray(batch.prompts.ids).tolist(),
+            "correct": right.sum(-1).tolist(),
+            "verified": np.asarray(batch.reward_mask).sum(-1).tolist(),
+        }
+        self._append("groups.jsonl", {"step": step, **row})
+
+    def evaluation(self, step: int, found: Evaluation) -> None:
+        """Record an evaluation whole; its scores go to `metrics` as well."""
+        row = {
+            "problems": [problem.id for problem in found.problems],
+            "correct": found.num_correct.tolist(),
+            "samples": found.num_samples,
+            "greedy": found.greedy,
+            "pass@k": found.curve.mean.tolist(),
+            "pass@k_low": found.curve.low.tolist(),
+            "pass@k_high": found.curve.high.tolist(),
+        }
+        self._append("evaluations.jsonl", {"step": step, **row})
 
     def note(self, text: str) -> None:
         """Print a line."""

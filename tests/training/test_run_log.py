@@ -4,10 +4,15 @@ import json
 import math
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxrl_surrogate.batch import Batch, Prompts
+from jaxrl_surrogate.objectives.pass_at_k import pass_at_k_curve
+from jaxrl_surrogate.tasks import Problem
 from jaxrl_surrogate.training import run_log
+from jaxrl_surrogate.training.evaluation import Evaluation
 from jaxrl_surrogate.training.run_log import RunLog, read_metrics
 
 
@@ -48,6 +53,40 @@ def test_a_line_of_json_per_step(tmp_path, screen):
     assert [json.loads(line) for line in lines] == [
         {"step": step, "reward": step / 4, "loss": -1e-7} for step in range(3)
     ]
+
+
+def test_groups_and_evaluations_are_kept_as_counts(tmp_path, screen):
+    batch = Batch(
+        prompts=Prompts(np.zeros((2, 3), np.int32), np.ones(2, np.int32), np.arange(2)),
+        completions=None,
+        rewards=np.array([[1.0, 0.0, 1.0], [0.2, 1.0, 1.0]], np.float32),
+        reward_mask=np.array([[True, True, True], [True, False, True]]),
+    )
+    counts = np.array([0, 2, 3])
+    problems = [Problem("1+1=", 2, id=7), Problem("2+1=", 3, id=8), Problem("", 0, 9)]
+    found = Evaluation(counts, 4, pass_at_k_curve(counts, 4), 0.5, problems, [])
+    with _log(tmp_path, screen) as log:
+        log.groups(1, batch)
+        log.evaluation(1, found)
+    (row,) = _rows(tmp_path, "groups.jsonl")
+    assert row == {"step": 1, "prompts": [0, 1], "correct": [2, 1], "verified": [3, 2]}
+    (row,) = _rows(tmp_path, "evaluations.jsonl")
+    assert (row["problems"], row["correct"], row["samples"]) == (
+        [7, 8, 9],
+        [0, 2, 3],
+        4,
+    )
+    assert row["pass@k"] == pytest.approx(
+        [np.mean([1 - math.comb(4 - c, k) / math.comb(4, k) for c in counts])
+         for k in range(1, 5)]
+    )  # fmt: skip
+    assert found.scores()["eval/pass@3"] == row["pass@k"][2]
+    assert "eval/pass@3" not in found.metrics() and "eval/pass@4" in found.metrics()
+
+
+def _rows(tmp_path, name):
+    text = (tmp_path / "run" / name).read_text()
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_numbers_that_are_not_finite_stay_json(tmp_path, screen):
