@@ -1,7 +1,7 @@
 """Decoders in Flax NNX: shapes, modules, and pure functions over their parameters."""
 
 from jaxrl_surrogate.models import presets
-from jaxrl_surrogate.models.attention import KeyValues, Prefix
+from jaxrl_surrogate.models.attention import Prefix
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.forward import (
     Params,
@@ -15,6 +15,7 @@ from jaxrl_surrogate.models.forward import (
     prefill,
     unstack_layers,
 )
+from jaxrl_surrogate.models.key_values import KeyValues
 from jaxrl_surrogate.models.token_logprobs import TokenScores, completion_scores
 
 __all__ = [

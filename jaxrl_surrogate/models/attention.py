@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_surrogate.models.key_values import KeyValues
 from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
 # Queries handled at once; longer inputs go through in blocks, each recomputed in the
@@ -21,17 +22,10 @@ QUERY_BLOCK = 512
 _MASKED = -1e30
 
 
-class KeyValues(NamedTuple):
-    """Keys and values of one layer or, with a leading L axis, of all of them."""
-
-    keys: jax.Array  # prefix: (G, K, P, H); own: (G, M, K, S, H)
-    values: jax.Array
-
-
 class Prefix(NamedTuple):
     """What a completion sees of its prompt: the cache of a prefill."""
 
-    cache: KeyValues  # one layer: (G, K, P, H) each; all layers: (L, G, K, P, H)
+    cache: KeyValues  # one layer: (G, K, H, P) and (G, K, P, H); all: L in front
     lengths: jax.Array  # (G,) int32, valid positions of P
 
 
@@ -46,8 +40,8 @@ def attend(
 
     Args:
       q: (G, M, T, K, R, H); query t stands at own position `first + t`.
-      own: keys and values (G, M, K, S, H), own position s at index s. Positions past
-        the query are masked, so the tail of a cache may hold anything finite.
+      own: keys and values of S own positions. Positions past the query are masked, so
+        the tail of a cache may hold anything finite.
       first: own position of the first query, 0 when a whole sequence is processed.
       window: positions a query sees back, itself included; None sees all.
       prefix: keys and values of the prompt, seen by all queries; None without prompt.
@@ -77,12 +71,12 @@ def attend(
 
 def _attend_block(q, own, first, window, prefix):
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-    own_scores = wide_einsum("gmtkrh,gmksh->gmktrs", q, own.keys)
-    own_mask = _own_mask(q.shape[2], own.keys.shape[3], first, window)
+    own_scores = wide_einsum("gmtkrh,gmkhs->gmktrs", q, own.keys)
+    own_mask = _own_mask(q.shape[2], own.keys.shape[-1], first, window)
     own_scores = jnp.where(own_mask[None, None, None, :, None, :], own_scores, _MASKED)
     highest = own_scores.max(-1)  # (G, M, K, T, R)
     if prefix is not None:
-        scores = wide_einsum("gmtkrh,gkph->gkmtrp", q, prefix.cache.keys)
+        scores = wide_einsum("gmtkrh,gkhp->gkmtrp", q, prefix.cache.keys)
         mask = _prefix_mask(q.shape[2], scores.shape[-1], first, window, prefix)
         scores = jnp.where(mask[:, None, None, :, None, :], scores, _MASKED)
         highest = jnp.maximum(highest, jnp.swapaxes(scores.max(-1), 1, 2))

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrl_surrogate.models.attention import KeyValues
 from jaxrl_surrogate.models.config import DecoderConfig
+from jaxrl_surrogate.models.key_values import KeyValues
 from jaxrl_surrogate.models.rotary import rotate
 from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
@@ -81,8 +81,7 @@ class Attention(nnx.Module):
         """Queries, keys and values of x (G, M, T, D), rotated to their positions.
 
         Returns:
-          q (G, M, T, K, R, H) and `KeyValues` of (G, M, K, T, H): keys of one head lie
-          side by side, the order in which decoding reads them.
+          q (G, M, T, K, R, H) and `KeyValues` of the T positions.
         """
         c = self.config
         q, k, v = self.q(x), self.k(x), self.v(x)
@@ -91,7 +90,7 @@ class Attention(nnx.Module):
         q = rotate(q, positions, c.rope_theta)
         k = rotate(k, positions, c.rope_theta)
         q = q.reshape(*q.shape[:3], c.num_kv_heads, c.queries_per_kv, c.head_dim)
-        return q, KeyValues(jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3))
+        return q, KeyValues.of(k, v)
 
     def combine(self, out: jax.Array) -> jax.Array:
         """(G, M, T, K, R, H) attention outputs to (G, M, T, D)."""

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxrl_surrogate import rng
-from jaxrl_surrogate.models.attention import KeyValues, Prefix, attend
+from jaxrl_surrogate.models.attention import Prefix, attend
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.decoder import Block, Ends
+from jaxrl_surrogate.models.key_values import KeyValues
 
 Params = dict  # nested dict of float32 arrays; the leaves of "layers" lead with L
 
@@ -94,7 +95,7 @@ def prefill(
 
     Returns:
       Hidden states of each prompt's last token, (G, D), and the prompts' keys and
-      values for all layers, (L, G, K, P, H) each.
+      values for all layers.
     """
     offsets = jnp.zeros_like(lengths)
 
@@ -157,23 +158,15 @@ def decode_token(
       tokens: (G, M) int32, the completions' tokens at `position`.
       position: scalar int32, the same for all rows.
       prefix: what `prefill` returned.
-      cache: keys and values of completions, (L, G, M, K, S, H) each.
+      cache: keys and values of completions, with room for S positions.
 
     Returns:
       (G, M, D) outputs of the last block and the cache with `position` written.
     """
-    zero = jnp.zeros_like(position)
-
-    def write(cached, new, *leading):
-        start = (*leading, zero, zero, zero, position, zero)
-        return jax.lax.dynamic_update_slice(
-            cached, new.reshape((1,) * len(leading) + new.shape), start
-        )
-
     if isinstance(cache, tuple) and not isinstance(cache, KeyValues):
 
         def see_cached(q, new, window, layer):
-            own = KeyValues(*map(write, layer[0], new))
+            own = layer[0].write(new, position)
             seen = attend(q, own, position, window, Prefix(layer[1], prefix.lengths))
             return seen, own
 
@@ -188,9 +181,7 @@ def decode_token(
     # in and out, every token would copy all of it.
     def see_carried(q, new, window, layer, cache):
         index, layer_prefix = layer
-        cache = KeyValues(
-            *(write(c, n, index) for c, n in zip(cache, new, strict=True))
-        )
+        cache = cache.write(new, position, index)
         own = KeyValues(
             *(jax.lax.dynamic_index_in_dim(c, index, keepdims=False) for c in cache)
         )

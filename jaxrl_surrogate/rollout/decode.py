@@ -67,7 +67,7 @@ def rollout(
     state = _State(
         position=jnp.int32(0),
         hidden=jnp.broadcast_to(last[:, None], (*shape, last.shape[-1])),
-        cache=_empty_cache(config, decode, (*shape, config.num_kv_heads, ends[0])),
+        cache=_empty_cache(config, decode, shape, ends[0]),
         lengths=jnp.zeros(shape, jnp.int32),
         ended=jnp.zeros(shape, bool),
         tokens=jnp.zeros((*shape, decode.max_length), jnp.int32),
@@ -80,7 +80,7 @@ def rollout(
         def running(state, end=end):
             return (state.position < end) & ~state.ended.all()
 
-        state = dataclasses.replace(state, cache=_grow(state.cache, end))
+        state = dataclasses.replace(state, cache=_grow(decode, state.cache, end))
         state = jax.lax.while_loop(running, advance, state)
     return Completions(
         tokens=state.tokens,
@@ -136,26 +136,19 @@ def _uniform(key, position):
     return jax.random.uniform(rng.fold(key, position))
 
 
-def _empty_cache(config, decode, shape):
+def _empty_cache(config, decode, shape, size):
     """Keys and values of completions, stacked or a tuple of layers."""
-
-    def zeros(*leading):
-        return jnp.zeros((*leading, *shape, config.head_dim), config.compute_dtype)
-
+    leading = (*shape, config.num_kv_heads)
+    room = (size, config.head_dim, config.compute_dtype)
     if decode.unroll_layers:
-        return tuple(KeyValues(zeros(), zeros()) for _ in range(config.num_layers))
-    return KeyValues(zeros(config.num_layers), zeros(config.num_layers))
+        return tuple(KeyValues.empty(leading, *room) for _ in range(config.num_layers))
+    return KeyValues.empty((config.num_layers, *leading), *room)
 
 
-def _grow(cache, size):
-    """The cache with room for `size` positions."""
-
-    def pad(leaf):
-        widths = [(0, 0)] * leaf.ndim
-        widths[-2] = (0, size - leaf.shape[-2])
-        return jnp.pad(leaf, widths)
-
-    return jax.tree.map(pad, cache)
+def _grow(decode, cache, size):
+    if decode.unroll_layers:
+        return tuple(layer.grow(size) for layer in cache)
+    return cache.grow(size)
 
 
 def _segment_ends(max_length):

@@ -59,12 +59,10 @@ def draw(config, random, num_samples=2):
 
 def decode_all(config, params, tokens, prefix, last):
     """(G, M, T, D) hidden states from which each token is predicted, one at a time."""
-    shape = (*tokens.shape[:2], config.num_kv_heads, T + 2, config.head_dim)
+    leading = (*tokens.shape[:2], config.num_kv_heads)
+    one = models.KeyValues.empty(leading, T, config.head_dim, config.compute_dtype)
     # What a cache holds past the written positions must not matter.
-    one = models.KeyValues(
-        jnp.full(shape, 7, config.compute_dtype),
-        jnp.full(shape, -3, config.compute_dtype),
-    )
+    one = models.KeyValues(one.keys + 7, one.values - 3).grow(T + 2)
     cache = (one,) * config.num_layers
     if not isinstance(params["layers"], tuple):
         cache = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cache)
@@ -251,7 +249,11 @@ def test_gradients_tell_which_tokens_are_seen(window, random):
 @pytest.mark.parametrize("window", [None, 4])
 def test_blocks_of_queries_equal_the_whole(window, random, monkeypatch):
     """Blocks of 4 for 10 queries: the last one is padded."""
-    shape = {"q": (2, 3, 10, 2, 2, 4), "own": (2, 3, 2, 10, 4), "prefix": (2, 2, 5, 4)}
+    shape = {
+        "q": (2, 3, 10, 2, 2, 4),
+        "own": (2, 3, 10, 2, 4),
+        "prefix": (2, 1, 5, 2, 4),
+    }
 
     def normal(name):
         return random.normal(size=shape[name]).astype(np.float32)
@@ -261,10 +263,10 @@ def test_blocks_of_queries_equal_the_whole(window, random, monkeypatch):
     def outcome():
         @jax.jit
         def total(q, keys, values, prompt, weights):
-            prefix = attention.Prefix(
-                models.KeyValues(prompt, 2 * prompt), jnp.array([5, 2])
-            )
-            own = models.KeyValues(keys, values)
+            shared = models.KeyValues.of(prompt, 2 * prompt)
+            shared = jax.tree.map(lambda leaf: leaf[:, 0], shared)
+            prefix = attention.Prefix(shared, jnp.array([5, 2]))
+            own = models.KeyValues.of(keys, values)
             out = attention.attend(q, own, 0, window, prefix)
             return (out * weights).sum(), out
 
