@@ -12,6 +12,7 @@ import jaxrl_surrogate
 from jaxrl_surrogate import objectives, settings, tasks
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import names_a_field
+from jaxrl_surrogate.parallel import enough_host_threads
 from jaxrl_surrogate.settings import SettingsError
 
 _USAGE = """\
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a signal, to be started again.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    enough_host_threads()
     try:
         return _dispatch(words)
     except ValueError as error:

@@ -5,6 +5,7 @@ import os
 # Before JAX is imported: its devices are counted once.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.setdefault("NPROC", "64")  # as `parallel.enough_host_threads` says
 
 import secrets
 

@@ -5,6 +5,7 @@ With plain gradient descent at rate 1 the gradient is the difference of paramete
 
 import dataclasses
 
+import decoder_oracle
 import jax
 import numpy as np
 import optax
@@ -98,6 +99,49 @@ def test_cuts_padding_and_order_do_not_matter(params, batch, random, loss):
         ),
     )
     _assert_near(whole, _gradient(params, padded, loss=loss))
+
+
+ALL_TERMS = LossConfig(
+    "ppo_clip", 0.01, 0.02, "dr_grpo", kl_coef=0.5, kl_estimator="k3", entropy_coef=0.1
+)
+
+
+@pytest.mark.parametrize(
+    "loss", [*LOSSES, ALL_TERMS], ids=["sum", "dapo", "grpo", "all"]
+)
+def test_loss_and_gradient_are_those_of_the_equations(params, batch, random, loss):
+    """One layer in float64 NumPy, a token at a time, from rewards to the loss."""
+    config = dataclasses.replace(CONFIG, num_layers=1)
+    params = decoder_oracle.random_params(models.abstract_params(config), random)
+    reference = decoder_oracle.random_params(models.abstract_params(config), random)
+    # The sampler's log-probabilities are of other parameters: ratios are not 1.
+    few = jax.tree.map(lambda leaf: np.asarray(leaf)[:3], batch)
+    step = make_update(config, UpdateConfig(loss, SamplingConfig()), SGD, ONE)
+    state = restart(params, config, SGD, ONE)
+    state, metrics = step(
+        state, few, _family("rloo"), reference if loss.kl_coef else None
+    )
+    grads = jax.tree.map(lambda a, b: np.float64(a) - b, params, state.params)
+    advantages = np.asarray(_family("rloo")(few.rewards, few.reward_mask))
+
+    def scores(params):
+        return decoder_oracle.token_scores(
+            config, params, few.prompts, few.completions, SamplingConfig()
+        )
+
+    reference = scores(reference)[0] if loss.kl_coef else None
+
+    def value(params):
+        logprobs, entropy = scores(params)
+        return decoder_oracle.batch_loss(
+            loss, logprobs, few.completions.sampler_logprobs, advantages, entropy,
+            reference, few.completions.lengths, few.reward_mask,
+        )  # fmt: skip
+
+    assert metrics["loss"] == pytest.approx(value(params), rel=1e-4, abs=1e-5)
+    way = decoder_oracle.random_params(params, random)
+    found, expected = decoder_oracle.slopes(value, params, grads, way)
+    assert found == pytest.approx(expected, rel=2e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])

@@ -1,0 +1,143 @@
+"""Every combination of loss terms against a loop over tokens in float64."""
+
+import itertools
+
+import decoder_oracle
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_surrogate.losses import LossConfig, token_weights, total_loss
+
+SHAPE = (4, 3, 5)
+POLICIES = ("policy_gradient", "ppo_clip")
+NORMALIZATIONS = ("sequence_sum", "dr_grpo", "grpo", "dapo")
+
+
+@pytest.fixture
+def inputs(random):
+    """Random values everywhere, masked positions included; one prompt lost all."""
+    lengths = random.integers(1, SHAPE[2] + 1, size=SHAPE[:2])
+    sample_mask = random.random(SHAPE[:2]) < 0.7
+    sample_mask[0], sample_mask[1, 0] = False, True
+    logprobs = -np.abs(random.normal(size=SHAPE))
+    return {
+        "logprobs": logprobs,
+        "old": logprobs + 0.4 * random.normal(size=SHAPE),
+        "advantages": random.normal(size=SHAPE[:2]),
+        "entropy": np.abs(random.normal(size=SHAPE)),
+        "ref": logprobs + 0.4 * random.normal(size=SHAPE),
+        "lengths": lengths,
+        "sample_mask": sample_mask,
+    }
+
+
+def _ours(config, inputs, logprobs):
+    completion_mask = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
+    weights = token_weights(
+        config.normalization, completion_mask, inputs["sample_mask"]
+    )
+    narrow = {name: np.float32(inputs[name]) for name in ("old", "advantages")}
+    return total_loss(
+        config,
+        logprobs,
+        narrow["old"],
+        narrow["advantages"],
+        weights,
+        entropy=np.float32(inputs["entropy"]) if config.entropy_coef else None,
+        ref_logprobs=np.float32(inputs["ref"]) if config.kl_coef else None,
+    )
+
+
+def _oracle(config, inputs, logprobs):
+    return decoder_oracle.batch_loss(
+        config,
+        logprobs,
+        inputs["old"],
+        inputs["advantages"],
+        inputs["entropy"],
+        inputs["ref"] if config.kl_coef else None,
+        inputs["lengths"],
+        inputs["sample_mask"],
+    )
+
+
+CONFIGS = [
+    LossConfig(policy=policy, normalization=normalization, clip_low=0.1, clip_high=0.3)
+    for policy, normalization in itertools.product(POLICIES, NORMALIZATIONS)
+] + [
+    LossConfig(kl_coef=0.3, kl_estimator=estimator, normalization=normalization)
+    for estimator, normalization in itertools.product(
+        ("k1", "k2", "k3"), ("dr_grpo", "dapo")
+    )
+]
+CONFIGS.append(LossConfig("ppo_clip", 0.2, 0.28, "dapo", 0.1, "k2", entropy_coef=0.2))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_loss_and_its_gradient(config, inputs):
+    logprobs = np.float32(inputs["logprobs"])
+    (value, metrics), grad = jax.value_and_grad(
+        lambda x: _ours(config, inputs, x), has_aux=True
+    )(logprobs)
+    expected = _oracle(config, inputs, inputs["logprobs"])
+    assert value == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    counted = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
+    counted &= inputs["sample_mask"][..., None]
+    assert not np.asarray(grad)[~counted].any()
+    for place in np.argwhere(counted)[::3]:
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = inputs["logprobs"].copy()
+            moved[tuple(place)] += step
+            ends.append(_oracle(config, inputs, moved))
+        slope = (ends[0] - ends[1]) / 2e-6
+        assert grad[tuple(place)] == pytest.approx(slope, rel=1e-3, abs=1e-5)
+    if config.policy == "ppo_clip":
+        ratio = np.exp(inputs["logprobs"] - inputs["old"])
+        sign = np.sign(inputs["advantages"])[..., None]
+        cut = (sign > 0) & (ratio > 1 + config.clip_high)
+        cut |= (sign < 0) & (ratio < 1 - config.clip_low)
+        assert metrics["clip_fraction"] == (cut & counted).sum()
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_weights_share_a_prompt_among_what_is_left_of_its_samples(
+    normalization, inputs
+):
+    completion_mask = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
+    weights = np.asarray(
+        token_weights(normalization, completion_mask, inputs["sample_mask"])
+    )
+    counted = completion_mask & inputs["sample_mask"][..., None]
+    assert ((weights > 0) == counted).all()
+    left = inputs["sample_mask"].any(-1)
+    if normalization == "grpo":
+        np.testing.assert_allclose(weights.sum((1, 2))[left], 1 / left.sum(), rtol=1e-5)
+    if normalization == "dapo":
+        assert weights.sum() == pytest.approx(1, rel=1e-5)
+        assert len(np.unique(weights[counted])) == 1
+
+
+def test_ratios_that_overflow_stay_finite():
+    shape = (1, 2, 1)
+    logprobs = np.float32([[[-200.0], [0.0]]])
+    old = np.float32([[[0.0], [-200.0]]])
+    advantages = np.float32([[1.0, -1.0]])
+    weights = np.full(shape, 0.5, np.float32)
+    for config in (LossConfig("ppo_clip"), LossConfig(kl_coef=1.0)):
+        value, grad = jax.value_and_grad(
+            lambda x, config=config: total_loss(
+                config, x, old, advantages, weights, ref_logprobs=old
+            )[0]
+        )(logprobs)
+        assert np.isfinite(value) and np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("clip_low", -0.1), ("clip_low", 1.5), ("clip_high", -1.0), ("kl_coef", -1.0)],
+)
+def test_impossible_settings_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"^{field}={value}"):
+        LossConfig(**{field: value})
