@@ -73,6 +73,9 @@ class RolloutConfig:
     group_size: Annotated[int, "completions M of each prompt"] = 8
     max_prompt_length: Annotated[int, "tokens; longer prompts are left out"] = 32
     max_completion_length: Annotated[int, "tokens, the end token included"] = 32
+    stop: Annotated[
+        tuple[str, ...], "texts of one token that end a completion, as its end token"
+    ] = ()
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
     def __post_init__(self):

@@ -161,6 +161,17 @@ def test_an_advantage_function_comes_before_a_surrogate_of_the_name(tmp_path, na
     np.testing.assert_array_equal(found.incorrect, expected.incorrect)
 
 
+def test_stop_texts_are_tokens_beside_the_end_token(tmp_path):
+    text = "model: {preset: nano}\ntask: {tokenizer: byte}\n"
+    run = build.build_run(_config(tmp_path, '--rollout.stop=["\\n", "."]', text=text))
+    assert run.collector.decode.stop_tokens == (256, 10, 46)
+    assert run.evaluator.decode.stop_tokens == (256, 10, 46)
+    wrong = _config(tmp_path, "--rollout.stop=['ab', '', '.']", text=text)
+    lines = _refusal(build.build_run, wrong).splitlines()
+    assert len(lines) == 2
+    assert "rollout.stop='ab'" in lines[0] and "2 tokens" in lines[0]
+
+
 def test_a_surrogate_becomes_weights(tmp_path):
     config = _config(
         tmp_path,

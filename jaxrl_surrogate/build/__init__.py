@@ -1,0 +1,21 @@
+"""From a config to a run: the only place that knows both the config and the rooms."""
+
+from jaxrl_surrogate.build.directory import (
+    check_directory,
+    open_directory,
+    run_directory,
+)
+from jaxrl_surrogate.build.model import build_model, build_shape, build_tokenizer
+from jaxrl_surrogate.build.objective import build_objective
+from jaxrl_surrogate.build.run import build_run
+
+__all__ = [
+    "build_model",
+    "build_objective",
+    "build_run",
+    "build_shape",
+    "build_tokenizer",
+    "check_directory",
+    "open_directory",
+    "run_directory",
+]

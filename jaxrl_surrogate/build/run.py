@@ -1,0 +1,214 @@
+"""All parts of a run, from its config."""
+
+import dataclasses
+import zlib
+from pathlib import Path
+
+import jax
+
+from jaxrl_surrogate import models, parallel, settings, tasks
+from jaxrl_surrogate.build.directory import run_directory
+from jaxrl_surrogate.build.model import (
+    build_model,
+    build_shape,
+    build_tokenizer,
+    stop_tokens,
+)
+from jaxrl_surrogate.build.objective import build_objective
+from jaxrl_surrogate.build.problems import that_fit
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.faults import Faults, refused_at
+from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig
+from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.tasks import PromptStream
+from jaxrl_surrogate.training.collect import Collector
+from jaxrl_surrogate.training.optimizer import make_optimizer
+from jaxrl_surrogate.training.run import Run, Schedule
+from jaxrl_surrogate.training.sft import WarmStart
+from jaxrl_surrogate.training.step import UpdateConfig
+
+# Unrolled decoding is faster on a CPU, and compile time is bearable up to this depth.
+_UNROLLED_LAYERS = 12
+
+
+def build_run(config: TrainConfig) -> Run:
+    """Everything a run is made of.
+
+    Raises:
+      SettingsError: values that no room could check alone, with their dotted paths.
+    """
+    directory = run_directory(config)
+    updates = config.train.epochs * config.train.minibatches
+    with Faults() as faults:  # of rooms that do not need each other: all at once
+        mesh = faults.at("mesh", parallel.make_mesh, config.mesh)
+        family = faults.at("objective", build_objective, config)
+        task = faults.at("task", tasks.get, config.task.name, **config.task.options)
+        shape = faults.at("model", build_shape, config)
+        axes = shape and models.logical_axes(shape)
+        optimizer = axes and faults.at(
+            "optimizer",
+            make_optimizer,
+            config.optimizer,
+            max(1, config.train.steps * updates),
+            axes,
+        )
+        sft_optimizer = (axes and config.sft.steps) and faults.at(
+            "sft.optimizer",
+            make_optimizer,
+            config.sft.optimizer,
+            config.sft.steps,
+            axes,
+        )
+        if mesh is not None:
+            faults.at("", _check_divisible, config, mesh)
+    tokenizer = refused_at(
+        "task", build_tokenizer, config.task.tokenizer, task, directory
+    )
+    model = build_model(config, shape, tokenizer)
+    lengths = (config.rollout.max_prompt_length, config.rollout.max_completion_length)
+    decode = DecodeConfig(
+        group_size=config.rollout.group_size,
+        max_length=config.rollout.max_completion_length,
+        stop_tokens=stop_tokens(config.rollout.stop, tokenizer),
+        sampling=config.rollout.sampling,
+        unroll_layers=(
+            jax.default_backend() == "cpu" and model.num_layers <= _UNROLLED_LAYERS
+        ),
+    )
+    collector = Collector(
+        config=model,
+        decode=decode,
+        task=task,
+        tokenizer=tokenizer,
+        mesh=mesh,
+        seed=config.seed,
+        max_prompt_length=config.rollout.max_prompt_length,
+        verify_workers=config.task.verify_workers,
+        verify_timeout_s=config.task.verify_timeout_s,
+        overlong=config.train.overlong,
+    )
+    evaluator = dataclasses.replace(
+        collector,
+        stream="evaluation",
+        overlong="verify",
+        decode=dataclasses.replace(
+            decode,
+            group_size=config.eval.samples,
+            sampling=SamplingConfig(temperature=config.eval.temperature),
+        ),
+    )
+    warm_start = None
+    if config.sft.steps:
+        warm_start = WarmStart(
+            steps=config.sft.steps,
+            batch_size=config.sft.batch_size,
+            problems=PromptStream(
+                that_fit(task.train, tokenizer, *lengths),
+                zlib.crc32(b"warm start") ^ config.seed,
+            ),
+            tokenizer=tokenizer,
+            max_prompt_length=lengths[0],
+            max_completion_length=lengths[1],
+            optimizer=sft_optimizer,
+            logprob_chunk=config.train.logprob_chunk,
+            remat=config.train.remat == "block",
+        )
+    test = that_fit(task.test, tokenizer, lengths[0])
+    count = min(config.eval.prompts, len(test))
+    return Run(
+        directory=directory,
+        seed=config.seed,
+        model=model,
+        mesh=mesh,
+        init_params=_initial_params(config, model),
+        warm_start=warm_start,
+        prompts=PromptStream(that_fit(task.train, tokenizer, lengths[0]), config.seed),
+        collector=collector,
+        evaluator=evaluator,
+        eval_problems=[
+            dataclasses.replace(test[index], id=index) for index in range(count)
+        ],
+        objective=lambda step: family,
+        update=UpdateConfig(
+            loss=config.loss,
+            sampling=config.rollout.sampling,
+            microbatch_prompts=config.train.microbatch_prompts,
+            logprob_chunk=config.train.logprob_chunk,
+            remat=config.train.remat,
+        ),
+        optimizer=optimizer,
+        schedule=Schedule(
+            steps=config.train.steps,
+            prompts_per_step=config.rollout.prompts_per_step,
+            epochs=config.train.epochs,
+            minibatches=config.train.minibatches,
+            refill_rounds=config.train.dynamic_sampling_rounds,
+            eval_every=config.eval.every,
+            eval_batch_prompts=_round_up(
+                config.eval.batch_prompts or max(1, count), _batch_ways(mesh)
+            ),
+            checkpoint_every=config.checkpoint.every,
+            save_rollouts=config.checkpoint.rollouts,
+            keep_last=config.checkpoint.keep_last,
+            keep_every=config.checkpoint.keep_every,
+            completions_every=config.log.completions_every,
+            completions=config.log.completions,
+        ),
+    )
+
+
+def _initial_params(config: TrainConfig, model: models.DecoderConfig):
+    """A function that loads parameters of another run, or None."""
+    if config.model.init_from is None:
+        return None
+    source = Path(config.model.init_from)
+    if not (source / "config.yaml").is_file():
+        raise SettingsError(
+            f"model.init_from={config.model.init_from!r}: expected the directory of a "
+            "run, with a config.yaml"
+        )
+    stored = settings.load(TrainConfig, source / "config.yaml")
+    stored = dataclasses.replace(
+        stored, run_dir=str(source), mesh=config.mesh, name=source.name
+    )
+    other = build_run(stored)
+    if other.model != dataclasses.replace(
+        model, compute_dtype=other.model.compute_dtype
+    ):
+        raise SettingsError(
+            f"model.init_from={str(source)!r}: its model is {other.model}, expected "
+            f"{model}"
+        )
+
+    def load():
+        # Imported here: the loop needs none of this file, and only this needs the loop.
+        from jaxrl_surrogate.training.loop import newest_state
+
+        return newest_state(other)[0].params
+
+    return load
+
+
+def _check_divisible(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
+    ways = _batch_ways(mesh)
+    part = config.rollout.prompts_per_step // config.train.minibatches
+    part = config.train.microbatch_prompts or part
+    faults = [
+        f"{name}={value}: expected a multiple of {ways}, the devices that share a "
+        "batch (mesh.data x mesh.fsdp)"
+        for name, value in (
+            ("prompts of a microbatch", part),
+            ("sft.batch_size", config.sft.batch_size if config.sft.steps else 0),
+        )
+        if value % ways
+    ]
+    if faults:
+        raise SettingsError("\n".join(faults))
+
+
+def _batch_ways(mesh: jax.sharding.Mesh) -> int:
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
