@@ -195,3 +195,45 @@ def total_loss(
         loss += config.kl_coef * (weights * kl).sum()
         metrics["kl"] = kl.sum()
     return loss, metrics
+
+
+def applied_weights(
+    config: LossConfig,
+    logprobs: jax.Array,
+    old_logprobs: jax.Array,
+    advantages: jax.Array,
+    weights: jax.Array,
+    ref_logprobs: jax.Array | None = None,
+) -> jax.Array:
+    """What an update really multiplies each sample's score with.
+
+    The derivative of the loss by the log-probability of every token, summed over a
+    sample's tokens and divided by the part that `sequence_sum` gives them: with that
+    normalisation, policy_gradient and no KL term it is the advantage itself. Clipping
+    sets tokens to zero, ratios scale them, a KL term adds to them and length
+    normalisation divides them; all of it shows here, as a mean over tokens. The entropy
+    bonus is not a function of sampled log-probabilities and is left out.
+
+    Args:
+      config, logprobs, old_logprobs, advantages, weights, ref_logprobs: as for
+        `total_loss`, of a whole batch or a slice of one.
+
+    Returns:
+      (G, M) float32: the sum over tokens of -d loss / d logprob over the number of
+      counted tokens; 0 where none is. To be divided by the weight of a prompt's sample
+      in the mean, 1 / (samples x prompts).
+    """
+    config = dataclasses.replace(config, entropy_coef=0.0)
+
+    def loss(logprobs):
+        return total_loss(
+            config,
+            logprobs,
+            old_logprobs,
+            advantages,
+            weights,
+            ref_logprobs=ref_logprobs,
+        )[0]
+
+    slopes = jax.grad(loss)(jax.lax.stop_gradient(logprobs))
+    return -slopes.sum(-1) / jnp.maximum((weights > 0).sum(-1), 1)

@@ -1,5 +1,6 @@
 """Every combination of loss terms against a loop over tokens in float64."""
 
+import dataclasses
 import itertools
 
 import decoder_oracle
@@ -7,7 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_surrogate.losses import LossConfig, token_weights, total_loss
+from jaxrl_surrogate.losses import (
+    LossConfig,
+    applied_weights,
+    token_weights,
+    total_loss,
+)
 
 SHAPE = (4, 3, 5)
 POLICIES = ("policy_gradient", "ppo_clip")
@@ -99,6 +105,36 @@ def test_loss_and_its_gradient(config, inputs):
         cut = (sign > 0) & (ratio > 1 + config.clip_high)
         cut |= (sign < 0) & (ratio < 1 - config.clip_low)
         assert metrics["clip_fraction"] == (cut & counted).sum()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_applied_weights_are_what_scores_are_multiplied_with(config, inputs):
+    """-d loss / d logprob by differences, a mean over each sample's tokens."""
+    config = dataclasses.replace(config, entropy_coef=0.0)
+    completion_mask = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
+    weights = token_weights(
+        config.normalization, completion_mask, inputs["sample_mask"]
+    )
+    found = applied_weights(
+        config,
+        *(np.float32(inputs[name]) for name in ("logprobs", "old", "advantages")),
+        weights,
+        np.float32(inputs["ref"]) if config.kl_coef else None,
+    )
+    for g, m in np.ndindex(SHAPE[:2]):
+        length = inputs["lengths"][g, m]
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = inputs["logprobs"].copy()
+            moved[g, m] += step
+            ends.append(_oracle(config, inputs, moved))
+        expected = -(ends[0] - ends[1]) / 2e-6 / length
+        assert found[g, m] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    if config == LossConfig(normalization="sequence_sum", clip_low=0.1, clip_high=0.3):
+        samples = inputs["sample_mask"].sum(-1, keepdims=True)
+        prompts = (samples > 0).sum()
+        nominal = np.where(inputs["sample_mask"], inputs["advantages"], 0)
+        np.testing.assert_allclose(found * samples * prompts, nominal, rtol=1e-4)
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)

@@ -54,7 +54,9 @@ def train(run: Run, log: RunLog) -> Outcome:
             batch, metrics, position = _rollout_phase(run, store, state, step + 1)
             if stop.received:
                 break  # the rollout is stored; the state before it is stored below
-            state, losses = _update_phase(run, update, state, batch, reference, step)
+            state, losses, applied = _update_phase(
+                run, update, state, batch, reference, step
+            )
             step += 1
             meta |= {"prompts": position}
             metrics |= losses | {"compiles": compile_count() - compiles}
@@ -69,7 +71,7 @@ def train(run: Run, log: RunLog) -> Outcome:
                     meta |= {"after": scores}
             if step % plan.checkpoint_every == 0 or step == plan.steps:
                 store.save_update(step, state, meta)
-            log.groups(step, batch)
+            log.groups(step, batch, applied)
             log.metrics(step, metrics)
             if plan.completions_every and step % plan.completions_every == 0:
                 log.completions(step, _sample_rows(run, batch))
@@ -177,11 +179,16 @@ def _update_phase(
     reference: models.Params | None,
     step: int,
 ):
-    """All optimizer steps on one batch; metrics are means over them."""
+    """All optimizer steps on one batch.
+
+    Returns the state, metrics that are means over the steps, and (G, M) the weight that
+    each sample was given on average over the epochs.
+    """
     began = time.perf_counter()
     objective = jax.device_put(run.objective(step), partition.replicated(run.mesh))
     parts = run.schedule.minibatches
     history = []
+    applied = np.zeros(batch.rewards.shape, np.float32)
     for _ in range(run.schedule.epochs):
         for part in range(parts):
             piece = jax.tree.map(lambda leaf, part=part: leaf[part::parts], batch)
@@ -189,6 +196,8 @@ def _update_phase(
             state, metrics = update(state, piece, objective, reference)
             history.append(metrics)
     history = jax.device_get(history)
+    for turn, metrics in enumerate(history):
+        applied[turn % parts :: parts] += metrics.pop("applied_weights")
     means = {
         name: float(np.mean([metrics[name] for metrics in history]))
         for name in history[0]
@@ -196,7 +205,8 @@ def _update_phase(
     # Later epochs move away from the sampler on purpose; the first update tells whether
     # sampler and trainer compute the same policy.
     means["logprob_gap_max"] = float(history[0]["logprob_gap_max"])
-    return state, means | {"seconds_update": time.perf_counter() - began}
+    means |= {"seconds_update": time.perf_counter() - began}
+    return state, means, applied / run.schedule.epochs
 
 
 def _evaluation_due(run: Run, step: int) -> bool:

@@ -45,7 +45,9 @@ class RunLog:
     warm_start.jsonl   the same for supervised steps
     completions.jsonl  sampled completions with their rewards
     groups.jsonl       one object a step: {"step", "prompts": ids, "correct": right
-                       answers, "verified": samples with a verdict}, a number a group
+                       answers, "verified": samples with a verdict, "right_weight" and
+                       "wrong_weight": what the update gave to a right and to a wrong
+                       one on average, null where there is none}, a number a group
     evaluations.jsonl  one object an evaluation: right answers of every problem, and
                        pass@k with its interval for every k
     environment.json   versions, devices, flags, commit
@@ -155,13 +157,22 @@ class RunLog:
                 table.add_row(*map(Text, cells))
             self.console.print(table)
 
-    def groups(self, step: int, batch: Batch) -> None:
-        """Record how many samples of every group were right: what weights come from."""
-        right = (np.asarray(batch.rewards) >= 0.5) & batch.reward_mask
+    def groups(self, step: int, batch: Batch, applied: np.ndarray) -> None:
+        """Record what weights come from, and what became of them.
+
+        Args:
+          step: of the update.
+          batch: its prompts, rewards and mask.
+          applied: (G, M) weights that samples were given (`losses.applied_weights`).
+        """
+        mask = np.asarray(batch.reward_mask)
+        right = (np.asarray(batch.rewards) >= 0.5) & mask
         row = {
             "prompts": np.asarray(batch.prompts.ids).tolist(),
             "correct": right.sum(-1).tolist(),
-            "verified": np.asarray(batch.reward_mask).sum(-1).tolist(),
+            "verified": mask.sum(-1).tolist(),
+            "right_weight": _means(applied, right),
+            "wrong_weight": _means(applied, mask & ~right),
         }
         self._append("groups.jsonl", {"step": step, **row})
 
@@ -269,6 +280,14 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def _means(values: np.ndarray, chosen: np.ndarray) -> list[float | None]:
+    """(G, M) to the mean of the chosen ones of each group, six digits."""
+    return [
+        float(f"{row[keep].mean():.6g}") if keep.any() else None
+        for row, keep in zip(np.asarray(values), chosen, strict=True)
+    ]
 
 
 def _line_of_json(row: dict) -> str:

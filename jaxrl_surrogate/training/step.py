@@ -15,7 +15,13 @@ import optax
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Batch
-from jaxrl_surrogate.losses import LossConfig, Metrics, token_weights, total_loss
+from jaxrl_surrogate.losses import (
+    LossConfig,
+    Metrics,
+    applied_weights,
+    token_weights,
+    total_loss,
+)
 from jaxrl_surrogate.objectives import TableFamily
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import SamplingConfig, sampling_logits
@@ -47,8 +53,10 @@ def make_update(
     """Compile-once update `(state, batch, objective, ref_params) -> (state, metrics)`.
 
     The state is donated. `ref_params` are those of the KL term's reference model, None
-    where `kl_coef` is 0. Metrics are float32 scalars. A step whose gradient is not
-    finite changes nothing but `state.skipped`.
+    where `kl_coef` is 0. Metrics are float32 scalars but for "applied_weights", (G, M):
+    the weight that each sample had in this update after all that the loss does to it
+    (`losses.applied_weights`). A step whose gradient is not finite changes nothing but
+    `state.skipped`.
     """
     shardings = state_shardings(config, optimizer, mesh)
     batches = partition.batch_sharding(mesh)
@@ -92,7 +100,10 @@ def _update(config, update, optimizer, state, batch, objective, ref_params):
             ref_logprobs=ref_logprobs,
         )
         gap = jnp.where(weights > 0, jnp.abs(scores.logprobs - old), 0)
-        return value, (metrics, gap.max())
+        applied = applied_weights(
+            update.loss, scores.logprobs, old, advantages, weights, ref_logprobs
+        )
+        return value, (metrics, gap.max(), applied)
 
     num_prompts = batch.rewards.shape[0]
     size = update.microbatch_prompts or num_prompts
@@ -101,9 +112,10 @@ def _update(config, update, optimizer, state, batch, objective, ref_params):
             f"microbatch_prompts={size}: expected a divisor of the {num_prompts} "
             "prompts of an update"
         )
-    value, (sums, gaps), grads = _accumulate(
+    value, (sums, gaps, applied), grads = _accumulate(
         loss, state.params, (batch, advantages, weights), num_prompts // size
     )
+    sizes = batch.reward_mask.sum(-1, keepdims=True)
     state, metrics = apply_gradients(optimizer, state, grads)
     tokens = jnp.maximum((weights > 0).sum(), 1)
     metrics |= {name: total / tokens for name, total in sums.items()}
@@ -111,6 +123,7 @@ def _update(config, update, optimizer, state, batch, objective, ref_params):
         "loss": value,
         "logprob_gap_max": gaps,
         "advantage_abs": jnp.abs(advantages).mean(),
+        "applied_weights": applied * sizes * (sizes > 0).sum(),
     }
     return state, metrics
 
@@ -118,6 +131,7 @@ def _update(config, update, optimizer, state, batch, objective, ref_params):
 def _accumulate(loss, params, parts, num_parts):
     """Sum loss, metrics and gradients over slices of the leading axis of `parts`.
 
+    What the loss says of single samples comes back whole, in the order of `parts`.
     Slice j takes rows j, j + n, j + 2n, ...: when the axis is sharded, every slice is
     spread over all devices, which contiguous slices would not be.
     """
@@ -131,18 +145,20 @@ def _accumulate(loss, params, parts, num_parts):
         return jnp.moveaxis(rows, 1, 0)
 
     def add(total, part):
-        (value, (sums, gap)), grads = grad(params, part)
-        value_0, (sums_0, gap_0), grads_0 = total
+        (value, (sums, gap, applied)), grads = grad(params, part)
+        value_0, sums_0, gap_0, grads_0 = total
         sums, grads = jax.tree.map(jnp.add, (sums_0, grads_0), (sums, grads))
-        return (value_0 + value, (sums, jnp.maximum(gap_0, gap)), grads), None
+        return (value_0 + value, sums, jnp.maximum(gap_0, gap), grads), applied
 
     parts = jax.tree.map(split, parts)
     first = jax.tree.map(lambda leaf: leaf[0], parts)
-    (value, aux), grads = jax.eval_shape(grad, params, first)
+    (value, (sums, gap, _)), grads = jax.eval_shape(grad, params, first)
     zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, aux, grads)
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, sums, gap, grads)
     )
-    return jax.lax.scan(add, zeros, parts)[0]
+    (value, sums, gap, grads), applied = jax.lax.scan(add, zeros, parts)
+    applied = jnp.moveaxis(applied, 0, 1).reshape(-1, *applied.shape[2:])
+    return value, (sums, gap, applied), grads
 
 
 def apply_gradients(

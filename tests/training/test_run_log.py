@@ -66,10 +66,13 @@ def test_groups_and_evaluations_are_kept_as_counts(tmp_path, screen):
     problems = [Problem("1+1=", 2, id=7), Problem("2+1=", 3, id=8), Problem("", 0, 9)]
     found = Evaluation(counts, 4, pass_at_k_curve(counts, 4), 0.5, problems, [])
     with _log(tmp_path, screen) as log:
-        log.groups(1, batch)
+        log.groups(1, batch, np.array([[1.0, -2.0, 3.0], [-0.5, 9.0, 1 / 3]]))
         log.evaluation(1, found)
     (row,) = _rows(tmp_path, "groups.jsonl")
-    assert row == {"step": 1, "prompts": [0, 1], "correct": [2, 1], "verified": [3, 2]}
+    assert row == {
+        "step": 1, "prompts": [0, 1], "correct": [2, 1], "verified": [3, 2],
+        "right_weight": [2.0, 0.333333], "wrong_weight": [-2.0, -0.5],
+    }  # fmt: skip
     (row,) = _rows(tmp_path, "evaluations.jsonl")
     assert (row["problems"], row["correct"], row["samples"]) == (
         [7, 8, 9],

@@ -150,6 +150,23 @@ def test_eight_devices_take_the_step_of_one(params, batch, sizes):
     _assert_near(_gradient(params, batch), _gradient(params, batch, mesh))
 
 
+def test_applied_weights_are_the_advantages_where_nothing_bends_them(params, batch):
+    """Whole and in slices, in the order of the batch; elsewhere they are not."""
+    family = _family("grpo")
+    nominal = np.asarray(family(batch.rewards, batch.reward_mask))
+    for loss, parts, equal in (
+        (LossConfig(normalization="sequence_sum"), 0, True),
+        (LossConfig(normalization="sequence_sum"), 2, True),
+        (LossConfig("ppo_clip", normalization="sequence_sum"), 2, True),
+        (LossConfig(normalization="grpo"), 0, False),
+    ):
+        update = UpdateConfig(loss, SamplingConfig(), microbatch_prompts=parts)
+        step = make_update(CONFIG, update, SGD, ONE)
+        _, metrics = step(restart(params, CONFIG, SGD, ONE), batch, family, None)
+        close = np.allclose(metrics["applied_weights"], nominal, rtol=1e-4, atol=1e-5)
+        assert close == equal, loss
+
+
 def test_another_objective_is_not_another_program(params, batch):
     update = UpdateConfig(LossConfig(), SamplingConfig())
     step = make_update(CONFIG, update, SGD, ONE)
