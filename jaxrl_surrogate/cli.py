@@ -22,6 +22,8 @@ jaxrl COMMAND CONFIG [--section.field=value ...]
   sft     the warm start alone
   eval    evaluate the newest parameters of a run
   sample  print completions of test prompts by the newest parameters
+  objective --replay RUN [--as RULE,RULE]
+          what a run really optimised, and what other rules would have made of it
 
 CONFIG is a YAML file, or the directory of a run. `jaxrl train --help` lists all fields.
 """
@@ -78,9 +80,11 @@ def _dispatch(words: list[str]) -> int:
         print(f"jaxrl_surrogate {jaxrl_surrogate.__version__}")
         return 0
     command, *rest = words
-    if command not in _COMMANDS:
-        near = settings.nearest(command, list(_COMMANDS))
+    if command not in (*_COMMANDS, *_PROGRAMS):
+        near = settings.nearest(command, [*_COMMANDS, *_PROGRAMS])
         raise SettingsError(f"{command}: unknown command; {near}")
+    if command in _PROGRAMS:
+        return _PROGRAMS[command](rest)
     if "-h" in rest or "--help" in rest:
         print(_help(command))
         return 0
@@ -138,6 +142,16 @@ def _sample(config: TrainConfig) -> int:
 
 
 _COMMANDS = {"train": _train, "sft": _sft, "eval": _eval, "sample": _sample}
+
+
+def _objective(words: list[str]) -> int:
+    from jaxrl_surrogate.commands import replay
+
+    return replay.main(words)
+
+
+# Commands that read their own words.
+_PROGRAMS = {"objective": _objective}
 
 
 def _open(config: TrainConfig):

@@ -1,0 +1,1 @@
+"""Commands of the `jaxrl` program that need a run's config, one file each."""

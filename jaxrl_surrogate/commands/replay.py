@@ -1,0 +1,192 @@
+"""`jaxrl objective --replay RUN`: what a run optimised, and what others would have."""
+
+import argparse
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxrl_surrogate import build, settings
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.lab.effective import Effective, effective_objective
+from jaxrl_surrogate.lab.groups import Groups, read_groups
+from jaxrl_surrogate.lab.ledger import ledger, trends, warnings
+from jaxrl_surrogate.lab.replay import replay
+from jaxrl_surrogate.objectives import WeightTable, advantages
+from jaxrl_surrogate.settings import SettingsError
+
+_RATES = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])
+
+
+def main(arguments: list[str], console: Console | None = None) -> int:
+    """Print the report of a run; returns the exit status.
+
+    Raises:
+      SettingsError: not a run, a run without steps, or an unknown rule.
+    """
+    parser = argparse.ArgumentParser("jaxrl objective", description=__doc__)
+    parser.add_argument("--replay", required=True, metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--as",
+        dest="rules",
+        default="",
+        help="other rules by commas, a parameter after a colon: maxrl,pass_at_k:8",
+    )
+    parser.add_argument("--from-step", type=int, default=1, help="first step counted")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(arguments)
+    directory = Path(args.replay)
+    if not (directory / "config.yaml").is_file():
+        raise SettingsError(
+            f"--replay={args.replay!r}: has no config.yaml; expected the directory of "
+            "a run"
+        )
+    config = settings.load(TrainConfig, directory / "config.yaml")
+    nominal = build.build_objective(config).table()
+    groups = read_groups(directory, nominal.group_size)
+    groups = groups.where(groups.step >= args.from_step)
+    others = {
+        name: _rule(name, nominal.group_size) for name in args.rules.split(",") if name
+    }
+    report = make_report(groups, nominal, others)
+    if args.json:
+        print(json.dumps(_finite(report), indent=2))
+        return 0
+    _show(report, config, console or Console(soft_wrap=True))
+    return 0
+
+
+def make_report(
+    groups: Groups, nominal: WeightTable, others: dict[str, WeightTable]
+) -> dict:
+    """Everything `jaxrl objective --replay` prints, as plain numbers and lists."""
+    if not len(groups.whole):
+        raise ValueError(
+            "from_step: no group that kept all its samples is left; expected an "
+            "earlier step"
+        )
+    trend = trends(groups, nominal)
+    report = {
+        "groups": len(groups),
+        "whole_groups": len(groups.whole),
+        "steps": [int(groups.step.min()), int(groups.step.max())],
+        "ledger": {
+            name: dataclasses.asdict(estimate)
+            | {"change": trend[name].mean, "change_error": trend[name].error}
+            for name, estimate in ledger(groups, nominal).items()
+        },
+        "warnings": warnings(trend),
+        "effective": _effective(effective_objective(groups, nominal)),
+        "rules": {
+            name: dataclasses.asdict(replay(groups, nominal, table))
+            for name, table in ({"its own": nominal} | others).items()
+        },
+    }
+    return report
+
+
+def _effective(found: Effective) -> dict:
+    departure, error = found.departure()
+    nominal, effective, slope_error = found.slopes(_RATES)
+    return {
+        "scale": found.scale,
+        "groups_by_count": found.groups.tolist(),
+        "nominal_gap": np.asarray(found.nominal.gap).tolist(),
+        "applied_gap": (found.applied.gap / found.scale).tolist(),
+        "departure": departure.tolist(),
+        "departure_error": error.tolist(),
+        "p": _RATES.tolist(),
+        "nominal_slope": nominal.tolist(),
+        "effective_slope": effective.tolist(),
+        "effective_slope_error": slope_error.tolist(),
+    }
+
+
+def _rule(text: str, group_size: int) -> WeightTable:
+    """The table of `name`, `name:8` (its k) or `name:key=value`."""
+    name, _, given = text.partition(":")
+    try:
+        if text in advantages.names() or not given:
+            return advantages.get(text).table(group_size)
+        if name not in advantages.names():  # a peer's name has a colon of its own
+            return advantages.get(text).table(group_size)
+        key, _, value = given.rpartition("=")
+        return advantages.get(name, **{key or "k": _number(value)}).table(group_size)
+    except ValueError as error:
+        raise SettingsError(f"--as={text!r}: {error}") from error
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _show(report: dict, config: TrainConfig, console: Console) -> None:
+    first, last = report["steps"]
+    console.print(
+        f"{report['groups']} groups of steps {first} to {last}, objective "
+        f"{config.objective.name}; {report['whole_groups']} kept all their samples",
+        highlight=False,
+    )
+    table = Table("objective", "mean", "first to last fifth of steps")
+    for name, row in report["ledger"].items():
+        table.add_row(
+            name,
+            _pair(row["mean"], row["error"]),
+            _pair(row["change"], row["change_error"], "+"),
+        )
+    console.print(table)
+    for warning in report["warnings"]:
+        console.print(f"warning: {warning}", highlight=False, markup=False)
+    found = report["effective"]
+    table = Table("right among others", "nominal gap", "applied gap", "departure")
+    for count, nominal in enumerate(found["nominal_gap"]):
+        table.add_row(
+            str(count),
+            f"{nominal:.4f}",
+            f"{found['applied_gap'][count]:.4f}",
+            _pair(found["departure"][count], found["departure_error"][count], "+"),
+        )
+    console.print(table)
+    table = Table("p", "nominal slope of h", "effective slope of h")
+    for p, nominal, slope, error in zip(
+        found["p"],
+        found["nominal_slope"],
+        found["effective_slope"],
+        found["effective_slope_error"],
+        strict=True,
+    ):
+        table.add_row(f"{p:.2f}", f"{nominal:.4f}", _pair(slope, error))
+    console.print(table)
+    bins = list(next(iter(report["rules"].values()))["mass"])
+    table = Table("rule", "cosine", "wasted", *bins)
+    for name, row in report["rules"].items():
+        shares = (f"{share:.0%}" for share in row["mass"].values())
+        table.add_row(name, f"{row['cosine']:.3f}", f"{row['wasted']:.0%}", *shares)
+    console.print(table)
+
+
+def _pair(value: float, error: float, sign: str = "") -> str:
+    if not math.isfinite(value):
+        return "-"
+    shown = f"{value:{sign}.4f}"
+    return f"{shown} ± {error:.4f}" if math.isfinite(error) else f"{shown} ± ?"
+
+
+def _finite(value):
+    """The same with null for what is not finite: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

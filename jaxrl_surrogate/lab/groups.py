@@ -1,0 +1,77 @@
+"""The groups of a run, from its log: what was right, and what weights it was given."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """One row for every group that an update was made from, N in all."""
+
+    group_size: int  # M, of groups that lost no sample
+    step: np.ndarray  # (N,) int
+    correct: np.ndarray  # (N,) int, right answers
+    verified: np.ndarray  # (N,) int, samples with a verdict; M where none was lost
+    right_weight: np.ndarray  # (N,) float, given to a right sample; NaN where none is
+    wrong_weight: np.ndarray  # (N,) float, given to a wrong sample; NaN where none is
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    @property
+    def whole(self) -> "Groups":
+        """The groups that lost no sample: those of one group size."""
+        return self.where(self.verified == self.group_size)
+
+    def where(self, chosen: np.ndarray) -> "Groups":
+        """The rows that a (N,) bool chooses."""
+        rows = {
+            field.name: getattr(self, field.name)[chosen]
+            for field in dataclasses.fields(self)
+            if field.name != "group_size"
+        }
+        return Groups(self.group_size, **rows)
+
+
+def read_groups(directory: Path, group_size: int) -> Groups:
+    """Read `groups.jsonl` of a run directory.
+
+    Args:
+      directory: of the run.
+      group_size: M, as its config says.
+
+    Raises:
+      ValueError: there is no such file, or it holds no step.
+    """
+    path = directory / "groups.jsonl"
+    if not path.is_file():
+        raise ValueError(
+            f"run_dir={str(directory)!r}: has no groups.jsonl; expected a run that "
+            "`jaxrl train` made at least one step of"
+        )
+    columns = {name: [] for name in _COLUMNS}
+    steps = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break  # the line that a kill cut short
+        steps += [row["step"]] * len(row["correct"])
+        for name in _COLUMNS:
+            columns[name] += row[name]
+    if not steps:
+        raise ValueError(f"run_dir={str(directory)!r}: groups.jsonl holds no step")
+    return Groups(
+        group_size=group_size,
+        step=np.array(steps),
+        correct=np.array(columns["correct"]),
+        verified=np.array(columns["verified"]),
+        right_weight=np.array(columns["right_weight"], np.float64),
+        wrong_weight=np.array(columns["wrong_weight"], np.float64),
+    )
+
+
+_COLUMNS = ("correct", "verified", "right_weight", "wrong_weight")

@@ -1,0 +1,172 @@
+"""What the log of groups says of objectives, against enumeration and simulation."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from jaxrl_surrogate.lab import effective, groups, ledger, replay
+from jaxrl_surrogate.objectives import advantages, induced_surrogate, surrogates
+
+SIZE = 6
+
+
+def _simulated(random, num_groups, table, rates=None, bend=lambda right, count: 1.0):
+    """Groups of Bernoulli policies whose applied weights are bent by a function."""
+    rates = random.uniform(size=num_groups) if rates is None else rates
+    correct = random.binomial(SIZE, rates, size=num_groups)
+    noise = random.normal(1, 0.1, size=(2, num_groups))
+    right = table.correct[np.maximum(correct - 1, 0)] * bend(True, correct) * noise[0]
+    wrong = table.incorrect[np.minimum(correct, SIZE - 1)] * bend(False, correct)
+    return groups.Groups(
+        group_size=SIZE,
+        step=np.arange(num_groups) // 50 + 1,
+        correct=correct,
+        verified=np.full(num_groups, SIZE),
+        right_weight=np.where(correct > 0, right, np.nan),
+        wrong_weight=np.where(correct < SIZE, wrong * noise[1], np.nan),
+    )
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo", "rejection_sampling"])
+def test_what_was_not_bent_comes_back_within_its_errors(name, random):
+    table = advantages.table(name, SIZE)
+    scaled = _simulated(random, 4000, 0.25 * table)
+    found = effective.effective_objective(scaled, table)
+    assert found.scale == pytest.approx(0.25, rel=0.02)
+    departure, error = found.departure()
+    known = np.isfinite(departure) & np.isfinite(error)
+    assert known.sum() >= SIZE - 1
+    assert np.abs(departure[known] / error[known]).max() < 4.5
+    p = np.linspace(0.05, 0.95, 9)
+    nominal, slope, slope_error = found.slopes(p)
+    np.testing.assert_allclose(nominal, induced_surrogate(table).slope(p))
+    # The scale is an estimate too, with an error of its own.
+    assert np.abs((slope - nominal) / np.hypot(slope_error, 0.01 * nominal)).max() < 4.5
+
+
+def test_a_bend_is_seen_where_it_is(random):
+    """Right answers of groups with one are cut to half, as clipping might."""
+    table = advantages.table("rloo", SIZE)
+
+    def bend(right, count):
+        return np.where((count == 1) & right, 0.5, 1.0)
+
+    found = effective.effective_objective(
+        _simulated(random, 4000, table, bend=bend), table
+    )
+    departure, error = found.departure()
+    assert departure[0] < -0.3 and departure[0] + 10 * error[0] < 0
+    assert np.abs(departure[1:]).max() < 0.15
+    _, slope, slope_error = found.slopes(np.array([0.02, 0.5]))
+    assert slope[0] + 5 * slope_error[0] < slope[1]
+
+
+def test_groups_that_lost_samples_or_were_never_seen(random):
+    table = advantages.table("rloo", SIZE)
+    logged = _simulated(random, 300, table, rates=np.full(300, 0.02))
+    logged.verified[:10] = SIZE - 1
+    found = effective.effective_objective(logged, table)
+    assert found.groups.sum() == 290
+    assert np.isinf(found.gap_error[-1])
+    assert np.isfinite(found.applied.gap).all()
+    all_wrong = logged.where(logged.correct == 0)
+    with pytest.raises(ValueError, match="none of them carries a weight"):
+        effective.effective_objective(all_wrong, advantages.table("reinforce", SIZE))
+    with pytest.raises(ValueError, match="group_size=6"):
+        effective.effective_objective(logged, advantages.table("rloo", 4))
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo", "rloo_pass_at_k"])
+def test_estimators_have_the_objectives_as_expectation(name):
+    """By enumeration of all reward vectors, at every p."""
+    params = {"k": 3} if "pass" in name else {}
+    table = advantages.table(name, SIZE, **params)
+    found = ledger.estimators(table)
+    for p in (0.1, 0.4, 0.9):
+        means = dict.fromkeys(found, 0.0)
+        for rewards in itertools.product((0, 1), repeat=SIZE):
+            count = sum(rewards)
+            chance = p**count * (1 - p) ** (SIZE - count)
+            for key, values in found.items():
+                means[key] += chance * values[count]
+        for k in (1, 2, 4, 6):
+            assert means[f"pass@{k}"] == pytest.approx(1 - (1 - p) ** k)
+        assert means["trained"] == pytest.approx(induced_surrogate(table).value(p))
+        series = sum((1 - (1 - p) ** k) / k for k in range(1, SIZE + 1))
+        assert means["log"] == pytest.approx(series)
+    ends = surrogates.get("arcsin").value(np.array([0.0, 1.0]))
+    np.testing.assert_allclose(found["arcsin"][[0, -1]], ends)
+
+
+def test_errors_of_the_ledger_are_honest(random):
+    table = advantages.table("rloo", SIZE)
+    rates = random.beta(0.5, 0.5, size=1000)
+    far = []
+    for _ in range(60):
+        found = ledger.ledger(_simulated(random, 1000, table, rates=rates), table)
+        truth = 1 - (1 - rates) ** 4
+        far.append((found["pass@4"].mean - truth.mean()) / found["pass@4"].error)
+    # Rates are the same in all rounds: the spread is that of sampling alone, smaller.
+    assert np.std(far) < 1.3 and abs(np.mean(far)) < 1
+
+
+def test_a_loss_of_diversity_is_said(random):
+    table = advantages.table("rloo", SIZE)
+    before = _simulated(random, 1000, table, rates=np.full(1000, 0.3))
+    solved = np.where(random.random(1000) < 0.5, 0.98, 0.0)
+    after = _simulated(random, 1000, table, rates=solved)
+    rows = {
+        name: np.concatenate([getattr(before, name), getattr(after, name)])
+        for name in ("correct", "verified", "right_weight", "wrong_weight")
+    }
+    both = groups.Groups(SIZE, np.repeat(np.arange(40), 50), **rows)
+    (first, *rest) = ledger.warnings(ledger.trends(both, table))
+    assert (
+        "pass@1 rose" in first
+        and "pass@2" not in first
+        and "pass@4" in first + str(rest)
+    )
+    assert not ledger.warnings(ledger.trends(before, table))
+
+
+def test_replay_by_hand():
+    """Two groups of 6, one right and five right: weights and shares written out."""
+    logged = groups.Groups(
+        SIZE, np.array([1, 1]), np.array([1, 5]), np.array([6, 6]),
+        np.ones(2), np.ones(2),
+    )  # fmt: skip
+    rloo, psr = advantages.table("rloo", SIZE), advantages.table("reinforce", SIZE)
+    same = replay.replay(logged, rloo, rloo)
+    assert same.cosine == pytest.approx(1) and same.wasted == 0
+    found = replay.replay(logged, rloo, psr)
+    assert found.wasted == pytest.approx(6 / 12)
+    own = np.array([1.0, *[-0.2] * 5, *[0.2] * 5, -1.0])
+    theirs = np.array([1.0, *[0.0] * 5, *[1.0] * 5, 0.0])
+    expected = own @ theirs / np.linalg.norm(own) / np.linalg.norm(theirs)
+    assert found.cosine == pytest.approx(expected)
+    assert found.mass == {
+        "none right": 0, "to a quarter": pytest.approx(1 / 6), "to three quarters": 0,
+        "more": pytest.approx(5 / 6), "all right": 0,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="group_size=4"):
+        replay.replay(logged, rloo, advantages.table("rloo", 4))
+
+
+def test_a_log_is_read_up_to_the_line_that_a_kill_cut(tmp_path):
+    row = {
+        "step": 3, "prompts": [5, 6], "correct": [0, 2], "verified": [6, 5],
+        "right_weight": [None, 0.5], "wrong_weight": [-1.0, None],
+    }  # fmt: skip
+    path = tmp_path / "groups.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row)[:20])
+    found = groups.read_groups(tmp_path, 6)
+    assert len(found) == 2 and len(found.whole) == 1
+    assert np.isnan(found.right_weight[0]) and found.right_weight[1] == 0.5
+    path.write_text("")
+    with pytest.raises(ValueError, match="holds no step"):
+        groups.read_groups(tmp_path, 6)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"no groups\.jsonl"):
+        groups.read_groups(tmp_path, 6)
