@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from jaxrl_surrogate import cli
+
 SMALL = [
     "--model.preset=nano",
     "--sft.steps=4",
@@ -170,6 +172,27 @@ def test_ctrl_c_saves_and_the_run_goes_on(undisturbed, tmp_path):
 def test_every_kind_of_objective_trains(tmp_path, objective):
     done = _train(tmp_path / "run", "--train.steps=2", "--eval.prompts=0", *objective)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_what_the_run_optimised_is_reported(undisturbed, capsys):
+    """One update on each rollout, no clipping: the weights applied are the nominal."""
+    words = ["objective", "--replay", str(undisturbed[0]), "--as", "grpo,pass_at_k:2"]
+    assert cli.main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["groups"] == 48 and report["steps"] == [1, 6]
+    found = report["effective"]
+    # sequence sums over the longest completion of 4 tokens (dr_grpo)
+    assert found["scale"] == pytest.approx(1 / 4, rel=1e-3)
+    for departure in found["departure"]:
+        assert departure is None or abs(departure) < 1e-3
+    assert list(report["rules"]) == ["its own", "grpo", "pass_at_k:2"]
+    assert report["rules"]["its own"]["cosine"] == pytest.approx(1)
+    assert cli.main(words) == 0
+    assert "effective slope" in capsys.readouterr().out
+    assert cli.main([*words[:3], "--as", "grop"]) == 2
+    assert "grpo" in capsys.readouterr().err
 
 
 @pytest.mark.slow
