@@ -96,6 +96,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _train(config: TrainConfig) -> int:
+    from jaxrl_surrogate.commands import replay
     from jaxrl_surrogate.training import loop
 
     run, log = _open(config)
@@ -103,6 +104,9 @@ def _train(config: TrainConfig) -> int:
         outcome = loop.train(run, log)
     if outcome.before and outcome.after:
         log.console.print(_comparison(outcome.before, outcome.after))
+    if outcome.step:
+        for warning in replay.store_report(config, run.directory):
+            log.note(f"warning: {warning}")
     if not outcome.finished:
         log.note(f"stopped after step {outcome.step}; `jaxrl train` goes on from there")
         return 130

@@ -13,9 +13,12 @@ from jaxrl_surrogate import cli
 
 SMALL = [
     "--model.preset=nano",
-    "--sft.steps=4",
+    # Enough to be right now and then: updates without a gradient would show little.
+    "--task.options={min_digits: 1, max_digits: 1}",
+    "--sft.steps=40",
     "--sft.optimizer.warmup_steps=0",
-    "--sft.batch_size=8",
+    "--sft.optimizer.learning_rate=0.01",
+    "--sft.batch_size=32",
     "--train.steps=6",
     "--rollout.prompts_per_step=8",
     "--rollout.group_size=4",
@@ -102,6 +105,7 @@ def test_the_job_ends_and_compiles_nothing_after_the_second_step(undisturbed):
     assert [row["step"] for row in rows] == list(range(7))
     assert rows[1]["compiles"] > 0
     assert all(row["compiles"] == 0 for row in rows[3:])
+    assert sum(row["signal_share"] > 0 for row in rows[1:]) >= 4
     assert all(row["logprob_gap_max"] < 1e-5 for row in rows[1:])
 
 
@@ -189,6 +193,8 @@ def test_what_the_run_optimised_is_reported(undisturbed, capsys):
         assert departure is None or abs(departure) < 1e-3
     assert list(report["rules"]) == ["its own", "grpo", "pass_at_k:2"]
     assert report["rules"]["its own"]["cosine"] == pytest.approx(1)
+    stored = json.loads((undisturbed[0] / "objective.json").read_text())
+    assert stored["ledger"] == report["ledger"]
     assert cli.main(words) == 0
     assert "effective slope" in capsys.readouterr().out
     assert cli.main([*words[:3], "--as", "grop"]) == 2

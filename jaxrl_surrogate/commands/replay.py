@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from jaxrl_surrogate import build, settings
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.lab.effective import Effective, effective_objective
+from jaxrl_surrogate.lab.effective import effective_objective
 from jaxrl_surrogate.lab.groups import Groups, read_groups
 from jaxrl_surrogate.lab.ledger import ledger, trends, warnings
 from jaxrl_surrogate.lab.replay import replay
@@ -46,13 +47,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
             "a run"
         )
     config = settings.load(TrainConfig, directory / "config.yaml")
-    nominal = build.build_objective(config).table()
-    groups = read_groups(directory, nominal.group_size)
-    groups = groups.where(groups.step >= args.from_step)
-    others = {
-        name: _rule(name, nominal.group_size) for name in args.rules.split(",") if name
-    }
-    report = make_report(groups, nominal, others)
+    report = report_of(config, directory, args.rules.split(","), args.from_step)
     if args.json:
         print(json.dumps(_finite(report), indent=2))
         return 0
@@ -60,13 +55,43 @@ def main(arguments: list[str], console: Console | None = None) -> int:
     return 0
 
 
+def report_of(
+    config: TrainConfig, directory: Path, rules: Sequence[str] = (), from_step: int = 1
+) -> dict:
+    """`make_report` of a run directory, other rules by what `--as` says.
+
+    Raises:
+      SettingsError: an unknown rule.
+      ValueError: the run has no step, or none from `from_step` on.
+    """
+    nominal = build.build_objective(config).table()
+    groups = read_groups(directory, nominal.group_size)
+    groups = groups.where(groups.step >= from_step)
+    others = {name: _rule(name, nominal.group_size) for name in rules if name}
+    return make_report(groups, nominal, others)
+
+
+def store_report(config: TrainConfig, directory: Path) -> list[str]:
+    """Write a run's report to `objective.json`; returns its warnings.
+
+    What stands in the way of a report is a warning too: the run itself went well.
+    """
+    try:
+        report = report_of(config, directory)
+    except ValueError as error:
+        return [f"no objective.json: {error}"]
+    path = directory / "objective.json"
+    path.write_text(json.dumps(_finite(report), indent=2) + "\n", encoding="utf-8")
+    return report["warnings"]
+
+
 def make_report(
     groups: Groups, nominal: WeightTable, others: dict[str, WeightTable]
 ) -> dict:
     """Everything `jaxrl objective --replay` prints, as plain numbers and lists."""
     if not len(groups.whole):
-        raise ValueError(
-            "from_step: no group that kept all its samples is left; expected an "
+        raise SettingsError(
+            "--from-step: no group that kept all its samples is left; expected an "
             "earlier step"
         )
     trend = trends(groups, nominal)
@@ -80,7 +105,7 @@ def make_report(
             for name, estimate in ledger(groups, nominal).items()
         },
         "warnings": warnings(trend),
-        "effective": _effective(effective_objective(groups, nominal)),
+        "effective": _effective(groups, nominal),
         "rules": {
             name: dataclasses.asdict(replay(groups, nominal, table))
             for name, table in ({"its own": nominal} | others).items()
@@ -89,7 +114,12 @@ def make_report(
     return report
 
 
-def _effective(found: Effective) -> dict:
+def _effective(groups: Groups, nominal: WeightTable) -> dict | None:
+    """None where no group was mixed: there is nothing to estimate a gap from."""
+    mixed = (groups.whole.correct > 0) & (groups.whole.correct < nominal.group_size)
+    if not mixed.any():
+        return None
+    found = effective_objective(groups, nominal)
     departure, error = found.departure()
     nominal, effective, slope_error = found.slopes(_RATES)
     return {
@@ -147,6 +177,12 @@ def _show(report: dict, config: TrainConfig, console: Console) -> None:
     for warning in report["warnings"]:
         console.print(f"warning: {warning}", highlight=False, markup=False)
     found = report["effective"]
+    if found is None:
+        console.print(
+            "all groups were all wrong or all right: they say nothing of what was "
+            "optimised"
+        )
+        return
     table = Table("right among others", "nominal gap", "applied gap", "departure")
     for count, nominal in enumerate(found["nominal_gap"]):
         table.add_row(

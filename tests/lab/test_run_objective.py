@@ -122,12 +122,8 @@ def test_a_loss_of_diversity_is_said(random):
         for name in ("correct", "verified", "right_weight", "wrong_weight")
     }
     both = groups.Groups(SIZE, np.repeat(np.arange(40), 50), **rows)
-    (first, *rest) = ledger.warnings(ledger.trends(both, table))
-    assert (
-        "pass@1 rose" in first
-        and "pass@2" not in first
-        and "pass@4" in first + str(rest)
-    )
+    said = ledger.warnings(ledger.trends(both, table))
+    assert any("pass@1 rose" in line and "pass@4 fell" in line for line in said)
     assert not ledger.warnings(ledger.trends(before, table))
 
 
