@@ -3,14 +3,22 @@
 Mathematics only; imports nothing else of this package.
 """
 
-from jaxrl_surrogate.objectives import advantages, baselines, pass_at_k, surrogates
-from jaxrl_surrogate.objectives.advantages import AdvantageFn
-from jaxrl_surrogate.objectives.bernstein import (
-    from_surrogate,
-    induced_surrogate,
-    tabulate,
+from jaxrl_surrogate.objectives import (
+    advantages,
+    baselines,
+    combine,
+    inverse,
+    pass_at_k,
+    priors,
+    surrogates,
 )
-from jaxrl_surrogate.objectives.surrogates import Surrogate
+from jaxrl_surrogate.objectives.advantages import AdvantageFn
+from jaxrl_surrogate.objectives.certificate import Certificate, Deviation, certify
+from jaxrl_surrogate.objectives.induced import induced_surrogate
+from jaxrl_surrogate.objectives.inverse import from_surrogate
+from jaxrl_surrogate.objectives.priors import Prior
+from jaxrl_surrogate.objectives.surrogate import Surrogate
+from jaxrl_surrogate.objectives.tabulation import tabulate
 from jaxrl_surrogate.objectives.weight_table import (
     GroupFunction,
     TableFamily,
@@ -21,16 +29,23 @@ from jaxrl_surrogate.objectives.weight_table import (
 
 __all__ = [
     "AdvantageFn",
+    "Certificate",
+    "Deviation",
     "GroupFunction",
+    "Prior",
     "Surrogate",
     "TableFamily",
     "WeightTable",
     "advantages",
     "baselines",
+    "certify",
+    "combine",
     "from_surrogate",
     "group_advantages",
     "induced_surrogate",
+    "inverse",
     "pass_at_k",
+    "priors",
     "surrogates",
     "table_family",
     "tabulate",

@@ -1,0 +1,192 @@
+"""From objectives to weights: the table whose h_M is, or approximates, a surrogate.
+
+Only the gap d = b - a enters h_M' (see `induced`); a method chooses the gap, a baseline
+the table. `certify` says how near the result is.
+
+Unbounded slopes. h_M' is a polynomial and at most max_s d_s, so no table meets a slope
+that is infinite at an end (log at 0; arcsin, logit at both). What each method does:
+kantorovich and bernstein replace an infinite d by the slope at the distance 1 / M from
+the end, taylor cuts the series, durrmeyer takes the mean where it exists (arcsin) and
+refuses where it does not (log), projection measures errors in the gradient of a logit,
+p q h', which stays finite for all of them. Below p = 1 / M most groups hold no right
+answer, and no choice gives such a prompt more than d_0.
+"""
+
+import inspect
+
+import numpy as np
+
+from jaxrl_surrogate.objectives import baselines
+from jaxrl_surrogate.objectives import bernstein as basis
+from jaxrl_surrogate.objectives.durrmeyer import durrmeyer_gap
+from jaxrl_surrogate.objectives.names import nearest_name
+from jaxrl_surrogate.objectives.priors import PriorLike
+from jaxrl_surrogate.objectives.projection import projection_gap
+from jaxrl_surrogate.objectives.surrogate import Surrogate, at, describe
+from jaxrl_surrogate.objectives.weight_table import WeightTable, check_group_size
+
+
+def from_surrogate(
+    surrogate: Surrogate,
+    group_size: int,
+    *,
+    method: str = "kantorovich",
+    baseline: str = "leave_one_out",
+    prior: PriorLike | None = None,
+    **options,
+) -> WeightTable:
+    """Weights whose objective h_M is, or approximates, the surrogate asked for.
+
+    Methods, by the gap they choose:
+      kantorovich: d_s = M (h((s+1)/M) - h(s/M)), so that h_M(p) = E[h(m/M)], m ~ Bin(M,
+        p), up to h(0): the expected plug-in value. Increasing where h is; exact at the
+        ends.
+      bernstein: d_s = h'(s / (M-1)), the slope at the others' success rate (the recipe
+        of arXiv 2510.23049 with leave-one-out estimates). M = 1: the slope at 1/2.
+      durrmeyer: d_s = E[h'(p) | s of the M - 1 others right], the posterior mean of the
+        slope under `prior` (uniform: h_M(1) - h_M(0) is that of h). Refused where the
+        mean is infinite.
+      taylor: the series of h' about t = 1 (for logit about both ends), cut after M
+        terms. Exact for the cut series; log gives the gap of rejection sampling.
+      projection: the best d >= 0 under `prior`; options `norm`, `units`, `interval`,
+        `noise` of `projection.projection_gap`.
+      exact: h_M' = h', for a slope that is a polynomial of degree below M.
+
+    Unbounded slopes: where kantorovich or bernstein would need an infinite gap at an
+    end (log at 0, logit at both, arcsin by bernstein), it is replaced by the slope at
+    the distance 1 / M from that end (1/2 for M = 1). For log that is M, which is also
+    where its cut series starts. The module says what the others do.
+
+    Args:
+      surrogate: `surrogates.get(...)`, `from_callable(fn)` or a `Surrogate` of your
+        own.
+      group_size: M.
+      method: as above.
+      baseline: "none" (wrong samples count nothing), "leave_one_out" (less noise, the
+        same objective; M >= 2), "zero_sum" (advantages of a group sum to zero, where
+        that is possible), "min_variance" (least noise under `prior`).
+      prior: where p lies: (alpha, beta) of a beta distribution, or (points, weights).
+        For methods and baselines that take one.
+      options: further parameters of the method (`projection`) or of the baseline
+        (`tolerance` of zero_sum, `score_noise` of min_variance).
+
+    Returns:
+      The table, float64 NumPy.
+
+    Raises:
+      ValueError: for unknown names or options, a surrogate that the method cannot
+        serve, or a group size that is too small; `exact` names the smallest that is
+        not.
+
+    >>> from jaxrl_surrogate.objectives import surrogates
+    >>> log = surrogates.get("log")
+    >>> print(from_surrogate(log, 4, method="taylor", baseline="none").correct)
+    [4.         2.         1.33333333 1.        ]
+    """
+    check_group_size(group_size)
+    if method not in _GAPS:
+        raise ValueError(nearest_name("method", method, methods()))
+    make_gap, make_table = _GAPS[method], baselines.find(baseline)
+    if prior is not None:
+        options["prior"] = prior
+    label = f"from_surrogate(method={method!r}, baseline={baseline!r})"
+    shares = _split(label, options, make_gap, make_table)
+    gap = make_gap(surrogate, group_size, **shares[0])
+    if not np.isfinite(gap).all():
+        raise ValueError(
+            f"surrogate {describe(surrogate)}: {method} gives the gap {gap} at group "
+            f"size {group_size}; expected h and h' finite inside (0, 1)"
+        )
+    return make_table(gap, **shares[1])
+
+
+def methods() -> tuple[str, ...]:
+    """The names of the methods of `from_surrogate`."""
+    return tuple(_GAPS)
+
+
+def _split(label, options, *functions):
+    """The options that each function takes; refuses those that none takes."""
+    takes = [
+        [name for name in inspect.signature(fn).parameters if name not in _GIVEN]
+        for fn in functions
+    ]
+    known = [name for names in takes for name in names]
+    for option in options:
+        if option not in known and not known:
+            raise ValueError(f"{option}: {label} takes no options")
+        if option not in known:
+            raise ValueError(nearest_name(f"option of {label}", option, known))
+    return [
+        {name: options[name] for name in names if name in options} for names in takes
+    ]
+
+
+def _kantorovich(surrogate: Surrogate, group_size: int) -> np.ndarray:
+    points = np.arange(group_size + 1) / group_size
+    values = at(surrogate.value, points)
+    with np.errstate(invalid="ignore"):  # inf - inf at M = 1
+        gap = group_size * np.diff(values)
+    return _cap_ends(surrogate, gap, np.isinf(values[0]), np.isinf(values[-1]))
+
+
+def _bernstein(surrogate: Surrogate, group_size: int) -> np.ndarray:
+    if group_size == 1:
+        return at(surrogate.slope, np.array([0.5]))
+    gap = at(surrogate.slope, np.arange(group_size) / (group_size - 1))
+    return _cap_ends(surrogate, gap, np.isinf(gap[0]), np.isinf(gap[-1]))
+
+
+def _cap_ends(surrogate, gap, at_zero, at_one):
+    near = 1 / max(len(gap), 2)
+    steep = at(surrogate.slope, np.array([near, 1 - near]))
+    gap = gap.copy()
+    if at_one:
+        gap[-1] = steep[1]
+    if at_zero:
+        gap[0] = steep[0]
+    return gap
+
+
+def _taylor(surrogate: Surrogate, group_size: int) -> np.ndarray:
+    if surrogate.series is None:
+        raise ValueError(
+            f"surrogate {describe(surrogate)}: its slope has no known power series "
+            "about an end; use method 'kantorovich'"
+        )
+    at_one, at_zero = surrogate.series(group_size)
+    if not (np.any(at_one) or np.any(at_zero)):
+        raise ValueError(
+            f"group_size={group_size}: the series of surrogate {describe(surrogate)} "
+            f"has no term of degree below {group_size}, so "
+            "the weights would be zero; take a larger group, or method 'kantorovich'"
+        )
+    return basis.from_powers(at_zero) + basis.from_powers(at_one)[::-1]
+
+
+def _exact(surrogate: Surrogate, group_size: int) -> np.ndarray:
+    if surrogate.bernstein is None:
+        raise ValueError(
+            f"surrogate {describe(surrogate)}: its slope is not known to be a "
+            "polynomial, and no weights meet another slope exactly, at any group size; "
+            "use method 'kantorovich', or give `Surrogate(bernstein=...)` or "
+            "`from_callable(fn, degree=...)`"
+        )
+    size = len(surrogate.bernstein)
+    if size > group_size:
+        raise ValueError(
+            f"group_size={group_size}: the slope of surrogate {describe(surrogate)} "
+            f"has degree {size - 1}; exact weights need groups of {size} or more"
+        )
+    return basis.elevate(surrogate.bernstein, group_size)
+
+
+_GIVEN = ("surrogate", "group_size", "gap")
+_GAPS = {
+    "kantorovich": _kantorovich,
+    "bernstein": _bernstein,
+    "durrmeyer": durrmeyer_gap,
+    "taylor": _taylor,
+    "projection": projection_gap,
+    "exact": _exact,
+}

@@ -1,0 +1,208 @@
+"""The record of a surrogate: h, its slope, and what is known of the slope exactly.
+
+A method with the surrogate h climbs E[h(p)] over prompts; its slope h' is the weight of
+a prompt's gradient at p. Surrogates add and scale: the weights of a sum are the sum of
+the weights, for every method of `from_surrogate` but the projection.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_surrogate.objectives import bernstein as basis
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Surrogate:
+    """h and its slope h', with what is known of the slope as a polynomial or a series.
+
+    >>> square = Surrogate(lambda t: t**2, lambda t: 2 * t, name="square")
+    >>> square.slope(0.5)
+    1.0
+    >>> mixed = square + 0.5 * square
+    >>> mixed.name, mixed.slope(0.5)
+    ('square + 0.5 * square', 1.5)
+    """
+
+    value: Callable[[Any], Any]  # h, elementwise
+    slope: Callable[[Any], Any]  # h', elementwise
+    name: str = "custom"
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # (n + 1,) float64, the slope in the Bernstein basis of its degree n; None where the
+    # slope is not known to be a polynomial.
+    bernstein: np.ndarray | None = None
+    # n -> two (n,) float64 arrays, the first coefficients of the slope's series in
+    # powers of 1 - t and of t (the slope is their sum); None where it has no such
+    # series.
+    series: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None
+    # (w, a, b) of each term where the slope is a finite sum of w t^a (1 - t)^b; None
+    # where it is not known to be one. Its integrals are beta functions.
+    powers: tuple[tuple[float, float, float], ...] | None = None
+
+    # A NumPy scalar on the left must leave the product to `__rmul__`.
+    __array_ufunc__ = None
+
+    def __add__(self, other: "Surrogate") -> "Surrogate":
+        if not isinstance(other, Surrogate):
+            return NotImplemented
+        return _add(self, other)
+
+    def __sub__(self, other: "Surrogate") -> "Surrogate":
+        if not isinstance(other, Surrogate):
+            return NotImplemented
+        return _add(self, -1 * other)
+
+    def __mul__(self, factor: float) -> "Surrogate":
+        return _scale(self, factor)
+
+    __rmul__ = __mul__
+
+
+def describe(surrogate: Surrogate) -> str:
+    """The name with its parameters, as messages show it: pass_at_k(k=4)."""
+    params = ", ".join(f"{key}={value}" for key, value in surrogate.params.items())
+    return f"{surrogate.name}({params})" if params else surrogate.name
+
+
+def from_callable(
+    fn: Callable,
+    *,
+    slope: Callable | None = None,
+    name: str | None = None,
+    degree: int | None = None,
+) -> Surrogate:
+    """A surrogate from any JAX-traceable function of one number, slope by autodiff.
+
+    Args:
+      fn: h, a scalar in [0, 1] to a scalar. It is mapped over arrays, so it may branch
+        by `jnp.where` but not by Python `if`. NumPy input is computed in float64.
+      slope: h', in the same form, where autodiff does not serve: at ends where it
+        gives NaN (t log t at 0), or for a function that is not differentiable.
+      name: for messages; the function's own by default.
+      degree: of h' where fn is a polynomial. The coefficients are then found from
+        values, and the methods `exact` and `durrmeyer` use them.
+
+    Raises:
+      ValueError: where `degree` is given and h' is not a polynomial of that degree.
+
+    >>> import jax.numpy as jnp
+    >>> h = from_callable(lambda t: jnp.sin(t), name="sine")
+    >>> round(float(h.slope(0.0)), 12), h.name
+    (1.0, 'sine')
+    """
+    slope = _elementwise_map(jax.grad(fn) if slope is None else slope)
+    surrogate = Surrogate(
+        value=_elementwise_map(fn),
+        slope=slope,
+        name=name or getattr(fn, "__name__", "custom").replace("<lambda>", "custom"),
+    )
+    if degree is None:
+        return surrogate
+    return dataclasses.replace(surrogate, bernstein=_interpolated(surrogate, degree))
+
+
+def at(fn: Callable, points: np.ndarray) -> np.ndarray:
+    """A surrogate's function at NumPy points; JAX-only callables in float64 too."""
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        return np.broadcast_to(np.asarray(fn(points), np.float64), np.shape(points))
+
+
+def power_terms(surrogate: Surrogate) -> tuple[tuple[float, float, float], ...] | None:
+    """The slope as terms (w, a, b) of w t^a (1-t)^b, polynomials included, or None."""
+    if surrogate.powers is not None:
+        return surrogate.powers
+    if surrogate.bernstein is None:
+        return None
+    n = len(surrogate.bernstein) - 1
+    return tuple(
+        (float(c) * math.comb(n, m), float(m), float(n - m))
+        for m, c in enumerate(surrogate.bernstein)
+        if c != 0
+    )
+
+
+def _add(one, other):
+    def series(n):
+        return tuple(x + y for x, y in zip(one.series(n), other.series(n), strict=True))
+
+    coefficients, terms = None, None
+    if one.bernstein is not None and other.bernstein is not None:
+        size = max(len(one.bernstein), len(other.bernstein))
+        coefficients = sum(basis.elevate(h.bernstein, size) for h in (one, other))
+    parts = power_terms(one), power_terms(other)
+    if None not in parts:
+        terms = parts[0] + parts[1]
+    return Surrogate(
+        value=lambda t: one.value(t) + other.value(t),
+        slope=lambda t: one.slope(t) + other.slope(t),
+        name=f"{describe(one)} + {describe(other)}",
+        bernstein=coefficients,
+        series=None if None in (one.series, other.series) else series,
+        powers=terms,
+    )
+
+
+def _scale(surrogate, factor):
+    if isinstance(factor, Surrogate) or np.ndim(factor) != 0:
+        return NotImplemented
+    factor = float(factor)
+    if not math.isfinite(factor):
+        raise ValueError(f"factor={factor}: expected a finite number")
+
+    def times(fn):
+        # 0 * inf is NaN, but nothing of a term is left at the factor 0.
+        return lambda t: factor * fn(t) if factor else t * 0.0
+
+    h, terms = surrogate, surrogate.powers
+    inner = f"({describe(h)})" if " + " in h.name else describe(h)
+    return Surrogate(
+        value=times(h.value),
+        slope=times(h.slope),
+        name=f"{factor:g} * {inner}",
+        bernstein=None if h.bernstein is None else factor * h.bernstein,
+        series=None
+        if h.series is None
+        else lambda n: tuple(factor * part for part in h.series(n)),
+        powers=None
+        if terms is None
+        else tuple((factor * w, a, b) for w, a, b in terms),
+    )
+
+
+def _elementwise_map(fn):
+    """A scalar function over arrays of any shape, in float64 for NumPy input."""
+
+    def apply(t):
+        if isinstance(t, jax.Array):
+            t = t.astype(jnp.result_type(t, jnp.float32))
+            return jax.vmap(fn)(t.reshape(-1)).reshape(t.shape)
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+            t = jnp.asarray(np.asarray(t, np.float64))
+            return np.asarray(jax.vmap(fn)(t.reshape(-1)).reshape(t.shape))[()]
+
+    return apply
+
+
+def _interpolated(surrogate, degree):
+    """Bernstein coefficients of a slope that is a polynomial of this degree."""
+    if isinstance(degree, bool) or not isinstance(degree, int) or not 0 <= degree <= 30:
+        raise ValueError(f"degree={degree!r}: expected an integer from 0 to 30")
+    angles = (np.arange(4 * degree + 8) + 0.5) * np.pi / (4 * degree + 8)
+    points = np.sin(angles / 2) ** 2
+    slopes = at(surrogate.slope, points)
+    matrix = basis.basis(degree, points)
+    coefficients = np.linalg.lstsq(matrix, slopes, rcond=None)[0]
+    error = np.abs(matrix @ coefficients - slopes)
+    if not error.max() <= 1e-10 * max(np.abs(slopes).max(), 1e-300):
+        worst = points[np.argmax(error)]
+        raise ValueError(
+            f"degree={degree}: the slope of surrogate {surrogate.name} is no "
+            f"polynomial of this degree (off by {error.max():.2g} at p = {worst:.4f}); "
+            "give the degree of h', one less than that of h, or leave it out"
+        )
+    return coefficients
