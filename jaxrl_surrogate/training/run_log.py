@@ -127,11 +127,10 @@ class RunLog:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
             self._writer.flush()
-        line = _line(step, self._total, values)
         if self._progress is not None:
-            self._progress.update(self._bar, completed=step, latest=line)
-        elif step % self._every == 0 or step in (1, self._total):
-            self.note(line)
+            self._progress.update(self._bar, completed=step, latest=_brief(values))
+        if step % self._every == 0 or step in (1, self._total):
+            self.note(_line(step, self._total, values))
 
     def supervised(self, step: int, total: int, values: Mapping[str, float]) -> None:
         """Record a supervised step of the warm start, which always begins at 1."""
@@ -307,6 +306,16 @@ def _read_rows(path: Path) -> list[dict]:
         except json.JSONDecodeError:
             break  # the line that a kill cut short
     return rows
+
+
+def _brief(values: Mapping[str, float]) -> str:
+    """What fits beside a progress bar."""
+    parts = [f"reward {values['reward']:.3f}"] if "reward" in values else []
+    if "tokens_per_second" in values:
+        parts.append(f"{values['tokens_per_second']:.0f} tok/s")
+    if "seconds" in values:
+        parts.append(f"{values['seconds']:.2f} s")
+    return "  ".join(parts)
 
 
 def _line(step: int, total: int, values: Mapping[str, float]) -> str:
