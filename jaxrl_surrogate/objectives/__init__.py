@@ -10,13 +10,16 @@ from jaxrl_surrogate.objectives import (
     inverse,
     pass_at_k,
     priors,
+    schedules,
     surrogates,
+    variance,
 )
 from jaxrl_surrogate.objectives.advantages import AdvantageFn
 from jaxrl_surrogate.objectives.certificate import Certificate, Deviation, certify
 from jaxrl_surrogate.objectives.induced import induced_surrogate
 from jaxrl_surrogate.objectives.inverse import from_surrogate
 from jaxrl_surrogate.objectives.priors import Prior
+from jaxrl_surrogate.objectives.schedules import Schedule
 from jaxrl_surrogate.objectives.surrogate import Surrogate
 from jaxrl_surrogate.objectives.tabulation import tabulate
 from jaxrl_surrogate.objectives.weight_table import (
@@ -33,6 +36,7 @@ __all__ = [
     "Deviation",
     "GroupFunction",
     "Prior",
+    "Schedule",
     "Surrogate",
     "TableFamily",
     "WeightTable",
@@ -46,7 +50,9 @@ __all__ = [
     "inverse",
     "pass_at_k",
     "priors",
+    "schedules",
     "surrogates",
     "table_family",
     "tabulate",
+    "variance",
 ]

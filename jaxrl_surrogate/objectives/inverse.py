@@ -84,20 +84,21 @@ def from_surrogate(
     [4.         2.         1.33333333 1.        ]
     """
     check_group_size(group_size)
-    if method not in _GAPS:
-        raise ValueError(nearest_name("method", method, methods()))
-    make_gap, make_table = _GAPS[method], baselines.find(baseline)
+    known = options_of(method, baseline)
     if prior is not None:
         options["prior"] = prior
-    label = f"from_surrogate(method={method!r}, baseline={baseline!r})"
-    shares = _split(label, options, make_gap, make_table)
-    gap = make_gap(surrogate, group_size, **shares[0])
+    for option in options:
+        if option not in known:
+            label = f"option of method {method!r} with baseline {baseline!r}"
+            raise ValueError(nearest_name(label, option, known or ("none",)))
+    make_gap, make_table = _GAPS[method], baselines.find(baseline)
+    gap = make_gap(surrogate, group_size, **_taken(make_gap, options))
     if not np.isfinite(gap).all():
         raise ValueError(
             f"surrogate {describe(surrogate)}: {method} gives the gap {gap} at group "
             f"size {group_size}; expected h and h' finite inside (0, 1)"
         )
-    return make_table(gap, **shares[1])
+    return make_table(gap, **_taken(make_table, options))
 
 
 def methods() -> tuple[str, ...]:
@@ -105,21 +106,27 @@ def methods() -> tuple[str, ...]:
     return tuple(_GAPS)
 
 
-def _split(label, options, *functions):
-    """The options that each function takes; refuses those that none takes."""
-    takes = [
-        [name for name in inspect.signature(fn).parameters if name not in _GIVEN]
-        for fn in functions
-    ]
-    known = [name for names in takes for name in names]
-    for option in options:
-        if option not in known and not known:
-            raise ValueError(f"{option}: {label} takes no options")
-        if option not in known:
-            raise ValueError(nearest_name(f"option of {label}", option, known))
-    return [
-        {name: options[name] for name in names if name in options} for names in takes
-    ]
+def options_of(method: str, baseline: str) -> tuple[str, ...]:
+    """The options that `from_surrogate` takes with a method and a baseline.
+
+    Raises:
+      ValueError: for unknown names.
+
+    >>> options_of("kantorovich", "min_variance")
+    ('prior', 'score_noise')
+    """
+    if method not in _GAPS:
+        raise ValueError(nearest_name("method", method, methods()))
+    functions = _GAPS[method], baselines.find(baseline)
+    return tuple(dict.fromkeys(name for fn in functions for name in _parameters(fn)))
+
+
+def _parameters(fn):
+    return [name for name in inspect.signature(fn).parameters if name not in _GIVEN]
+
+
+def _taken(fn, options):
+    return {name: options[name] for name in _parameters(fn) if name in options}
 
 
 def _kantorovich(surrogate: Surrogate, group_size: int) -> np.ndarray:

@@ -1,0 +1,194 @@
+"""Objectives that change during a run: a table family for every step, on the host.
+
+The compiled step takes its family as data, so another one compiles nothing; mixtures of
+families are families, whose objective is the mixture of the objectives. A schedule is a
+function of the step alone: a resumed run goes on where it was.
+"""
+
+import bisect
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from jaxrl_surrogate.objectives import surrogates
+from jaxrl_surrogate.objectives.inverse import from_surrogate
+from jaxrl_surrogate.objectives.names import check_parameters, nearest_name
+from jaxrl_surrogate.objectives.weight_table import TableFamily, table_family
+
+Shape = Literal["linear", "cosine", "hold"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule:
+    """`schedule(step)`: families at given steps, and mixtures between them.
+
+    Before the first and after the last it stays at those. Every family has the same
+    shapes and types, float64 NumPy, and families themselves are returned as they are,
+    not copied.
+    """
+
+    families: tuple[TableFamily, ...]
+    steps: tuple[float, ...]  # increasing: when each family is reached
+    shape: Shape = "linear"  # between families: how the share grows, or "hold"
+
+    def __post_init__(self):
+        object.__setattr__(self, "families", tuple(self.families))
+        object.__setattr__(self, "steps", tuple(self.steps))
+        if not self.families or len(self.families) != len(self.steps):
+            raise ValueError(
+                f"steps={self.steps}: expected one for each of the "
+                f"{len(self.families)} families, and at least one"
+            )
+        ordered = all(math.isfinite(step) for step in self.steps)
+        ordered &= self.steps[0] >= 0
+        ordered &= all(one < other for one, other in itertools.pairwise(self.steps))
+        if not ordered:
+            raise ValueError(f"steps={self.steps}: expected increasing, from 0 on")
+        sizes = {family.group_size for family in self.families}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"families: expected one group size, got {sorted(sizes)}; the compiled "
+                "step serves one"
+            )
+        if self.shape not in ("linear", "cosine", "hold"):
+            raise ValueError(
+                f"shape={self.shape!r}: expected 'linear', 'cosine' or 'hold'"
+            )
+
+    @property
+    def group_size(self) -> int:
+        """The group size M of every family."""
+        return self.families[0].group_size
+
+    def __call__(self, step: int) -> TableFamily:
+        """The family of one step, counted from 0."""
+        last = bisect.bisect_right(self.steps, step) - 1
+        if last < 0:
+            return self.families[0]
+        if last == len(self.steps) - 1 or self.shape == "hold":
+            return self.families[last]
+        begin, end = self.steps[last : last + 2]
+        share = (step - begin) / (end - begin)
+        if share == 0:
+            return self.families[last]
+        if self.shape == "cosine":
+            share = (1 - math.cos(math.pi * share)) / 2
+        return (1 - share) * self.families[last] + share * self.families[last + 1]
+
+
+def constant(family: TableFamily) -> Schedule:
+    """The same objective at every step."""
+    return Schedule((family,), (0,))
+
+
+def interpolate(
+    start: TableFamily,
+    end: TableFamily,
+    begin_step: int,
+    end_step: int,
+    shape: Shape = "linear",
+) -> Schedule:
+    """From one objective to another: log first, then the mean, for instance.
+
+    Args:
+      start: until `begin_step`.
+      end: from `end_step` on.
+      begin_step: 0 or more.
+      end_step: above it.
+      shape: of the share of `end`; "hold" jumps at `end_step`.
+
+    Raises:
+      ValueError: for steps out of order, or families of different group sizes.
+
+    >>> from jaxrl_surrogate.objectives import advantages, table_family
+    >>> make = lambda name: table_family(advantages.get(name).table, 4)
+    >>> schedule = interpolate(make("maxrl"), make("rloo"), 0, 100)
+    >>> print(schedule(50).table().gap)
+    [2.         1.5        1.16666667 1.        ]
+    """
+    return Schedule((start, end), (begin_step, end_step), shape)
+
+
+def piecewise(families: Sequence[TableFamily], steps: Sequence[int]) -> Schedule:
+    """One objective after another, with jumps; `steps[i]` is the first of family i."""
+    return Schedule(tuple(families), tuple(steps), "hold")
+
+
+def anneal_k(
+    group_size: int,
+    start: int,
+    end: int,
+    begin_step: int,
+    end_step: int,
+    shape: Shape = "linear",
+    make_family: Callable[[int], TableFamily] | None = None,
+) -> Schedule:
+    """k of pass@k from one value to another: first breadth, then pass@1.
+
+    Every k between is reached, after equal numbers of steps. Between two values of k
+    the families are mixed, so that k moves without kinks; with "hold" it jumps.
+
+    Args:
+      group_size: M.
+      start: k until `begin_step`.
+      end: k from `end_step` on.
+      begin_step: 0 or more.
+      end_step: above it.
+      shape: "linear", "cosine" (slow at both ends of each k) or "hold".
+      make_family: k to a family; by default the unbiased weights of pass@k with the
+        leave-one-out baseline, for k up to M.
+
+    Raises:
+      ValueError: for a k that the group size cannot serve, and as `Schedule`.
+
+    >>> schedule = anneal_k(8, start=4, end=1, begin_step=0, end_step=30)
+    >>> [float(schedule(step).table().gap[0].round(6)) for step in (0, 5, 10, 30, 99)]
+    [4.0, 3.5, 3.0, 1.0, 1.0]
+    """
+    for name, k in (("start", start), ("end", end)):
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise ValueError(f"{name}={k!r}: expected an integer of 1 or more")
+    if make_family is None:
+        make_family = functools.partial(_pass_at_k, group_size)
+    values = range(start, end + 1) if start <= end else range(start, end - 1, -1)
+    families = tuple(make_family(k) for k in values)
+    if len(values) == 1:
+        return constant(families[0])
+    steps = np.linspace(begin_step, end_step, len(values)).tolist()
+    return Schedule(families, steps, shape)
+
+
+def get(name: str, **params) -> Schedule:
+    """The schedule of a registered name.
+
+    Raises:
+      ValueError: for an unknown name or parameter (the nearest is named), a missing
+        parameter, or values that the schedule refuses.
+    """
+    if name not in _SCHEDULES:
+        raise ValueError(nearest_name("schedule", name, names()))
+    check_parameters(_SCHEDULES[name], name, params)
+    return _SCHEDULES[name](**params)
+
+
+def names() -> tuple[str, ...]:
+    """The registered names."""
+    return tuple(_SCHEDULES)
+
+
+_SCHEDULES = {
+    make.__name__: make for make in (constant, interpolate, piecewise, anneal_k)
+}
+
+
+@functools.lru_cache(maxsize=256)
+def _pass_at_k(group_size, k):
+    surrogate = surrogates.get("pass_at_k", k=k)
+    return table_family(
+        lambda size: from_surrogate(surrogate, size, method="exact"), group_size
+    )
