@@ -46,6 +46,24 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ObjectiveScheduleConfig:
+    """Another objective later in the run; the compiled step stays the same."""
+
+    to: Annotated[str | None, "the objective to end with; none: no change"] = None
+    options: Annotated[dict[str, object], "its parameters"] = dataclasses.field(
+        default_factory=dict
+    )
+    begin: Annotated[int, "last step of the first objective alone"] = 1
+    end: Annotated[int, "first step of the second alone; 0: the last of the run"] = 0
+    shape: Annotated[
+        Literal["linear", "cosine", "hold"], "how its share grows; hold: a jump at end"
+    ] = "linear"
+
+    def __post_init__(self):
+        _expect_at_least(self, begin=1, end=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
     """What is maximised: weights by name, or a surrogate turned into weights."""
 
@@ -60,8 +78,11 @@ class ObjectiveConfig:
     method: Annotated[str, "surrogate to weights: kantorovich, bernstein, ..."] = (
         "kantorovich"
     )
-    baseline: Annotated[str, "of a surrogate's weights: leave_one_out, none"] = (
+    baseline: Annotated[str, "of a surrogate's weights: leave_one_out, none, ..."] = (
         "leave_one_out"
+    )
+    schedule: ObjectiveScheduleConfig = dataclasses.field(
+        default_factory=ObjectiveScheduleConfig
     )
 
 

@@ -171,6 +171,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(undisturbed, tmp_path):
         ["--objective.name=rejection_sampling"],
         ["--objective.name=rloo_pass_at_k", "--objective.options.k=2"],
         ["--objective.name=log"],
+        ["--objective.name=log", "--objective.schedule.to=rloo"],
     ],
 )
 def test_every_kind_of_objective_trains(tmp_path, objective):

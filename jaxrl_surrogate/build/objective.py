@@ -1,18 +1,44 @@
-"""What is maximised, as tables of weights."""
+"""What is maximised, as tables of weights by step."""
 
 from jaxrl_surrogate import objectives, settings
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import refused_at
-from jaxrl_surrogate.objectives import TableFamily
+from jaxrl_surrogate.objectives import Schedule, TableFamily, schedules
 from jaxrl_surrogate.settings import SettingsError
 
 
-def build_objective(config: TrainConfig) -> TableFamily:
-    """Weights for every group size up to M, from an advantage function or a surrogate.
+def build_objective(config: TrainConfig) -> Schedule:
+    """Weights for every group size up to M, for every step counted from 0.
 
     Raises:
       SettingsError: unknown name or option, or one the group size cannot serve.
     """
+    wanted, change = config.objective, config.objective.schedule
+    first = _family(config, "objective", wanted.name, wanted.options)
+    if change.to is None:
+        return schedules.constant(first)
+    last = _family(config, "objective.schedule", change.to, change.options, "to")
+    end = change.end or config.train.steps
+    if not change.begin < end:
+        raise SettingsError(
+            f"objective.schedule.begin={change.begin}: expected a step before the end "
+            f"of the change, {end}"
+        )
+    return refused_at(
+        "objective.schedule",
+        schedules.interpolate,
+        first,
+        last,
+        change.begin - 1,
+        end - 1,
+        change.shape,
+    )
+
+
+def _family(
+    config: TrainConfig, path: str, name: str, options: dict, field: str = "name"
+) -> TableFamily:
+    """An advantage function or a surrogate, by name, as tables."""
     wanted = config.objective
     advantages, surrogates = objectives.advantages, objectives.surrogates
     rooms = {
@@ -20,14 +46,13 @@ def build_objective(config: TrainConfig) -> TableFamily:
         "advantage": (advantages,),
         "surrogate": (surrogates,),
     }[wanted.kind]
-    room = next((room for room in rooms if wanted.name in room.names()), None)
+    room = next((room for room in rooms if name in room.names()), None)
     if room is None:
         known = dict.fromkeys(name for room in rooms for name in room.names())
         raise SettingsError(
-            f"objective.name={wanted.name!r}: unknown; "
-            f"{settings.nearest(wanted.name, list(known))}"
+            f"{path}.{field}={name!r}: unknown; {settings.nearest(name, list(known))}"
         )
-    method = refused_at("objective.options", room.get, wanted.name, **wanted.options)
+    method = refused_at(f"{path}.options", room.get, name, **options)
 
     def table(size):
         if room is advantages:
@@ -37,4 +62,4 @@ def build_objective(config: TrainConfig) -> TableFamily:
         )
 
     group_size = config.rollout.group_size
-    return refused_at("objective", objectives.table_family, table, group_size)
+    return refused_at(path, objectives.table_family, table, group_size)

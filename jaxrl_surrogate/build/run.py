@@ -41,7 +41,7 @@ def build_run(config: TrainConfig) -> Run:
     updates = config.train.epochs * config.train.minibatches
     with Faults() as faults:  # of rooms that do not need each other: all at once
         mesh = faults.at("mesh", parallel.make_mesh, config.mesh)
-        family = faults.at("objective", build_objective, config)
+        weights = faults.at("objective", build_objective, config)
         task = faults.at("task", tasks.get, config.task.name, **config.task.options)
         shape = faults.at("model", build_shape, config)
         axes = shape and models.logical_axes(shape)
@@ -128,7 +128,7 @@ def build_run(config: TrainConfig) -> Run:
         eval_problems=[
             dataclasses.replace(test[index], id=index) for index in range(count)
         ],
-        objective=lambda step: family,
+        objective=lambda step: weights(step - 1),
         update=UpdateConfig(
             loss=config.loss,
             sampling=config.rollout.sampling,

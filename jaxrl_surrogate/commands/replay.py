@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,12 +63,17 @@ def report_of(
     """`make_report` of a run directory, other rules by what `--as` says.
 
     Raises:
-      SettingsError: an unknown rule.
-      ValueError: the run has no step, or none from `from_step` on.
+      SettingsError: an unknown rule, or no whole group from `from_step` on.
+      ValueError: the run has no step.
     """
-    nominal = build.build_objective(config).table()
-    groups = read_groups(directory, nominal.group_size)
+    groups = read_groups(directory, config.rollout.group_size)
     groups = groups.where(groups.step >= from_step)
+    if not len(groups.whole):
+        raise SettingsError(
+            "--from-step: no group that kept all its samples is left; expected an "
+            "earlier step"
+        )
+    nominal = _nominal(config, groups)
     others = {name: _rule(name, nominal.group_size) for name in rules if name}
     return make_report(groups, nominal, others)
 
@@ -89,11 +96,6 @@ def make_report(
     groups: Groups, nominal: WeightTable, others: dict[str, WeightTable]
 ) -> dict:
     """Everything `jaxrl objective --replay` prints, as plain numbers and lists."""
-    if not len(groups.whole):
-        raise SettingsError(
-            "--from-step: no group that kept all its samples is left; expected an "
-            "earlier step"
-        )
     trend = trends(groups, nominal)
     report = {
         "groups": len(groups),
@@ -134,6 +136,17 @@ def _effective(groups: Groups, nominal: WeightTable) -> dict | None:
         "effective_slope": effective.tolist(),
         "effective_slope_error": slope_error.tolist(),
     }
+
+
+def _nominal(config: TrainConfig, groups: Groups) -> WeightTable:
+    """The table a run was given; of a schedule, the mean over the groups' steps."""
+    schedule = build.build_objective(config)
+    steps, counts = np.unique(groups.step, return_counts=True)
+    parts = [
+        float(count / len(groups)) * schedule(int(step) - 1).table()
+        for step, count in zip(steps, counts, strict=True)
+    ]
+    return functools.reduce(operator.add, parts)
 
 
 def _rule(text: str, group_size: int) -> WeightTable:
