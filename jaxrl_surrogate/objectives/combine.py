@@ -68,7 +68,7 @@ def at_k(outer: Surrogate, k: int) -> Surrogate:
 
     terms = outer.powers
     if terms is not None:
-        slope = elementwise(lambda xp, t: _terms_at_k(terms, k, xp, t))
+        slope = elementwise(lambda xp, t: _terms_at_k(outer.powers, k, xp, t))
         # Powers of u = 1 - q^k itself are none of t.
         simple = all(a == 0 for _, a, _ in terms)
         terms = tuple((k * w, 0.0, k * (b + 1) - 1) for w, _, b in terms)

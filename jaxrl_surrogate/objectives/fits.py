@@ -62,7 +62,9 @@ def minimax(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     lengths = np.abs(matrix).max(axis=0)
     lengths[lengths == 0] = 1
-    scale = max(np.abs(target).max(), 1e-300)
+    scale = np.abs(target).max()
+    if scale == 0:
+        return np.zeros(matrix.shape[1])
     a, b = matrix / lengths, target / scale
     num_points, size = a.shape
     ones = np.ones((num_points, 1))

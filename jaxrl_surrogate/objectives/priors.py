@@ -6,6 +6,7 @@ tables have, are exact.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -62,20 +63,7 @@ def beta(alpha: float, beta: float, num_points: int = 64) -> Prior:
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0 < value < np.inf:
             raise ValueError(f"prior: {name}={value}: expected above 0")
-    # Golub and Welsch (1969): eigenvalues of the recurrence of Jacobi polynomials with
-    # the weight (1 - x)^a (1 + x)^b, on x = 2 t - 1.
-    a, b, n = beta - 1.0, alpha - 1.0, np.arange(1.0, num_points)
-    first = (b - a) / (a + b + 2)
-    both = 2 * n + a + b
-    diagonal = np.append(first, (b * b - a * a) / (both * (both + 2)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        squared = 4 * n * (n + a) * (n + b) * (n + a + b) / (both**2 * (both**2 - 1))
-    if num_points > 1:  # 0 / 0 there at a + b = -1
-        squared[0] = 4 * (1 + a) * (1 + b) / ((2 + a + b) ** 2 * (3 + a + b))
-    matrix = np.diag(diagonal)
-    matrix += np.diag(np.sqrt(squared), 1) + np.diag(np.sqrt(squared), -1)
-    nodes, vectors = np.linalg.eigh(matrix)
-    return Prior(np.clip((nodes + 1) / 2, 0, 1), vectors[0] ** 2)
+    return _gauss_jacobi(float(alpha), float(beta), num_points)
 
 
 def settle(prior: PriorLike | None, num_points: int = 64) -> Prior:
@@ -149,3 +137,24 @@ def posterior_mean(
             "(0, 1)"
         )
     return (grid.points if values is None else values) @ joint / share
+
+
+@functools.lru_cache(maxsize=64)
+def _gauss_jacobi(alpha, beta, num_points):
+    # Golub and Welsch (1969): eigenvalues of the recurrence of Jacobi polynomials with
+    # the weight (1 - x)^a (1 + x)^b, on x = 2 t - 1.
+    a, b, n = beta - 1.0, alpha - 1.0, np.arange(1.0, num_points)
+    first = (b - a) / (a + b + 2)
+    both = 2 * n + a + b
+    diagonal = np.append(first, (b * b - a * a) / (both * (both + 2)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squared = 4 * n * (n + a) * (n + b) * (n + a + b) / (both**2 * (both**2 - 1))
+    if num_points > 1:  # 0 / 0 there at a + b = -1
+        squared[0] = 4 * (1 + a) * (1 + b) / ((2 + a + b) ** 2 * (3 + a + b))
+    matrix = np.diag(diagonal)
+    matrix += np.diag(np.sqrt(squared), 1) + np.diag(np.sqrt(squared), -1)
+    nodes, vectors = np.linalg.eigh(matrix)
+    prior = Prior(np.clip((nodes + 1) / 2, 0, 1), vectors[0] ** 2)
+    for values in (prior.points, prior.weights):
+        values.flags.writeable = False
+    return prior

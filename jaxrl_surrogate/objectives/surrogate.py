@@ -2,7 +2,8 @@
 
 A method with the surrogate h climbs E[h(p)] over prompts; its slope h' is the weight of
 a prompt's gradient at p. Surrogates add and scale: the weights of a sum are the sum of
-the weights, for every method of `from_surrogate` but the projection.
+the weights, for every method of `from_surrogate` but the projection and where no gap
+had to be capped.
 """
 
 import dataclasses
@@ -55,7 +56,8 @@ class Surrogate:
     def __sub__(self, other: "Surrogate") -> "Surrogate":
         if not isinstance(other, Surrogate):
             return NotImplemented
-        return _add(self, -1 * other)
+        name = f"{describe(self)} - {_factor(other)}"
+        return dataclasses.replace(_add(self, -1 * other), name=name)
 
     def __mul__(self, factor: float) -> "Surrogate":
         return _scale(self, factor)
@@ -126,6 +128,12 @@ def power_terms(surrogate: Surrogate) -> tuple[tuple[float, float, float], ...] 
     )
 
 
+def _factor(surrogate):
+    """The description in a product or after a minus."""
+    text = describe(surrogate)
+    return f"({text})" if " + " in text or " - " in text else text
+
+
 def _add(one, other):
     def series(n):
         return tuple(x + y for x, y in zip(one.series(n), other.series(n), strict=True))
@@ -159,11 +167,10 @@ def _scale(surrogate, factor):
         return lambda t: factor * fn(t) if factor else t * 0.0
 
     h, terms = surrogate, surrogate.powers
-    inner = f"({describe(h)})" if " + " in h.name else describe(h)
     return Surrogate(
         value=times(h.value),
         slope=times(h.slope),
-        name=f"{factor:g} * {inner}",
+        name=f"{factor:g} * {_factor(h)}",
         bernstein=None if h.bernstein is None else factor * h.bernstein,
         series=None
         if h.series is None

@@ -1,5 +1,7 @@
 """From surrogates to tables: every method against what defines it."""
 
+import hypothesis
+import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
 import oracles
@@ -11,7 +13,9 @@ from jaxrl_surrogate.objectives import (
     advantages,
     from_surrogate,
     induced_surrogate,
+    inverse,
     surrogates,
+    table_family,
 )
 
 GRID = oracles.GRID
@@ -207,3 +211,98 @@ def test_refused():
     broken = Surrogate(lambda t: np.log(t - 0.5), lambda t: 1 / (t - 0.5))
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="finite inside"):
         from_surrogate(broken, 8)
+
+
+def scalars(low, high):
+    return st.floats(low, high, allow_subnormal=False)
+
+
+@hypothesis.given(
+    st.lists(scalars(-5, 5), min_size=1, max_size=9),
+    st.integers(0, 5),
+    st.sampled_from(["none", "leave_one_out", "min_variance"]),
+)
+@hypothesis.settings(deadline=None, max_examples=40)
+def test_polynomials_come_back(coefficients, more, baseline):
+    powers = np.array(coefficients)
+    wanted = surrogates.from_callable(
+        lambda t: jnp.polyval(jnp.asarray(np.polyint(powers)), t),
+        degree=len(powers) - 1,
+    )
+    size = len(powers) + more + (baseline == "leave_one_out")
+    table = from_surrogate(wanted, size, method="exact", baseline=baseline)
+    got = induced_surrogate(table)
+    t = np.linspace(0, 1, 7)
+    slopes = np.polyval(powers, t)
+    scale = 1 + np.abs(powers).sum()
+    np.testing.assert_allclose(got.slope(t), slopes, rtol=0, atol=1e-10 * scale)
+    values = np.polyval(np.polyint(powers), t)
+    np.testing.assert_allclose(got.value(t), values, rtol=0, atol=1e-10 * scale)
+
+
+@hypothesis.given(st.lists(scalars(0, 3), min_size=2, max_size=8), st.integers(1, 24))
+@hypothesis.settings(deadline=None, max_examples=40)
+def test_increasing_surrogates_keep_increasing(steps, size):
+    # Piecewise linear, with flat stretches and kinks.
+    knots = np.concatenate([[0.0], np.cumsum(steps)])
+    places = np.linspace(0, 1, len(knots))
+    h = Surrogate(
+        lambda t: np.interp(t, places, knots),
+        lambda t: (
+            np.array(steps)[np.minimum(np.int_(t * len(steps)), len(steps) - 1)]
+            * len(steps)
+        ),
+        name="steps",
+    )
+    methods = ["kantorovich", "bernstein", "projection"]
+    for method in methods:
+        table = from_surrogate(h, size, method=method, baseline="none")
+        assert (table.gap >= 0).all()
+        slope = induced_surrogate(table).slope(np.linspace(0, 1, 101))
+        assert (slope >= 0).all()
+    table = from_surrogate(h, size, baseline="none")
+    assert induced_surrogate(table).value(1.0) == pytest.approx(knots[-1])
+
+
+@pytest.mark.parametrize(
+    ("method", "baseline", "options"),
+    [
+        ("kantorovich", "leave_one_out", {}),
+        ("durrmeyer", "min_variance", {"prior": (1.0, 2.0)}),
+        ("projection", "none", {"noise": 0.01}),
+        ("exact", "zero_sum", {}),
+    ],
+)
+def test_masks_are_smaller_groups(method, baseline, options, random):
+    h = surrogates.get("pass_at_k", k=3)
+    size = 8
+
+    def make(n):
+        return from_surrogate(h, n, method=method, baseline=baseline, **options)
+
+    family = table_family(make, size)
+    rewards = random.integers(0, 2, (40, size)).astype(float)
+    mask = random.integers(0, 2, (40, size)).astype(bool)
+    weights = np.asarray(family(rewards, mask))
+    for row, keep, got in zip(rewards, mask, weights, strict=True):
+        expected = np.zeros(size)
+        try:
+            expected[keep] = make(int(keep.sum()))(row[keep])
+        except ValueError:
+            assert keep.sum() < 4
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_options_are_those_of_method_and_baseline():
+    assert inverse.options_of("exact", "none") == ()
+    assert "norm" in inverse.options_of("projection", "none")
+    with pytest.raises(ValueError, match="did you mean 'durrmeyer'"):
+        inverse.options_of("durmeyer", "none")
+    with pytest.raises(ValueError, match="'norm' is unknown"):
+        from_surrogate(surrogates.get("log"), 8, norm="sup")
+    with pytest.raises(ValueError, match="groups of 12 or more"):
+        from_surrogate(
+            surrogates.get("pass_at_k", k=4) + surrogates.get("pass_hat_k", k=12),
+            8,
+            method="exact",
+        )

@@ -1,5 +1,7 @@
 """From functions of one group to tables, and what is refused."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,3 +90,33 @@ class TestTabulate:
     def test_shape(self):
         with pytest.raises(ValueError, match=r"\(4,\).*\(\)"):
             tabulate(lambda r: r.mean(), 4)
+
+    def test_the_order_of_rewards_is_named(self):
+        def decay(rewards):
+            # The first right answer counts most: credit by order.
+            return rewards * 0.5 ** (jnp.cumsum(rewards) - rewards)
+
+        with pytest.raises(ValueError, match="order of the rewards") as raised:
+            tabulate(decay, 4)
+        message = str(raised.value)
+        assert message.startswith("advantage_fn: not a function of the own reward")
+        shown = re.search(r"Rewards \[([\d ]+)\] give the weights \[([^]]+)\]", message)
+        rewards = np.array(shown[1].split(), float)
+        np.testing.assert_allclose(
+            np.array(shown[2].split(), float), decay(rewards), atol=1e-6
+        )
+
+    @pytest.mark.parametrize("size", [2, 4, 12])
+    def test_random_and_stateful_functions_are_named(self, size):
+        generator, calls = np.random.default_rng(), []
+
+        def noisy(rewards):
+            return np.asarray(rewards) + 0.1 * generator.normal(size=len(rewards))
+
+        def running_mean(rewards):
+            calls.append(float(rewards.mean()))
+            return rewards - np.mean(calls)
+
+        for fn in (noisy, running_mean):
+            with pytest.raises(ValueError, match="not a function of its input"):
+                tabulate(fn, size)
