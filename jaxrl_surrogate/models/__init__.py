@@ -1,6 +1,6 @@
 """Decoders in Flax NNX: shapes, modules, and pure functions over their parameters."""
 
-from jaxrl_surrogate.models import presets
+from jaxrl_surrogate.models import layout, presets
 from jaxrl_surrogate.models.attention import Prefix
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.forward import (
@@ -10,6 +10,8 @@ from jaxrl_surrogate.models.forward import (
     decode_token,
     extend,
     init_params,
+    lay_out,
+    lay_out_ends,
     logical_axes,
     output_logits,
     prefill,
@@ -30,6 +32,9 @@ __all__ = [
     "decode_token",
     "extend",
     "init_params",
+    "lay_out",
+    "lay_out_ends",
+    "layout",
     "logical_axes",
     "output_logits",
     "prefill",

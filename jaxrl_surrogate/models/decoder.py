@@ -13,6 +13,7 @@ from flax import nnx
 
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.key_values import KeyValues
+from jaxrl_surrogate.models.layout import pin, pin_last
 from jaxrl_surrogate.models.rotary import rotate
 from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
@@ -40,7 +41,7 @@ class Linear(nnx.Module):
         for size in shape[:num_in]:
             fan_in *= size
         init = jax.nn.initializers.truncated_normal(scale * fan_in**-0.5)
-        self.num_in = num_in
+        self.num_in, self.axes = num_in, axes
         self.kernel = nnx.Param(init(rngs.params(), shape), logical_axes=axes)
         self.bias = (
             nnx.Param(jnp.zeros(shape[num_in:]), logical_axes=axes[num_in:])
@@ -50,7 +51,8 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Contract in the dtype of x."""
-        out = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.num_in)
+        kernel = pin(self.kernel[...].astype(x.dtype), *self.axes)
+        out = jnp.tensordot(x, kernel, axes=self.num_in)
         if self.bias is not None:
             out += _align(self.bias[...].astype(x.dtype), out.ndim)
         return out
@@ -84,7 +86,10 @@ class Attention(nnx.Module):
           q (G, M, T, K, R, H) and `KeyValues` of the T positions.
         """
         c = self.config
-        q, k, v = self.q(x), self.k(x), self.v(x)
+        q = pin(self.q(x), "batch", None, None, "heads", None)
+        k, v = (
+            pin(of(x), "batch", None, None, "kv_heads", None) for of in (self.k, self.v)
+        )
         if c.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q = rotate(q, positions, c.rope_theta)
@@ -114,7 +119,8 @@ class GatedMLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., D) to (..., D)."""
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+        gate, up = (pin_last(of(x), "mlp") for of in (self.gate, self.up))
+        return self.down(self.activation(gate) * up)
 
 
 class Block(nnx.Module):
@@ -135,10 +141,12 @@ class Block(nnx.Module):
         `attend(q, key_values) -> (out, kept)` decides what is seen and what is kept, so
         training, prefill and decoding run the same block.
         """
-        q, key_values = self.attention.project(self.attention_norm(x), positions)
+        seen = pin_last(self.attention_norm(x), None)
+        q, key_values = self.attention.project(seen, positions)
         out, kept = attend(q, key_values)
-        x = x + self.attention.combine(out)
-        return x + self.mlp(self.mlp_norm(x)), kept
+        x = x + pin_last(self.attention.combine(out), "residual")
+        read = pin_last(self.mlp_norm(x), None)
+        return x + pin_last(self.mlp(read), "residual"), kept
 
 
 class Ends(nnx.Module):
@@ -156,13 +164,15 @@ class Ends(nnx.Module):
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """(...) token ids to (..., D) in the compute dtype."""
-        return self.embedding[...][tokens].astype(self.config.compute_dtype)
+        x = self.embedding[...][tokens].astype(self.config.compute_dtype)
+        return pin_last(x, "residual")
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """(..., D) outputs of the last block to (..., V) float32 logits."""
         table = self.embedding if self.config.tie_embeddings else self.head
-        hidden = self.final_norm(hidden)
-        return wide_einsum("...d,vd->...v", hidden, table[...].astype(hidden.dtype))
+        hidden = pin_last(self.final_norm(hidden), None)
+        table = table[...].astype(hidden.dtype)
+        return pin_last(wide_einsum("...d,vd->...v", hidden, table), "vocab")
 
 
 def _align(x: jax.Array, ndim: int) -> jax.Array:

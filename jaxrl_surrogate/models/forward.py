@@ -18,6 +18,7 @@ from jaxrl_surrogate.models.attention import Prefix, attend
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.decoder import Block, Ends
 from jaxrl_surrogate.models.key_values import KeyValues
+from jaxrl_surrogate.models.layout import pin
 
 Params = dict  # nested dict of float32 arrays; the leaves of "layers" lead with L
 
@@ -219,6 +220,29 @@ def unstack_layers(params: Params) -> Params:
 def cast(params: Params, dtype: Literal["float32", "bfloat16"]) -> Params:
     """Parameters in the compute dtype, for loops that read them many times."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+def lay_out(config: DecoderConfig, params: Params) -> Params:
+    """Stacked parameters as computations hold them (see `models.layout`), all at once.
+
+    For loops that read them many times: what is gathered is gathered before the loop.
+    """
+    return jax.tree.map(
+        lambda leaf, axes: pin(leaf, *axes), params, logical_axes(config)
+    )
+
+
+def lay_out_ends(config: DecoderConfig, params: Params) -> Params:
+    """`lay_out` of all but the layers, which are gathered one at a time as they run."""
+    axes = logical_axes(config)
+    ends = {
+        name: jax.tree.map(
+            lambda leaf, axes: pin(leaf, *axes), params[name], axes[name]
+        )
+        for name in axes
+        if name != "layers"
+    }
+    return {**ends, "layers": params["layers"]}
 
 
 def _ends(config, params):

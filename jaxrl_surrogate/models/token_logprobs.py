@@ -12,7 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_surrogate.models.config import DecoderConfig
-from jaxrl_surrogate.models.forward import Params, extend, output_logits, prefill
+from jaxrl_surrogate.models.forward import (
+    Params,
+    extend,
+    lay_out_ends,
+    output_logits,
+    prefill,
+)
 
 
 class TokenScores(NamedTuple):
@@ -51,6 +57,7 @@ def completion_scores(
     Returns:
       `TokenScores`.
     """
+    params = lay_out_ends(config, params)
     last, prefix = prefill(config, params, prompt_tokens, prompt_lengths, remat=remat)
     num_prompts, num_samples, num_tokens = tokens.shape
     first = jnp.broadcast_to(

@@ -5,6 +5,7 @@ mesh axis. Everything else that has the shape of the parameters (gradients, opti
 moments, a whole train state) takes over the parameters' shardings.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,10 +14,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrl_surrogate.models import layout
+
 PyTree = Any
 LogicalAxes = tuple[str | None, ...]
 
-RULES: Mapping[str, str | tuple[str, ...] | None] = MappingProxyType(
+Rules = Mapping[str, str | tuple[str, ...] | None]
+
+RULES: Rules = MappingProxyType(
     {
         # parameters
         "vocab": "tensor",
@@ -28,16 +33,29 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = MappingProxyType(
         "head_dim": None,
         # activations
         "batch": ("data", "fsdp"),
+        "residual": "tensor",
     }
 )
 
+# While a layer computes, its matrices are whole along the width: gathered over fsdp in
+# the compute dtype just before, dropped after. The stream between blocks, which the
+# backward pass keeps for every layer, is split over tensor (Korthikanti et al.,
+# arXiv 2205.05198, with the width in the place of the sequence).
+COMPUTE_RULES: Rules = MappingProxyType({**RULES, "embed": None})
+# A token at a time there is little to keep, and one collective is quicker than two.
+DECODE_RULES: Rules = MappingProxyType({**COMPUTE_RULES, "residual": None})
+
 # Models have few key-value heads, often fewer than the tensor axis is long. They are
 # then kept whole on every device of the axis: small beside the rest of the layer.
-WHOLE_IF_UNEVEN = frozenset({"kv_heads"})
+WHOLE_IF_UNEVEN = frozenset({"kv_heads", "residual"})
 
 
 def partition_spec(
-    mesh: Mesh, axes: LogicalAxes, shape: tuple[int, ...], name: str = "array"
+    mesh: Mesh,
+    axes: LogicalAxes,
+    shape: tuple[int, ...],
+    name: str = "array",
+    rules: Rules = RULES,
 ) -> PartitionSpec:
     """Return the partition spec of one array.
 
@@ -46,6 +64,8 @@ def partition_spec(
       axes: a name of `RULES` or None (not split) for each dimension.
       shape: the array's shape.
       name: what error messages call the array.
+      rules: what the names mean: `RULES` where an array is stored, `COMPUTE_RULES` or
+        `DECODE_RULES` while it is used.
 
     Raises:
       ValueError: `axes` has another length than `shape`, holds an unknown name, wants
@@ -58,12 +78,12 @@ def partition_spec(
         )
     spec, used = [], {}
     for axis, size in zip(axes, shape, strict=True):
-        if axis is not None and axis not in RULES:
+        if axis is not None and axis not in rules:
             raise ValueError(
                 f"{name}: logical axis {axis!r} has no rule; expected one of "
-                f"{sorted(RULES)} or None"
+                f"{sorted(rules)} or None"
             )
-        mesh_axes = None if axis is None else RULES[axis]
+        mesh_axes = None if axis is None else rules[axis]
         if mesh_axes is None:
             spec.append(None)
             continue
@@ -168,13 +188,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def constrain(x: jax.Array, mesh: Mesh, *axes: str | None) -> jax.Array:
+def constrain(
+    x: jax.Array, mesh: Mesh, *axes: str | None, rules: Rules = RULES
+) -> jax.Array:
     """Pin the layout of an activation inside a jitted function.
 
     Args:
       x: array with one logical axis for each dimension.
       mesh: from `make_mesh`.
-      *axes: names of `RULES`, or None: not split.
+      *axes: names of `rules`, or None: not split.
+      rules: what the names mean.
 
     Returns:
       `x`, laid out by the rules.
@@ -182,8 +205,31 @@ def constrain(x: jax.Array, mesh: Mesh, *axes: str | None) -> jax.Array:
     Raises:
       ValueError: see `partition_spec`.
     """
-    spec = partition_spec(mesh, axes, x.shape, "activation")
+    spec = partition_spec(mesh, axes, x.shape, "activation", rules)
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
+def pin_tree(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Lay a tree of arrays out inside a jitted function; nothing on one device."""
+    if all(sharding.num_devices == 1 for sharding in jax.tree.leaves(shardings)):
+        return tree
+    return jax.lax.with_sharding_constraint(tree, shardings)
+
+
+def placed(mesh: Mesh | None, rules: Rules) -> contextlib.AbstractContextManager[None]:
+    """Have the models lay out their activations on a mesh while a function is traced.
+
+    Args:
+      mesh: from `make_mesh`; None or a mesh of one device leave all to the compiler.
+      rules: `COMPUTE_RULES` or `DECODE_RULES`.
+    """
+    if mesh is None or mesh.size == 1:
+        return layout.placed_by(None)
+
+    def place(x, *axes):
+        return constrain(x, mesh, *axes, rules=rules)
+
+    return layout.placed_by(place)
 
 
 def abstract_like(abstract: PyTree, shardings: PyTree) -> PyTree:

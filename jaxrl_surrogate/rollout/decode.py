@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Completions, Prompts
 from jaxrl_surrogate.models import DecoderConfig, KeyValues
+from jaxrl_surrogate.models.layout import pin, pin_last
+from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout.sampling import SamplingConfig, sample, sampling_logits
 
 # Positions of the loop's first segment. A segment attends to its own end, not to the
@@ -33,13 +35,14 @@ class DecodeConfig:
             raise ValueError(f"max_length={self.max_length}: expected at least 1")
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 5))
 def rollout(
     config: DecoderConfig,
     decode: DecodeConfig,
     params: models.Params,
     prompts: Prompts,
     key: jax.Array,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Completions:
     """Sample M completions of each prompt in one compiled program.
 
@@ -53,11 +56,19 @@ def rollout(
       params: parameters of the decoder, float32.
       prompts: G prompts.
       key: of this step's rollout stream.
+      mesh: static; where the arrays are, None for one device. Before the first prompt
+        is read, parameters are cast and gathered over fsdp; the cache is split over the
+        batch and over key-value heads, and no token gathers a parameter.
 
     Returns:
       `Completions`. The stop token belongs to the completion: its decision is trained.
     """
-    params = models.cast(params, config.compute_dtype)
+    with partition.placed(mesh, partition.DECODE_RULES):
+        return _rollout(config, decode, params, prompts, key)
+
+
+def _rollout(config, decode, params, prompts, key):
+    params = models.lay_out(config, models.cast(params, config.compute_dtype))
     if decode.unroll_layers:
         params = models.unstack_layers(params)
     last, prefix = models.prefill(config, params, prompts.tokens, prompts.lengths)
@@ -66,7 +77,9 @@ def rollout(
     ends = _segment_ends(decode.max_length)
     state = _State(
         position=jnp.int32(0),
-        hidden=jnp.broadcast_to(last[:, None], (*shape, last.shape[-1])),
+        hidden=pin_last(
+            jnp.broadcast_to(last[:, None], (*shape, last.shape[-1])), "residual"
+        ),
         cache=_empty_cache(config, decode, shape, ends[0]),
         lengths=jnp.zeros(shape, jnp.int32),
         ended=jnp.zeros(shape, bool),
@@ -81,6 +94,7 @@ def rollout(
             return (state.position < end) & ~state.ended.all()
 
         state = dataclasses.replace(state, cache=_grow(decode, state.cache, end))
+        state = _pin_state(decode, state)
         state = jax.lax.while_loop(running, advance, state)
     return Completions(
         tokens=state.tokens,
@@ -102,6 +116,19 @@ class _State:
     ended: jax.Array  # (G, M) bool
     tokens: jax.Array  # (G, M, T) int32
     logprobs: jax.Array  # (G, M, T) float32
+
+
+def _pin_state(decode, state):
+    """The same state: whole completions on a device, its key-value heads alone."""
+    stacked = () if decode.unroll_layers else (None,)
+    cache = jax.tree.map(
+        lambda x: pin(x, *stacked, "batch", None, "kv_heads", None, None), state.cache
+    )
+    rows = {
+        name: pin_last(getattr(state, name), None)
+        for name in ("lengths", "ended", "tokens", "logprobs")
+    }
+    return dataclasses.replace(state, cache=cache, **rows)
 
 
 def _advance(config, decode, params, prefix, keys, state: _State) -> _State:

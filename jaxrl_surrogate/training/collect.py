@@ -45,7 +45,7 @@ class Collector:
         )
         placed = jax.device_put(prompts, partition.batch_sharding(self.mesh))
         key = rng.stream_key(self.seed, self.stream, step)
-        completions = rollout(self.config, self.decode, params, placed, key)
+        completions = rollout(self.config, self.decode, params, placed, key, self.mesh)
         return prompts, jax.tree.map(np.asarray, jax.device_get(completions))
 
     def texts(self, completions: Completions) -> list[list[str]]:

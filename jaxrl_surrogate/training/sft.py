@@ -51,7 +51,8 @@ def make_supervised_step(
         return -jnp.where(mask, logprobs, 0).sum() / mask.sum()
 
     def step(state, *batch):
-        value, grads = jax.value_and_grad(loss)(state.params, *batch)
+        with partition.placed(mesh, partition.COMPUTE_RULES):
+            value, grads = jax.value_and_grad(loss)(state.params, *batch)
         state, metrics = apply_gradients(optimizer, state, grads)
         return state, metrics | {"loss": value}
 

@@ -63,14 +63,22 @@ def make_update(
     whole = partition.replicated(mesh)
     reference = shardings.params if update.loss.kl_coef else None
     return jax.jit(
-        functools.partial(_update, config, update, optimizer),
+        functools.partial(_update, config, update, optimizer, mesh),
         donate_argnums=0,
         in_shardings=(shardings, batches, whole, reference),
         out_shardings=(shardings, whole),
     )
 
 
-def _update(config, update, optimizer, state, batch, objective, ref_params):
+def _update(config, update, optimizer, mesh, *arguments):
+    with partition.placed(mesh, partition.COMPUTE_RULES):
+        return _placed_update(config, update, optimizer, mesh, *arguments)
+
+
+def _placed_update(
+    config, update, optimizer, mesh, state, batch, objective, ref_params
+):
+    shardings = state_shardings(config, optimizer, mesh).params
     advantages = objective(batch.rewards, batch.reward_mask)
     mask = batch.completions.mask
     weights = token_weights(update.loss.normalization, mask, batch.reward_mask)
@@ -113,7 +121,11 @@ def _update(config, update, optimizer, state, batch, objective, ref_params):
             "prompts of an update"
         )
     value, (sums, gaps, applied), grads = _accumulate(
-        loss, state.params, (batch, advantages, weights), num_prompts // size
+        loss,
+        state.params,
+        (batch, advantages, weights),
+        num_prompts // size,
+        functools.partial(partition.pin_tree, shardings=shardings),
     )
     sizes = batch.reward_mask.sum(-1, keepdims=True)
     state, metrics = apply_gradients(optimizer, state, grads)
@@ -128,17 +140,18 @@ def _update(config, update, optimizer, state, batch, objective, ref_params):
     return state, metrics
 
 
-def _accumulate(loss, params, parts, num_parts):
+def _accumulate(loss, params, parts, num_parts, place):
     """Sum loss, metrics and gradients over slices of the leading axis of `parts`.
 
-    What the loss says of single samples comes back whole, in the order of `parts`.
-    Slice j takes rows j, j + n, j + 2n, ...: when the axis is sharded, every slice is
-    spread over all devices, which contiguous slices would not be.
+    What the loss says of single samples comes back whole, in the order of `parts`;
+    `place` lays a tree of gradients out as the parameters are. Slice j takes rows j,
+    j + n, j + 2n, ...: when the axis is sharded, every slice is spread over all
+    devices, which contiguous slices would not be.
     """
     grad = jax.value_and_grad(loss, has_aux=True)
     if num_parts == 1:
         (value, aux), grads = grad(params, parts)
-        return value, aux, grads
+        return value, aux, place(grads)
 
     def split(leaf):
         rows = leaf.reshape(leaf.shape[0] // num_parts, num_parts, *leaf.shape[1:])
@@ -147,8 +160,8 @@ def _accumulate(loss, params, parts, num_parts):
     def add(total, part):
         (value, (sums, gap, applied)), grads = grad(params, part)
         value_0, sums_0, gap_0, grads_0 = total
-        sums, grads = jax.tree.map(jnp.add, (sums_0, grads_0), (sums, grads))
-        return (value_0 + value, sums, jnp.maximum(gap_0, gap), grads), applied
+        sums, grads = jax.tree.map(jnp.add, (sums_0, grads_0), (sums, place(grads)))
+        return (value_0 + value, sums, jnp.maximum(gap_0, gap), place(grads)), applied
 
     parts = jax.tree.map(split, parts)
     first = jax.tree.map(lambda leaf: leaf[0], parts)
