@@ -75,12 +75,20 @@ class ObjectiveConfig:
     options: Annotated[dict[str, object], "parameters, such as k"] = dataclasses.field(
         default_factory=dict
     )
-    method: Annotated[str, "surrogate to weights: kantorovich, bernstein, ..."] = (
-        "kantorovich"
-    )
-    baseline: Annotated[str, "of a surrogate's weights: leave_one_out, none, ..."] = (
-        "leave_one_out"
-    )
+    method: Annotated[
+        str,
+        "surrogate to weights: kantorovich, bernstein, durrmeyer, taylor, projection, "
+        "exact",
+    ] = "kantorovich"
+    baseline: Annotated[
+        str, "of a surrogate's weights: leave_one_out, none, zero_sum, min_variance"
+    ] = "leave_one_out"
+    prior: Annotated[
+        tuple[float, ...], "alpha, beta of success rates, where the weights need one"
+    ] = ()
+    weight_options: Annotated[
+        dict[str, object], "further parameters of method and baseline, such as norm"
+    ] = dataclasses.field(default_factory=dict)
     schedule: ObjectiveScheduleConfig = dataclasses.field(
         default_factory=ObjectiveScheduleConfig
     )

@@ -172,6 +172,31 @@ def test_stop_texts_are_tokens_beside_the_end_token(tmp_path):
     assert "rollout.stop='ab'" in lines[0] and "2 tokens" in lines[0]
 
 
+def test_options_of_method_and_baseline_reach_the_weights(tmp_path):
+    words = ["--objective.name=log", "--objective.method=projection"]
+    words += ["--objective.baseline=min_variance"]
+    given = _config(
+        tmp_path,
+        *words,
+        "--objective.prior=[1, 3]",
+        "--objective.weight_options={norm: l2}",
+    )
+    found = build.build_objective(given)(0).table()
+    expected = objectives.from_surrogate(
+        objectives.surrogates.get("log"),
+        8,
+        method="projection",
+        baseline="min_variance",
+        prior=(1.0, 3.0),
+        norm="l2",
+    )
+    np.testing.assert_allclose(found.correct, expected.correct)
+    wrong = _config(tmp_path, *words, "--objective.weight_options={nrm: l2}")
+    assert "norm" in _refusal(build.build_objective, wrong)
+    wrong = _config(tmp_path, "--objective.name=log", "--objective.prior=[1, 3]")
+    assert "prior" in _refusal(build.build_objective, wrong)
+
+
 def test_a_schedule_mixes_objectives_by_step(tmp_path):
     words = ["--objective.name=log", "--objective.schedule.to=rloo", "--train.steps=11"]
     schedule = build.build_objective(_config(tmp_path, *words))

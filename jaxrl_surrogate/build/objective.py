@@ -58,7 +58,12 @@ def _family(
         if room is advantages:
             return method.table(size)
         return objectives.from_surrogate(
-            method, size, method=wanted.method, baseline=wanted.baseline
+            method,
+            size,
+            method=wanted.method,
+            baseline=wanted.baseline,
+            prior=wanted.prior or None,
+            **wanted.weight_options,
         )
 
     group_size = config.rollout.group_size
