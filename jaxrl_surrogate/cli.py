@@ -22,6 +22,8 @@ jaxrl COMMAND CONFIG [--section.field=value ...]
   sft     the warm start alone
   eval    evaluate the newest parameters of a run
   sample  print completions of test prompts by the newest parameters
+  objective NAME [--group-size 8 16] [--against SURROGATE]
+          what a rule for weights optimises; NAME may be your module:function
   objective --replay RUN [--as RULE,RULE]
           what a run really optimised, and what other rules would have made of it
 
@@ -149,9 +151,10 @@ _COMMANDS = {"train": _train, "sft": _sft, "eval": _eval, "sample": _sample}
 
 
 def _objective(words: list[str]) -> int:
-    from jaxrl_surrogate.commands import replay
+    from jaxrl_surrogate.commands import analyse, replay
 
-    return replay.main(words)
+    of_a_run = any(word.split("=")[0] == "--replay" for word in words)
+    return (replay if of_a_run else analyse).main(words)
 
 
 # Commands that read their own words.

@@ -51,7 +51,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
     config = settings.load(TrainConfig, directory / "config.yaml")
     report = report_of(config, directory, args.rules.split(","), args.from_step)
     if args.json:
-        print(json.dumps(_finite(report), indent=2))
+        print(json.dumps(finite(report), indent=2))
         return 0
     _show(report, config, console or Console(soft_wrap=True))
     return 0
@@ -88,7 +88,7 @@ def store_report(config: TrainConfig, directory: Path) -> list[str]:
     except ValueError as error:
         return [f"no objective.json: {error}"]
     path = directory / "objective.json"
-    path.write_text(json.dumps(_finite(report), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(finite(report), indent=2) + "\n", encoding="utf-8")
     return report["warnings"]
 
 
@@ -230,12 +230,12 @@ def _pair(value: float, error: float, sign: str = "") -> str:
     return f"{shown} ± {error:.4f}" if math.isfinite(error) else f"{shown} ± ?"
 
 
-def _finite(value):
+def finite(value: object) -> object:
     """The same with null for what is not finite: JSON has no NaN."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

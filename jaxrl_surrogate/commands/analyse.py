@@ -1,0 +1,173 @@
+"""`jaxrl objective NAME`: what a rule for weights optimises, or what it takes to."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxrl_surrogate.commands.replay import finite
+from jaxrl_surrogate.lab.analysis import RATES, Analysis, analyse
+from jaxrl_surrogate.objectives import (
+    Surrogate,
+    WeightTable,
+    advantages,
+    baselines,
+    from_surrogate,
+    inverse,
+    surrogates,
+    tabulate,
+)
+from jaxrl_surrogate.settings import SettingsError
+
+
+def main(arguments: list[str], console: Console | None = None) -> int:
+    """Print a report for each group size; returns the exit status.
+
+    Raises:
+      SettingsError: an unknown name, or a function that is not one of counts.
+    """
+    parser = argparse.ArgumentParser("jaxrl objective", description=__doc__)
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help=f"{', '.join(advantages.names())}; or module:function of rewards (M,)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="surrogate",
+        help=f"weights from a surrogate: {', '.join(surrogates.names())}",
+    )
+    parser.add_argument("--group-size", type=int, nargs="+", default=[8])
+    parser.add_argument("--param", action="append", default=[], help="such as k=4")
+    parser.add_argument("--method", default="kantorovich", choices=inverse.methods())
+    parser.add_argument(
+        "--baseline", default="leave_one_out", choices=baselines.names()
+    )
+    parser.add_argument("--against", help="a surrogate to compare with, as NAME:k=4")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(arguments)
+    if (args.name is None) == (args.surrogate is None):
+        parser.error("expected either a NAME or --from SURROGATE")
+    against = _surrogate(args.against) if args.against else None
+    if args.surrogate:
+        wanted = _surrogate(":".join([args.surrogate, *args.param]))
+        against = against or wanted
+
+        def make_table(size: int) -> WeightTable:
+            return from_surrogate(
+                wanted, size, method=args.method, baseline=args.baseline
+            )
+    else:
+        make_table = _rule(args.name, dict(map(_pair, args.param)))
+    reports = {}
+    for size in args.group_size:
+        try:
+            reports[size] = analyse(make_table(size), against)
+        except ValueError as error:
+            raise SettingsError(f"{args.name or args.surrogate}: {error}") from error
+    if args.json:
+        plain = {size: _plain(found) for size, found in reports.items()}
+        print(json.dumps(finite(plain), indent=2))
+        return 0
+    console = console or Console(soft_wrap=True)
+    for size, found in reports.items():
+        _show(args.name or args.surrogate, size, found, console)
+    return 0
+
+
+def _rule(name: str, params: dict) -> Callable[[int], WeightTable]:
+    if ":" not in name or name in advantages.names():
+        try:
+            return advantages.get(name, **params).table
+        except ValueError as error:
+            raise SettingsError(f"{name}: {error}") from error
+    module, _, function = name.partition(":")
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        fn = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(
+            f"{name}: {error}; expected a module that can be imported from here and a "
+            "function in it"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    return lambda size: tabulate(lambda rewards: fn(rewards, **params), size)
+
+
+def _surrogate(text: str) -> Surrogate:
+    """`name` or `name:k=4:...`."""
+    name, *params = text.split(":")
+    try:
+        return surrogates.get(name, **dict(map(_pair, params)))
+    except ValueError as error:
+        raise SettingsError(f"{text}: {error}") from error
+
+
+def _pair(text: str) -> tuple[str, int | float | str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"{text}: expected NAME=VALUE, such as k=4")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
+
+
+def _plain(found: Analysis) -> dict:
+    certificate = found.certificate
+    return {
+        "correct": np.asarray(found.table.correct).tolist(),
+        "incorrect": np.asarray(found.table.incorrect).tolist(),
+        "p": list(RATES),
+        "slope": found.slope.tolist(),
+        "silent": found.silent.tolist(),
+        "fits": [[fit.name, fit.scale, fit.distance] for fit in found.fits],
+        "against": certificate.surrogate,
+        "exact": certificate.exact,
+        "slope_error": certificate.inside.slope,
+        "value_error": certificate.inside.value,
+        "decreasing": [list(part) for part in found.decreasing],
+    }
+
+
+def _show(name: str, size: int, found: Analysis, console: Console) -> None:
+    console.rule(f"{name}, groups of {size}")
+    table = Table("right among others", "wrong sample", "right sample", "gap")
+    shown = range(size) if size <= 16 else [*range(6), *range(size - 3, size)]
+    for s in shown:
+        if size > 16 and s == size - 3:
+            table.add_row("...", "", "", "")
+        table.add_row(
+            str(s),
+            f"{found.table.incorrect[s]:.4f}",
+            f"{found.table.correct[s]:.4f}",
+            f"{found.table.gap[s]:.4f}",
+        )
+    console.print(table)
+    table = Table("p", "slope of h_M", "of a logit, p q h_M'", "silent groups")
+    for p, slope, silent in zip(RATES, found.slope, found.silent, strict=True):
+        table.add_row(
+            f"{p:.2f}", f"{slope:.4f}", f"{p * (1 - p) * slope:.4f}", f"{silent:.1%}"
+        )
+    console.print(table)
+    nearest = ", ".join(
+        f"{fit.scale:.3g} x {fit.name} ({fit.distance:.1%} off)"
+        for fit in found.fits[:3]
+    )
+    console.print(f"nearest surrogates: {nearest}", highlight=False)
+    console.print(str(found.certificate), highlight=False, markup=False)
+    for low, high in found.decreasing:
+        console.print(
+            f"WARNING: h_M falls on ({low:.3g}, {high:.3g}): there the rule trains "
+            "against right answers; in most cases this is a mistake in it",
+            highlight=False,
+        )
