@@ -47,12 +47,15 @@ def _family(
         "surrogate": (surrogates,),
     }[wanted.kind]
     room = next((room for room in rooms if name in room.names()), None)
+    if ":" in name and advantages in rooms:  # a peer's rule: verl:grpo
+        room = advantages
     if room is None:
         known = dict.fromkeys(name for room in rooms for name in room.names())
         raise SettingsError(
             f"{path}.{field}={name!r}: unknown; {settings.nearest(name, list(known))}"
         )
-    method = refused_at(f"{path}.options", room.get, name, **options)
+    where = f"{path}.{field}" if ":" in name else f"{path}.options"
+    method = refused_at(where, room.get, name, **options)
 
     def table(size):
         if room is advantages:

@@ -20,6 +20,7 @@ from jaxrl_surrogate.objectives import (
     baselines,
     from_surrogate,
     inverse,
+    peers,
     surrogates,
     tabulate,
 )
@@ -36,7 +37,8 @@ def main(arguments: list[str], console: Console | None = None) -> int:
     parser.add_argument(
         "name",
         nargs="?",
-        help=f"{', '.join(advantages.names())}; or module:function of rewards (M,)",
+        help=f"{', '.join(advantages.names())}; a peer's rule: "
+        f"{', '.join(peers.names())}; or your own module:function of rewards (M,)",
     )
     parser.add_argument(
         "--from",
@@ -82,7 +84,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
 
 
 def _rule(name: str, params: dict) -> Callable[[int], WeightTable]:
-    if ":" not in name or name in advantages.names():
+    if ":" not in name or _is_peer(name):
         try:
             return advantages.get(name, **params).table
         except ValueError as error:
@@ -99,6 +101,13 @@ def _rule(name: str, params: dict) -> Callable[[int], WeightTable]:
     finally:
         sys.path.pop(0)
     return lambda size: tabulate(lambda rewards: fn(rewards, **params), size)
+
+
+def _is_peer(name: str) -> bool:
+    try:
+        return peers.knows(name)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from error
 
 
 def _surrogate(text: str) -> Surrogate:

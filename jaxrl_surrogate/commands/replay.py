@@ -150,12 +150,10 @@ def _nominal(config: TrainConfig, groups: Groups) -> WeightTable:
 
 
 def _rule(text: str, group_size: int) -> WeightTable:
-    """The table of `name`, `name:8` (its k) or `name:key=value`."""
+    """The table of `name`, `name:8` (its k), `name:key=value` or a peer's rule."""
     name, _, given = text.partition(":")
     try:
-        if text in advantages.names() or not given:
-            return advantages.get(text).table(group_size)
-        if name not in advantages.names():  # a peer's name has a colon of its own
+        if not given or name not in advantages.names():
             return advantages.get(text).table(group_size)
         key, _, value = given.rpartition("=")
         return advantages.get(name, **{key or "k": _number(value)}).table(group_size)

@@ -18,7 +18,7 @@ import chex
 import jax
 import numpy as np
 
-from jaxrl_surrogate.objectives import baselines
+from jaxrl_surrogate.objectives import baselines, peers
 from jaxrl_surrogate.objectives.names import check_parameters, nearest_name
 from jaxrl_surrogate.objectives.weight_table import (
     Array,
@@ -53,13 +53,25 @@ class AdvantageFn:
 
 
 def get(name: str, **params) -> AdvantageFn:
-    """The advantage function of a registered name.
+    """The advantage function of a registered name, or of a peer: `verl:grpo`.
 
     Raises:
       ValueError: for an unknown name or parameter (the nearest is named) or a missing
         parameter. Values are checked where the group size is known: in `table` and when
         the function is called.
     """
+    if ":" in name:
+        name, given = peers.split(name)
+        params = given | params
+        if name not in peers.names():
+            raise ValueError(nearest_name("advantage", name, peers.names()))
+        expected = peers.parameters(name)
+        if set(params) != set(expected):
+            wanted = "the parameter k" if expected else "no parameter"
+            raise ValueError(
+                f"{name}: expected {wanted}, got {sorted(params) or 'none'}"
+            )
+        return AdvantageFn(name, tuple(sorted(params.items())))
     if name not in _METHODS:
         raise ValueError(nearest_name("advantage", name, names()))
     check_parameters(_METHODS[name], name, params, given=("group_size",))
@@ -220,7 +232,10 @@ _METHODS = {
 
 @functools.lru_cache(maxsize=4096)
 def _cached_table(fn: AdvantageFn, group_size: int) -> WeightTable:
-    weights = _METHODS[fn.name](group_size, **dict(fn.params))
+    if ":" in fn.name:
+        weights = peers.table(fn.name, group_size, **dict(fn.params))
+    else:
+        weights = _METHODS[fn.name](group_size, **dict(fn.params))
     for entries in (weights.incorrect, weights.correct):
         entries.flags.writeable = False
     return weights

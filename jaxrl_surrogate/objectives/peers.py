@@ -1,0 +1,202 @@
+"""What other trainers do on binary rewards, weight for weight, as tables.
+
+Each rule is the trainer's formula on one group's rewards, with its deviation, epsilon
+and conventions for groups of one; `advantages.get("verl:grpo")` finds it, so that its
+objective can be read off, and trained with. Rules that depend on more than one group
+(whitening over a batch) or on lengths are not tables and are not here. Published code
+computes in float32, where an all-equal group can get rounding noise over epsilon; a
+table of counts cannot.
+
+Read from the releases of 2026 of: verl, TRL, OpenRLHF, oat, AReaL, slime, NeMo-RL,
+open-instruct, prime-rl, tinker, torchforge, SkyRL, the MaxRL release, RUCAIBox's Pass@k
+training.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxrl_surrogate.objectives.tabulation import tabulate
+from jaxrl_surrogate.objectives.weight_table import WeightTable
+
+Rule = Callable[[np.ndarray], np.ndarray]
+
+
+def _standardised(
+    rewards: np.ndarray, epsilon: float, ddof: int = 1, single: str = "zero"
+) -> np.ndarray:
+    """(r - mean) / (std + epsilon); a group of one by the trainer's convention."""
+    if len(rewards) == 1:
+        return rewards / (1 + epsilon) if single == "raw" else 0 * rewards
+    centred = rewards - rewards.mean()
+    return centred / (rewards.std(ddof=ddof) + epsilon)
+
+
+def _centred(rewards: np.ndarray, single: str = "zero") -> np.ndarray:
+    """r - mean; a group of one keeps its reward where its mean is taken as 0."""
+    if len(rewards) == 1 and single == "raw":
+        return rewards
+    return rewards - rewards.mean()
+
+
+def _leave_one_out(rewards: np.ndarray, single: str = "zero") -> np.ndarray:
+    """r less the mean of the others."""
+    if len(rewards) == 1:
+        return rewards if single == "raw" else 0 * rewards
+    return (rewards - rewards.mean()) * len(rewards) / (len(rewards) - 1)
+
+
+def _over_mean(
+    rewards: np.ndarray, epsilon: float = 0.0, single: str = "zero"
+) -> np.ndarray:
+    """(r - mean) / (mean + epsilon), 0 where none is right."""
+    if len(rewards) == 1 and single == "raw":
+        return rewards
+    if rewards.mean() == 0:
+        return 0 * rewards
+    return (rewards - rewards.mean()) / (rewards.mean() + epsilon)
+
+
+def _best_less_second(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
+    """verl's grpo_passk: the best sample gets its lead over the second, scaled."""
+    if len(rewards) < 2:
+        raise ValueError("group_size=1: verl's grpo_passk takes 2 samples or more")
+    lead = np.sort(rewards)[-1] - np.sort(rewards)[-2]
+    out = np.zeros(len(rewards))
+    out[np.argmax(rewards)] = lead / (rewards.std(ddof=1) + epsilon)
+    return out
+
+
+def _of_the_others(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
+    """NeMo-RL: mean and deviation of the others, undivided where that is 0.
+
+    The only right sample has others that are all wrong: its advantage stays 1, where a
+    right one of two is divided by a small deviation. Hard prompts are weighed less.
+    """
+    if len(rewards) == 1:
+        return 0 * rewards
+    out = _leave_one_out(rewards)
+    for i in range(len(rewards)):
+        others = np.delete(rewards, i)
+        # One other has no deviation: it is left out of the division.
+        std = others.std(ddof=1) if len(others) > 1 else 0.0
+        if std > 0:
+            out[i] /= std + epsilon
+    return out
+
+
+def _pass_at_k_training(rewards: np.ndarray, k: int, epsilon: float) -> np.ndarray:
+    """Chen et al., arXiv 2508.10751, eqs. 11-15, with the epsilon of the release."""
+    size, right = len(rewards), int(rewards.sum())
+    if not 1 <= k <= size:
+        raise ValueError(f"k={k}: expected 1 to the group size {size}")
+    miss = _share_without(size, right, k)
+    scale = np.sqrt(miss * (1 - miss)) + epsilon
+    wrong = miss - _share_without(size - 1, right, k - 1)
+    return np.where(rewards > 0.5, miss, wrong) / scale
+
+
+def _fake_leave_one_out(rewards: np.ndarray, k: int) -> np.ndarray:
+    """The MaxRL release's "pkpo": the others' transformed rewards hold one's own."""
+    size, right = len(rewards), int(rewards.sum())
+    if size < 2 or not 1 <= k <= size:
+        raise ValueError(
+            f"k={k}: expected 1 to the group size, and groups of 2 or more"
+        )
+    shaped = rewards * _share_without(size - 1, max(right - 1, 0), k - 1)
+    return (size * shaped - shaped.sum()) / (size - 1)
+
+
+def _share_without(size: int, right: int, k: int) -> float:
+    """C(size - right, k) / C(size, k)."""
+    i = np.arange(k)
+    return float(np.prod(np.maximum(size - right - i, 0) / (size - i)))
+
+
+_GRPO = functools.partial(_standardised, epsilon=1e-6, single="raw")
+_RULES: dict[str, Callable[..., np.ndarray]] = {
+    "verl:grpo": _GRPO,
+    "verl:dr_grpo": functools.partial(_centred, single="raw"),
+    "verl:grpo_passk": _best_less_second,
+    "verl:rloo": functools.partial(_leave_one_out, single="raw"),
+    "verl:rloo_vectorized": _leave_one_out,
+    "trl:grpo": functools.partial(_standardised, epsilon=1e-4),
+    "trl:rloo": _leave_one_out,
+    "openrlhf:rloo": _leave_one_out,
+    "openrlhf:dr_grpo": _centred,
+    "openrlhf:group_norm": functools.partial(_standardised, epsilon=1e-9),
+    "oat:grpo": functools.partial(_standardised, epsilon=1e-8),
+    "oat:drgrpo": _centred,
+    "areal:grpo": functools.partial(_standardised, epsilon=1e-5),
+    "slime:grpo": functools.partial(_standardised, epsilon=1e-6),
+    "nemo:grpo": _of_the_others,
+    "open_instruct:centered": _centred,
+    "open_instruct:standard": functools.partial(_standardised, epsilon=1e-8, ddof=0),
+    "prime_rl:grpo": _centred,
+    "prime_rl:max_rl": _over_mean,
+    "tinker:grpo": _centred,
+    "forge:grpo": functools.partial(_standardised, epsilon=1e-4),
+    "skyrl:grpo": _GRPO,
+    "skyrl:rloo": _leave_one_out,
+    "skyrl:maxrl": functools.partial(_over_mean, epsilon=1e-6, single="raw"),
+    "maxrl:maxrl": functools.partial(_over_mean, epsilon=1e-6),
+    "maxrl:pkpo": _fake_leave_one_out,
+    "passk_training:analytic": functools.partial(_pass_at_k_training, epsilon=1e-6),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The registered rules, `trainer:rule`."""
+    return tuple(_RULES)
+
+
+def table(name: str, group_size: int, **params) -> WeightTable:
+    """The table of a peer's rule, float64.
+
+    Args:
+      name: one of `names()`.
+      group_size: M.
+      params: of the rule, such as k.
+
+    Raises:
+      ValueError: a group size or parameter that the rule cannot serve.
+
+    >>> print(table("nemo:grpo", 8).gap.round(2))
+    [1.   2.65 2.05 1.87 1.87 2.05 2.65 1.  ]
+    """
+    rule = functools.partial(_RULES[name], **params)
+    return tabulate(lambda rewards: rule(np.asarray(rewards, np.float64)), group_size)
+
+
+def parameters(name: str) -> tuple[str, ...]:
+    """The parameters a user gives to a rule."""
+    return ("k",) if name in ("maxrl:pkpo", "passk_training:analytic") else ()
+
+
+def knows(text: str) -> bool:
+    """Whether `text` names a rule here, with parameters or without."""
+    return ":" in text and split(text)[0] in _RULES
+
+
+def split(text: str) -> tuple[str, dict[str, int]]:
+    """A rule and its parameters from `trainer:rule`, `trainer:k=4`, `trainer:rule:k=4`.
+
+    A trainer with one rule need not name it.
+
+    Raises:
+      ValueError: a parameter that is not an integer.
+
+    >>> split("passk_training:k=4")
+    ('passk_training:analytic', {'k': 4})
+    """
+    words = text.split(":")
+    params = {}
+    for word in [word for word in words if "=" in word]:
+        key, _, value = word.partition("=")
+        if not value.isdecimal():
+            raise ValueError(f"{key}={value}: expected an integer")
+        params[key] = int(value)
+    name = ":".join(word for word in words if "=" not in word)
+    only = [known for known in _RULES if known.startswith(f"{name}:")]
+    return (only[0] if len(only) == 1 and name not in _RULES else name), params
