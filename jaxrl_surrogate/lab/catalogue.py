@@ -29,7 +29,7 @@ def table() -> str:
         f"Groups of {_GROUP_SIZE}; k = {_K} where a rule has a k; other parameters at",
         "their defaults. The gap d_s is the weight of a right sample beside s right",
         "ones less that of a wrong one; h' is the exact slope of the objective. The",
-        "nearest named surrogate, with its factor, is the best fit of p q h' over p; the",
+        "nearest named surrogate, with its factor, is the best fit of p q h'; the",
         "percentage is what is left over. Made by",
         "`python -m jaxrl_surrogate.lab.catalogue docs/objectives.md`.",
         "",
