@@ -22,6 +22,8 @@ jaxrl COMMAND CONFIG [--section.field=value ...]
   sft     the warm start alone
   eval    evaluate the newest parameters of a run
   sample  print completions of test prompts by the newest parameters
+  plan CONFIG --topology v5e:16x16 [--search]
+          memory, time and collectives of a step on a pod, compiled without one
   objective NAME [--group-size 8 16] [--against SURROGATE]
           what a rule for weights optimises; NAME may be your module:function
   objective --replay RUN [--as RULE,RULE]
@@ -157,8 +159,14 @@ def _objective(words: list[str]) -> int:
     return (replay if of_a_run else analyse).main(words)
 
 
+def _plan(words: list[str]) -> int:
+    from jaxrl_surrogate.commands import plan
+
+    return plan.main(words)
+
+
 # Commands that read their own words.
-_PROGRAMS = {"objective": _objective}
+_PROGRAMS = {"objective": _objective, "plan": _plan}
 
 
 def _open(config: TrainConfig):

@@ -7,9 +7,11 @@ from jaxrl_surrogate.build.directory import (
 )
 from jaxrl_surrogate.build.model import build_model, build_shape, build_tokenizer
 from jaxrl_surrogate.build.objective import build_objective
+from jaxrl_surrogate.build.programs import build_job
 from jaxrl_surrogate.build.run import build_run
 
 __all__ = [
+    "build_job",
     "build_model",
     "build_objective",
     "build_run",

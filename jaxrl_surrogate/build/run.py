@@ -16,19 +16,16 @@ from jaxrl_surrogate.build.model import (
 )
 from jaxrl_surrogate.build.objective import build_objective
 from jaxrl_surrogate.build.problems import that_fit
+from jaxrl_surrogate.build.programs import decode_config, update_config
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import Faults, refused_at
-from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig
+from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.tasks import PromptStream
 from jaxrl_surrogate.training.collect import Collector
 from jaxrl_surrogate.training.optimizer import make_optimizer
 from jaxrl_surrogate.training.run import Run, Schedule
 from jaxrl_surrogate.training.sft import WarmStart
-from jaxrl_surrogate.training.step import UpdateConfig
-
-# Unrolled decoding is faster on a CPU, and compile time is bearable up to this depth.
-_UNROLLED_LAYERS = 12
 
 
 def build_run(config: TrainConfig) -> Run:
@@ -66,15 +63,8 @@ def build_run(config: TrainConfig) -> Run:
     )
     model = build_model(config, shape, tokenizer)
     lengths = (config.rollout.max_prompt_length, config.rollout.max_completion_length)
-    decode = DecodeConfig(
-        group_size=config.rollout.group_size,
-        max_length=config.rollout.max_completion_length,
-        stop_tokens=stop_tokens(config.rollout.stop, tokenizer),
-        sampling=config.rollout.sampling,
-        unroll_layers=(
-            jax.default_backend() == "cpu" and model.num_layers <= _UNROLLED_LAYERS
-        ),
-    )
+    stops = stop_tokens(config.rollout.stop, tokenizer)
+    decode = decode_config(config, model, stops, jax.default_backend())
     collector = Collector(
         config=model,
         decode=decode,
@@ -129,13 +119,7 @@ def build_run(config: TrainConfig) -> Run:
             dataclasses.replace(test[index], id=index) for index in range(count)
         ],
         objective=lambda step: weights(step - 1),
-        update=UpdateConfig(
-            loss=config.loss,
-            sampling=config.rollout.sampling,
-            microbatch_prompts=config.train.microbatch_prompts,
-            logprob_chunk=config.train.logprob_chunk,
-            remat=config.train.remat,
-        ),
+        update=update_config(config),
         optimizer=optimizer,
         schedule=Schedule(
             steps=config.train.steps,

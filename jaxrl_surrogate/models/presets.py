@@ -1,4 +1,4 @@
-"""Named shapes, from a toy that trains on a laptop to Qwen3-8B."""
+"""Named shapes, from a toy that trains on a laptop to Qwen3-32B."""
 
 import dataclasses
 import difflib
@@ -67,6 +67,14 @@ PRESETS = {
         embed_dim=4096,
         num_heads=32,
         mlp_dim=12_288,
+        tie_embeddings=False,
+    ),
+    "qwen3-32b": dataclasses.replace(
+        _QWEN3,
+        num_layers=64,
+        embed_dim=5120,
+        num_heads=64,
+        mlp_dim=25_600,
         tie_embeddings=False,
     ),
     "llama3-8b": DecoderConfig(

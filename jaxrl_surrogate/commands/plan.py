@@ -1,0 +1,158 @@
+"""`jaxrl plan CONFIG --topology v5p:4x4x4`: a step on a pod, before there is one."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import jax
+
+from jaxrl_surrogate import build, settings
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.lab.plan import Plan, make_plan
+from jaxrl_surrogate.lab.plan import text as plan_text
+from jaxrl_surrogate.lab.plan import topology as topologies
+from jaxrl_surrogate.lab.plan.search import search
+from jaxrl_surrogate.settings import SettingsError
+
+
+def main(arguments: list[str]) -> int:
+    """Plan a step; returns the exit status: 0 where it fits, else 1.
+
+    Raises:
+      SettingsError: an unknown topology, or a config or mesh that does not fit it.
+    """
+    args, overrides = _parser().parse_known_args(arguments)
+    if args.topology.split(":")[0] in topologies.CHIPS:
+        _stay_off_devices()
+    try:
+        topology = topologies.get(args.topology)
+    except ValueError as error:
+        raise SettingsError(f"--{error}") from error
+    path = Path(args.config)
+    config = settings.load(
+        TrainConfig, path, overrides, defaults={"name": path.stem or "run"}
+    )
+    platform = topology.devices[0].platform
+    job = build.build_job(config, platform)
+    try:
+        job.make_mesh(topology.devices)
+        if args.shardings:
+            print(plan_text.shardings_text(job, topology.devices))
+            return 0
+        if args.search:
+            return _search(job, topology, args)
+        plan = make_plan(job, topology, config.name, _say)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    remedies = []
+    if not plan.fits and args.remedies:
+        remedies = search(
+            job,
+            topology,
+            args.remedies,
+            until_one_fits=True,
+            on_candidate=lambda c: _say(f"a remedy: {c.fields}"),
+        )
+    if args.json:
+        print(json.dumps(_report(plan, remedies), indent=2))
+    else:
+        print(plan_text.plan_text(plan))
+        _advise(plan, remedies)
+    return 0 if plan.fits else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "jaxrl plan",
+        description=__doc__,
+        epilog="Other words are fields of the config: --section.field=value.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file")
+    parser.add_argument(
+        "--topology",
+        default="local",
+        help=f"{topologies.EXAMPLES}; or local, cpu, cuda, tpu",
+    )
+    parser.add_argument(
+        "--shardings",
+        action="store_true",
+        help="print how every array is split; compiles nothing",
+    )
+    parser.add_argument(
+        "--search",
+        nargs="?",
+        const=3,
+        default=0,
+        type=int,
+        metavar="N",
+        help="rank other meshes and slices, compile the best N (default 3)",
+    )
+    parser.add_argument(
+        "--remedies",
+        default=3,
+        type=int,
+        metavar="N",
+        help="compile at most N other settings where the config does not fit",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _search(job, topology, args) -> int:
+    tried = search(
+        job, topology, args.search, on_candidate=lambda c: _say(str(c.fields))
+    )
+    if not tried:
+        raise SettingsError(
+            f"--topology={args.topology}: no mesh divides the model and the batch; "
+            "expected rollout.prompts_per_step to be a multiple of more of the chips"
+        )
+    if args.json:
+        print(
+            json.dumps(
+                [{"set": t.candidate.fields, "plan": t.plan.to_dict()} for t in tried],
+                indent=2,
+            )
+        )
+    else:
+        print(plan_text.search_text(tried))
+    return 0 if tried[0].plan.fits else 1
+
+
+def _advise(plan: Plan, remedies) -> None:
+    if plan.fits:
+        return
+    best = next((tried for tried in remedies if tried.plan.fits), None)
+    if best is not None:
+        print(f"this fits, it was compiled: {plan_text.words(best)}")
+        print(plan_text.search_text(remedies))
+    elif remedies:
+        print("none of these fits either; take a larger slice, or shorter completions")
+        print(plan_text.search_text(remedies))
+
+
+def _report(plan: Plan, remedies) -> dict:
+    return plan.to_dict() | {
+        "remedies": [
+            {
+                "set": tried.candidate.fields,
+                "fits": tried.plan.fits,
+                "plan": tried.plan.to_dict(),
+            }
+            for tried in remedies
+        ]
+    }
+
+
+def _say(what: str) -> None:
+    """To standard error: standard output is the report alone."""
+    print(f"jaxrl plan: compiling {what} ...", file=sys.stderr, flush=True)
+
+
+def _stay_off_devices() -> None:
+    """Let the host do what little is computed: a pod need not be here."""
+    if not os.environ.get("JAX_PLATFORMS"):
+        jax.config.update("jax_platforms", "cpu")

@@ -1,0 +1,7 @@
+"""What a run would cost on a pod, read from the programs compiled for it."""
+
+from jaxrl_surrogate.lab.plan.job import Job
+from jaxrl_surrogate.lab.plan.report import Plan, make_plan
+from jaxrl_surrogate.lab.plan.topology import Chip, Topology
+
+__all__ = ["Chip", "Job", "Plan", "Topology", "make_plan"]

@@ -1,0 +1,314 @@
+"""Work of a compiled program on one device: operations, HBM bytes and collectives.
+
+Every instruction counts as often as the loops around it run.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+from jaxrl_surrogate.lab.plan.collectives import KINDS, Collective, collective
+from jaxrl_surrogate.lab.plan.hlo import (
+    Computation,
+    Instruction,
+    Module,
+    parse,
+    trip_count,
+)
+
+# Names for what is there already, or for work that is counted elsewhere.
+_FREE = frozenset(
+    [
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "while",
+        "call",
+        "conditional",
+        "partition-id",
+        "replica-id",
+        "copy-done",
+        "async-done",
+        "async-update",
+        "opt-barrier",
+        "add-dependency",
+        "domain",
+    ]
+)
+_COLLECTIVE = frozenset(
+    f"{kind}{end}" for kind in KINDS for end in ("", "-start", "-done")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One instruction, or one collective, of a program."""
+
+    times: int  # runs of it
+    flops: float  # of matrix products, once
+    bytes: float  # read from and written to HBM, once
+    collective: Collective | None
+    loops: tuple[str, ...]  # sources of the loops around it
+    unknown_trips: bool  # a loop around it does not say how often it runs
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """All the work of a program on one device."""
+
+    work: tuple[Work, ...]
+
+    @property
+    def flops(self) -> float:
+        """Operations of matrix products, a multiplication and an addition each one."""
+        return sum(w.times * w.flops for w in self.work)
+
+    @property
+    def bytes(self) -> float:
+        """Bytes between HBM and the chip."""
+        return sum(w.times * w.bytes for w in self.work)
+
+    @property
+    def collectives(self) -> tuple[Work, ...]:
+        """The work that is a collective."""
+        return tuple(w for w in self.work if w.collective is not None)
+
+
+def read_cost(text: str, num_devices: int) -> Cost:
+    """Read the text of a compiled module.
+
+    Args:
+      text: `compiled.as_text()`.
+      num_devices: devices of the program.
+
+    Returns:
+      The work of one device; loops of unknown length count once and say so.
+    """
+    module = parse(text)
+    return Cost(tuple(_walk(module, module.entry, num_devices, 1, (), False)))
+
+
+def _walk(
+    module: Module,
+    computation: Computation,
+    num_devices: int,
+    times: int,
+    loops: tuple[str, ...],
+    unknown: bool,
+) -> Iterator[Work]:
+    for instruction in computation.instructions.values():
+        inner = instruction.called() or instruction.called("to_apply")
+        if instruction.opcode == "while":
+            trips = trip_count(module, computation, instruction)
+            inside = (*loops, instruction.source)
+            for key, more in (("body", 0), ("condition", 1)):
+                yield from _walk(
+                    module,
+                    module.computations[instruction.called(key)],
+                    num_devices,
+                    times * (1 if trips is None else trips + more),
+                    inside,
+                    unknown or trips is None,
+                )
+        elif instruction.opcode in ("call", "async-start") and inner:
+            callee = module.computations[inner]
+            yield from _walk(module, callee, num_devices, times, loops, unknown)
+        elif instruction.opcode == "conditional":
+            for name in _branches(instruction):
+                branch = module.computations[name]
+                yield from _walk(module, branch, num_devices, times, loops, unknown)
+        else:
+            flops, found = _inside(module, computation, instruction, None, num_devices)
+            moved = 0.0 if found else hbm_bytes(module, computation, instruction)
+            around = (loops, unknown)
+            if flops or moved:
+                yield Work(times, flops, moved, None, *around, instruction.source)
+            for each in found:
+                yield Work(times, 0, 0, each, *around, each.source)
+
+
+def _branches(instruction: Instruction) -> list[str]:
+    names = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
+    if names:
+        return re.findall(r"%([\w.\-]+)", names[1])
+    return [
+        name
+        for key in ("true_computation", "false_computation")
+        if (name := instruction.called(key))
+    ]
+
+
+def _inside(module, computation, instruction, caller, num_devices):
+    """Flops and collectives of an instruction and of the fusion that it may be."""
+    if instruction.opcode == "fusion":
+        body = module.computations[instruction.called()]
+        flops, found = 0.0, []
+        for inner in body.instructions.values():
+            more = _inside(module, body, inner, instruction, num_devices)
+            flops, found = flops + more[0], found + more[1]
+        return flops, found
+    each = collective(module, computation, instruction, caller, num_devices)
+    return _flops(computation, instruction), [] if each is None else [each]
+
+
+def _flops(computation: Computation, instruction: Instruction) -> float:
+    """Operations of one matrix product or convolution."""
+    opcode = instruction.opcode
+    if opcode == "custom-call":
+        if not re.search(
+            r'target="(__cublas|__onednn|.*matmul)', instruction.attributes
+        ):
+            return 0.0
+        inner = re.search(
+            r'"lhs_contracting_dimensions":\["?([\d",]*?)"?\]', instruction.attributes
+        )
+        dims = [int(d) for d in re.findall(r"\d+", inner[1])] if inner else []
+    elif opcode == "dot":
+        dims = instruction.integers("lhs_contracting_dims")
+    elif opcode == "convolution":
+        return _convolution_flops(computation, instruction)
+    else:
+        return 0.0
+    left = computation.instructions[instruction.operands[0]].arrays[0].dims
+    return 2.0 * instruction.arrays[0].size * math.prod(left[d] for d in dims)
+
+
+def _convolution_flops(computation, instruction):
+    """TPUs write every product as a convolution; batch axes are windows with holes."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
+    left, right = (
+        computation.instructions[name].arrays[0].dims for name in instruction.operands
+    )
+    out = instruction.arrays[0].dims
+    window = re.search(r"window=\{([^}]*)\}", instruction.attributes)
+    given = dict(re.findall(r"(\w+)=([\dx_\-]+)", window[1])) if window else {}
+    spatial = [label for label in labels[1] if label.isdigit()]
+    positions = 1
+    for index, label in enumerate(sorted(spatial)):
+
+        def of(key, default, index=index):
+            return given[key].split("x")[index] if key in given else default
+
+        low = int(re.match(r"-?\d+", of("pad", "0_0"))[0])
+        positions *= _valid_positions(
+            left[labels[1].index(label)],
+            right[labels[2].index(label)],
+            out[labels[3].index(label)],
+            *(int(of(key, 1)) for key in ("stride", "lhs_dilate", "rhs_dilate")),
+            low,
+        )
+    groups = re.search(r"batch_group_count=(\d+)", instruction.attributes)
+    batch = left[labels[1].index("b")] // (int(groups[1]) if groups else 1)
+    contracted = right[labels[2].index("i")]
+    return 2.0 * batch * contracted * out[labels[3].index("f")] * positions
+
+
+def _valid_positions(size, kernel, out, stride, dilate, kernel_dilate, low):
+    """Pairs of output and kernel position that meet neither padding nor holes."""
+    count = 0
+    for k in range(kernel):
+        first = k * kernel_dilate - low
+        if stride == 1 and dilate == 1:
+            count += max(0, min(out, size - first) - max(0, -first))
+            continue
+        for o in range(out):
+            place = o * stride + first
+            count += 0 <= place <= (size - 1) * dilate and place % dilate == 0
+    return count
+
+
+def hbm_bytes(
+    module: Module, computation: Computation, instruction: Instruction
+) -> float:
+    """Bytes that one run of an instruction reads from HBM and writes to it.
+
+    A slice reads what it takes and an update writes what it puts, not the whole array;
+    what the compiler keeps in on-chip memory counts nothing.
+    """
+    opcode = instruction.opcode
+    if opcode in _FREE or opcode in _COLLECTIVE:
+        return 0.0
+    if opcode == "copy-start":
+        source = computation.instructions[instruction.operands[0]].arrays
+        target = instruction.arrays[: len(source)]
+        return float(_off_chip(source) + _off_chip(target))
+    if opcode == "fusion":
+        body = module.computations[instruction.called()]
+        return _fusion_bytes(module, computation, instruction, body)
+    reads = [
+        _off_chip(computation.instructions[name].arrays)
+        for name in instruction.operands
+        if name in computation.instructions
+    ]
+    written = _off_chip(instruction.arrays)
+    if opcode in ("dynamic-slice", "slice", "gather"):
+        return float(2 * written)
+    if opcode == "dynamic-update-slice":
+        update = computation.instructions[instruction.operands[1]].arrays
+        return float(sum(a.bytes for a in update) + _off_chip(update))
+    if opcode in ("iota", "broadcast"):
+        return float(written)
+    return float(sum(reads) + written)
+
+
+def _fusion_bytes(module, computation, instruction, body):
+    total = 0.0
+    for index, name in enumerate(instruction.operands):
+        outer = computation.instructions.get(name)
+        parameter = body.parameters.get(index)
+        whole = _off_chip(outer.arrays) if outer is not None else 0
+        if whole and parameter is not None:
+            total += min(whole, _read(module, body, parameter, whole))
+    parts = _parts(module, body)
+    arrays = list(instruction.arrays)
+    for part, updated in parts:
+        size, arrays = arrays[: len(part.arrays)], arrays[len(part.arrays) :]
+        if _off_chip(size):
+            total += _off_chip(size) if updated is None else updated
+    return total
+
+
+def _read(module, body, value, whole):
+    """Bytes that a fusion reads of one of its operands, `whole` if all of it."""
+    total = 0.0
+    for user in body.users.get(value.name, ()):
+        first = user.operands[0] == value.name
+        if user.opcode == "bitcast":
+            total += _read(module, body, user, whole)
+        elif user.opcode == "fusion":
+            inner = module.computations[user.called()]
+            for index, name in enumerate(user.operands):
+                if name == value.name:
+                    total += _read(module, inner, inner.parameters[index], whole)
+        elif first and user.opcode in ("dynamic-slice", "slice", "gather"):
+            total += user.bytes
+        elif not (first and user.opcode == "dynamic-update-slice"):
+            return whole
+    return total
+
+
+def _parts(module, body):
+    """Outputs of a fusion, each with the bytes it updates in place, or None: all."""
+    root = body.root
+    names = root.operands if root.opcode == "tuple" else (root.name,)
+    for name in names:
+        part = source = body.instructions[name]
+        inside = body
+        while source.opcode in ("bitcast", "copy", "fusion") and source.operands:
+            if source.opcode == "fusion":
+                inside = module.computations[source.called()]
+                source = inside.root
+            else:
+                source = inside.instructions[source.operands[0]]
+        update = source.opcode == "dynamic-update-slice"
+        size = inside.instructions[source.operands[1]].bytes if update else None
+        yield part, size
+
+
+def _off_chip(arrays) -> int:
+    return sum(array.bytes for array in arrays if not array.on_chip)

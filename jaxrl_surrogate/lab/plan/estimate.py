@@ -1,0 +1,157 @@
+"""A step's memory and time by formula: quick, rough, and enough to choose what to try.
+
+What is compiled afterwards decides; the formulas only have to rank.
+"""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+from jaxrl_surrogate.lab.plan.collectives import Collective
+from jaxrl_surrogate.lab.plan.job import Job, cache_arrays, decode_weights, shard_bytes
+from jaxrl_surrogate.lab.plan.roofline import collective_seconds
+from jaxrl_surrogate.lab.plan.topology import Topology
+
+# Compiled programs need about so much more than the formulas' parts.
+_SLACK = 1.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What formulas say of a job on a mesh."""
+
+    bytes: dict[str, float]  # peak by phase
+    seconds: float | None  # of a step
+
+    def fits(self, usable: int) -> bool:
+        """Whether every phase is likely to fit."""
+        return max(self.bytes.values()) <= usable
+
+
+def model_flops(job: Job) -> dict[str, float]:
+    """Operations that a step's phases need on all chips together, nothing recomputed.
+
+    Two for each parameter and token that a product uses it for, and causal attention;
+    three times that where there is a backward pass. Prompts and completions count with
+    their longest lengths.
+    """
+    c, prompts = job.model, job.prompts_per_step
+    table = c.vocab_size * c.embed_dim
+    tables = 1 if c.tie_embeddings else 2
+    blocks = c.num_params - tables * table
+    length, read = job.decode.max_length, job.max_prompt_length
+    completions = prompts * job.decode.group_size
+    seen = length * (length + 1) / 2 + length * read
+    attention = 4 * c.num_layers * c.num_heads * c.head_dim
+    forward = 2 * blocks * (completions * length + prompts * read)
+    forward += 2 * table * completions * length
+    forward += attention * (completions * seen + prompts * read * (read + 1) / 2)
+    return {"rollout": forward, "update": 3 * forward * job.epochs}
+
+
+def estimate(job: Job, topology: Topology, mesh: jax.sharding.Mesh) -> Estimate:
+    """Peak bytes of each phase on one chip, and seconds of a step."""
+    memory = {"rollout": _rollout_bytes(job, mesh), "update": _update_bytes(job, mesh)}
+    chip = topology.chip
+    if None in (chip.peak_flops, chip.hbm_bandwidth, chip.link_bandwidth):
+        return Estimate(memory, None)
+    return Estimate(memory, _update_seconds(job, topology, mesh) + _rollout_seconds(
+        job, topology, mesh
+    ))  # fmt: skip
+
+
+def _state_bytes(job, mesh):
+    state = job.abstract_state(mesh)
+    sizes = [
+        sum(shard_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(tree))
+        for tree in (state.params, state.opt_state)
+    ]
+    if job.update.loss.kl_coef:
+        sizes[1] += sizes[0]
+    return sizes
+
+
+def _update_bytes(job, mesh):
+    c, tensor = job.model, mesh.shape["tensor"]
+    params, others = _state_bytes(job, mesh)
+    micro = job.update.microbatch_prompts or job.update_prompts
+    rows = micro * job.decode.group_size // _batch_ways(mesh)
+    tokens = rows * job.decode.max_length
+    wide = np.dtype(c.compute_dtype).itemsize
+    queries, mlp = c.num_heads * c.head_dim / tensor, c.mlp_dim / tensor
+    block = tokens * wide * (4 * c.embed_dim + 4 * queries + 4 * mlp)
+    kept = 1 if job.update.remat == "block" else 0
+    residual = c.embed_dim / (tensor if c.embed_dim % tensor == 0 else 1)
+    layers = tokens * wide * c.num_layers * residual
+    if not kept:
+        layers += c.num_layers * block * 0.75
+    queried = min(512, job.decode.max_length)
+    positions = job.decode.max_length + job.max_prompt_length
+    scores = 3 * 4 * rows * c.num_heads / tensor * queried * positions
+    chunk = max(1, job.update.logprob_chunk // (micro * job.decode.group_size))
+    logits = 3 * 4 * rows * min(chunk, job.decode.max_length) * c.vocab_size / tensor
+    tables = (
+        (1 if c.tie_embeddings else 2) * 2 * 4 * c.vocab_size * c.embed_dim / tensor
+    )
+    gradients = params * (1 if micro == job.update_prompts else 2)
+    work = gradients + layers + max(block + scores, logits) + tables
+    return params + others + _SLACK * work
+
+
+def _rollout_bytes(job, mesh):
+    weights = sum(shard_bytes(*pair) for pair in decode_weights(job, mesh).values())
+    cache = sum(shard_bytes(*pair) for pair in cache_arrays(job, mesh).values())
+    # When the cache grows, the old one is there too.
+    return sum(_state_bytes(job, mesh)) + _SLACK * (weights + 1.5 * cache)
+
+
+def _update_seconds(job, topology, mesh):
+    c, chip = job.model, topology.chip
+    again = 4 / 3 if job.update.remat == "block" else 1.0
+    compute = model_flops(job)["update"] * again / mesh.size / chip.peak_flops
+    parts = job.update_prompts // (job.update.microbatch_prompts or job.update_prompts)
+    passes = 3 if job.update.remat == "block" else 2  # forward, again, backward
+    wide = np.dtype(c.compute_dtype).itemsize
+    weights = c.num_params * wide / mesh.shape["tensor"]
+    gathered = (
+        parts * (passes + 1) * _seconds("all-gather", weights, "fsdp", topology, mesh)
+    )
+    summed = _seconds("all-reduce", 4 * c.num_params / mesh.shape["tensor"], "data",
+                      topology, mesh) / mesh.shape["fsdp"] * parts  # fmt: skip
+    rows = job.update_prompts * job.decode.group_size / _batch_ways(mesh)
+    stream = rows * job.decode.max_length * c.embed_dim * wide
+    moves = 2 * 2 * passes * c.num_layers  # two halves of a block, gather and scatter
+    across = moves * _seconds("all-gather", stream, "tensor", topology, mesh)
+    return compute + job.updates * (gathered + summed + across)
+
+
+def _rollout_seconds(job, topology, mesh):
+    c, chip = job.model, topology.chip
+    weights = sum(shard_bytes(*pair) for pair in decode_weights(job, mesh).values())
+    cache = sum(shard_bytes(*pair) for pair in cache_arrays(job, mesh).values())
+    rows = job.prompts_per_step * job.decode.group_size / _batch_ways(mesh)
+    flops = 2 * c.num_params / mesh.shape["tensor"] * rows
+    token = max((weights + 0.5 * cache) / chip.hbm_bandwidth, flops / chip.peak_flops)
+    wide = np.dtype(c.compute_dtype).itemsize
+    sent = rows * c.embed_dim * wide
+    token += 2 * c.num_layers * _seconds("all-reduce", sent, "tensor", topology, mesh)
+    logits = 4 * rows * c.vocab_size
+    token += _seconds("all-gather", logits, "tensor", topology, mesh)
+    return job.decode.max_length * token
+
+
+def _seconds(kind, size, axis, topology, mesh):
+    """One collective along a mesh axis."""
+    if mesh.shape[axis] == 1:
+        return 0.0
+    place = mesh.axis_names.index(axis)
+    ids = np.arange(mesh.size).reshape(mesh.devices.shape)
+    groups = np.moveaxis(ids, place, -1).reshape(-1, mesh.shape[axis])
+    each = Collective(kind, math.ceil(size), 0, groups, False, "")
+    return collective_seconds(each, topology, mesh)
+
+
+def _batch_ways(mesh):
+    return mesh.shape["data"] * mesh.shape["fsdp"]

@@ -1,0 +1,172 @@
+"""The programs of a step, as training builds them, over shapes instead of arrays."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding
+
+from jaxrl_surrogate import models, rng
+from jaxrl_surrogate.batch import Batch, Completions, Prompts
+from jaxrl_surrogate.objectives import TableFamily
+from jaxrl_surrogate.parallel import MeshConfig, make_mesh, partition
+from jaxrl_surrogate.rollout import DecodeConfig, rollout
+from jaxrl_surrogate.training.state import TrainState, abstract_state
+from jaxrl_surrogate.training.step import UpdateConfig, make_update
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a step consists of."""
+
+    model: models.DecoderConfig
+    update: UpdateConfig
+    optimizer: optax.GradientTransformation
+    decode: DecodeConfig
+    objective: TableFamily
+    mesh: MeshConfig
+    prompts_per_step: int
+    max_prompt_length: int
+    minibatches: int = 1
+    epochs: int = 1
+
+    @property
+    def update_prompts(self) -> int:
+        """Prompts of one optimizer step."""
+        return self.prompts_per_step // self.minibatches
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps on one rollout."""
+        return self.minibatches * self.epochs
+
+    def make_mesh(self, devices) -> jax.sharding.Mesh:
+        """The job's mesh on given devices.
+
+        Raises:
+          ValueError: sizes that do not multiply to their number, or a batch that does
+            not split.
+        """
+        mesh = make_mesh(self.mesh, devices)
+        ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        slices = self.update.microbatch_prompts or self.update_prompts
+        for field, size in (
+            ("rollout.prompts_per_step", self.prompts_per_step),
+            ("train.minibatches", self.update_prompts),
+            ("train.microbatch_prompts", slices),
+        ):
+            if size % ways:
+                raise ValueError(
+                    f"{field}: {size} prompts are not a multiple of the {ways} ways "
+                    f"that mesh axes data={mesh.shape['data']} and "
+                    f"fsdp={mesh.shape['fsdp']} split a batch; raise tensor, or prompts"
+                )
+        return mesh
+
+    def abstract_state(self, mesh: jax.sharding.Mesh) -> TrainState:
+        """The train state's shapes and shardings."""
+        return abstract_state(self.model, self.optimizer, mesh)
+
+    def lower_update(self, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+        """The update of one minibatch, lowered for the mesh's devices."""
+        state = self.abstract_state(mesh)
+        update = make_update(self.model, self.update, self.optimizer, mesh)
+        reference = state.params if self.update.loss.kl_coef else None
+        objective = _placed(self.objective, partition.replicated(mesh))
+        return update.lower(state, self._batch(mesh), objective, reference)
+
+    def lower_rollout(self, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+        """The rollout of a step, lowered for the mesh's devices."""
+        params = self.abstract_state(mesh).params
+        prompts = self._prompts(mesh, self.prompts_per_step)
+        key = jax.eval_shape(functools.partial(rng.stream_key, 0, "rollout"))
+        key = _placed(key, partition.replicated(mesh))
+        return rollout.lower(self.model, self.decode, params, prompts, key, mesh)
+
+    def lower(self, phase: str, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+        """`lower_update` or `lower_rollout` by name."""
+        return {"update": self.lower_update, "rollout": self.lower_rollout}[phase](mesh)
+
+    def _prompts(self, mesh, count):
+        shapes = Prompts(
+            jax.ShapeDtypeStruct((count, self.max_prompt_length), jnp.int32),
+            jax.ShapeDtypeStruct((count,), jnp.int32),
+            jax.ShapeDtypeStruct((count,), jnp.uint32),
+        )
+        return _placed(shapes, partition.batch_sharding(mesh))
+
+    def _batch(self, mesh):
+        count = self.update_prompts
+        rows = (count, self.decode.group_size)
+        tokens = (*rows, self.decode.max_length)
+        completions = Completions(
+            jax.ShapeDtypeStruct(tokens, jnp.int32),
+            jax.ShapeDtypeStruct(rows, jnp.int32),
+            jax.ShapeDtypeStruct(rows, bool),
+            jax.ShapeDtypeStruct(tokens, jnp.float32),
+        )
+        rest = (
+            completions,
+            jax.ShapeDtypeStruct(rows, jnp.float32),
+            jax.ShapeDtypeStruct(rows, bool),
+        )
+        rest = _placed(rest, partition.batch_sharding(mesh))
+        return Batch(self._prompts(mesh, count), *rest)
+
+
+def decode_weights(
+    job: Job, mesh: jax.sharding.Mesh
+) -> dict[str, tuple[jax.ShapeDtypeStruct, NamedSharding]]:
+    """The parameters as a rollout holds them: cast, and gathered over fsdp."""
+    params = models.abstract_params(job.model)
+    axes = models.logical_axes(job.model)
+
+    def place(path, leaf, names):
+        shape = jax.ShapeDtypeStruct(leaf.shape, job.model.compute_dtype)
+        return shape, _by_rules(mesh, names, leaf.shape, partition.DECODE_RULES)
+
+    placed = jax.tree.map_with_path(place, params, axes)
+    is_pair = lambda node: isinstance(node, tuple)  # noqa: E731
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): pair
+        for path, pair in jax.tree.leaves_with_path(placed, is_leaf=is_pair)
+    }
+
+
+def cache_arrays(
+    job: Job, mesh: jax.sharding.Mesh
+) -> dict[str, tuple[jax.ShapeDtypeStruct, NamedSharding]]:
+    """Keys and values at a rollout's end: of completions, and of their prompts."""
+    c = job.model
+    lengths = {"completions": job.decode.max_length, "prompts": job.max_prompt_length}
+    found = {}
+    for owner, positions in lengths.items():
+        rows = (job.prompts_per_step, *[job.decode.group_size] * (owner != "prompts"))
+        shape = (c.num_layers, *rows, c.num_kv_heads, positions, c.head_dim)
+        names = (None, "batch", *[None] * (len(rows) - 1), "kv_heads", None, None)
+        sharding = _by_rules(mesh, names, shape, partition.DECODE_RULES)
+        for part in ("keys", "values"):
+            array = jax.ShapeDtypeStruct(shape, c.compute_dtype)
+            found[f"{owner}/{part}"] = (array, sharding)
+    return found
+
+
+def shard_bytes(array: jax.ShapeDtypeStruct, sharding: NamedSharding) -> int:
+    """Bytes of an array on one device."""
+    return math.prod(sharding.shard_shape(array.shape)) * array.dtype.itemsize
+
+
+def _by_rules(mesh, names, shape, rules):
+    return NamedSharding(
+        mesh, partition.partition_spec(mesh, names, shape, rules=rules)
+    )
+
+
+def _placed(tree, sharding):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+    )

@@ -1,0 +1,167 @@
+"""How long a phase takes at least: compute, HBM and the network between chips.
+
+Assumptions, all of them towards the fast side but the last: every product runs at the
+chip's bfloat16 peak and every byte at its full bandwidth; one instruction's compute and
+memory traffic overlap, two instructions do not; a collective sees no other traffic;
+collectives that the compiler starts early hide behind all other work, the rest behind
+nothing.
+"""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+from jaxrl_surrogate.lab.plan.collectives import Collective
+from jaxrl_surrogate.lab.plan.cost import Cost
+from jaxrl_surrogate.lab.plan.topology import HOP_SECONDS, Topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """All collectives of one kind along the same mesh axes."""
+
+    kind: str
+    axes: tuple[str, ...]
+    times: int
+    bytes: float  # that one chip sends
+    seconds: float | None
+    overlapped_seconds: float | None  # of them, beside other work
+    sources: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """A phase on one chip."""
+
+    flops: float
+    hbm_bytes: float
+    compute_seconds: float | None  # all products at peak
+    hbm_seconds: float | None  # all bytes at full bandwidth
+    busy_seconds: float | None  # the slower of the two, instruction by instruction
+    traffic: tuple[Traffic, ...]
+    seconds: float | None  # the phase
+    bound: str | None  # what most of it is: compute, HBM or ICI
+
+    @property
+    def network_seconds(self) -> float | None:
+        """All collectives."""
+        if self.seconds is None:
+            return None
+        return sum(t.seconds for t in self.traffic)
+
+
+def roofline(cost: Cost, topology: Topology, mesh: jax.sharding.Mesh) -> Roofline:
+    """Time the work of a phase by the chip's figures; None where they are unknown."""
+    chip = topology.chip
+    known = None not in (chip.peak_flops, chip.hbm_bandwidth, chip.link_bandwidth)
+    traffic = _traffic(cost, topology, mesh)
+    if not known:
+        return Roofline(cost.flops, cost.bytes, None, None, None, traffic, None, None)
+    by_compute = by_memory = 0.0
+    for work in cost.work:
+        compute = work.flops / chip.peak_flops
+        memory = work.bytes / chip.hbm_bandwidth
+        if compute > memory:
+            by_compute += work.times * compute
+        else:
+            by_memory += work.times * memory
+    busy = by_compute + by_memory
+    hidden = sum(t.overlapped_seconds for t in traffic)
+    exposed = sum(t.seconds for t in traffic) - hidden
+    shares = {
+        "compute": by_compute,
+        "HBM": by_memory,
+        "ICI": exposed + max(0.0, hidden - busy),
+    }
+    return Roofline(
+        flops=cost.flops,
+        hbm_bytes=cost.bytes,
+        compute_seconds=cost.flops / chip.peak_flops,
+        hbm_seconds=cost.bytes / chip.hbm_bandwidth,
+        busy_seconds=busy,
+        traffic=traffic,
+        seconds=max(busy, hidden) + exposed,
+        bound=max(shares, key=shares.get),
+    )
+
+
+def collective_seconds(
+    each: Collective, topology: Topology, mesh: jax.sharding.Mesh
+) -> float | None:
+    """One run of a collective: the slower of its bytes and its hops.
+
+    Bytes move over every link of the network's dimensions that the group extends in,
+    in both directions where the group closes a ring (scaling book, chapter 3).
+    """
+    link = topology.chip.link_bandwidth
+    if link is None:
+        return None
+    extents = _extents(each, topology, mesh)
+    links = hops = 0
+    for extent, size, ring in zip(
+        extents, topology.shape, topology.rings(), strict=True
+    ):
+        if extent > 1:
+            closed = ring and extent == size
+            links += 2 if closed else 1
+            hops += extent // 2 if closed else extent - 1
+    if not hops:
+        return 0.0
+    sweeps = 2 if each.kind == "all-reduce" else 1
+    if each.kind == "all-to-all":  # half the way on average, both ways at once
+        moved = each.bytes * max(extents) / 4
+    elif each.kind == "collective-permute":
+        moved, links = each.bytes, 1
+    else:
+        moved = sent_bytes(each)
+    return max(moved / (links * link), sweeps * hops * HOP_SECONDS)
+
+
+def sent_bytes(each: Collective) -> float:
+    """Bytes that one chip sends in one run of a collective."""
+    n = each.members
+    match each.kind:
+        case "all-gather" | "reduce-scatter":
+            return each.bytes * (n - 1) / n
+        case "all-reduce":
+            return 2 * each.bytes * (n - 1) / n
+        case "all-to-all" | "ragged-all-to-all":
+            return each.bytes * (n - 1) / n
+        case _:
+            return float(each.bytes)
+
+
+def _extents(each, topology, mesh):
+    """How many places along each dimension of the network a group takes."""
+    devices = mesh.devices.flat
+    places = np.array([topology.coordinates(devices[i]) for i in each.groups[0]])
+    return [len(set(column)) for column in places.T]
+
+
+def _traffic(cost, topology, mesh):
+    sums: dict[tuple, list] = {}
+    for work in cost.collectives:
+        each = work.collective
+        key = (each.kind, each.axes(mesh))
+        seconds = collective_seconds(each, topology, mesh)
+        row = sums.setdefault(key, [0, 0.0, 0.0, 0.0, {}])
+        row[0] += work.times
+        row[1] += work.times * sent_bytes(each)
+        if seconds is None:
+            row[2] = row[3] = math.nan
+        else:
+            row[2] += work.times * seconds
+            row[3] += work.times * seconds * each.overlapped
+        row[4][each.source] = None
+    return tuple(
+        Traffic(
+            kind, axes, times, sent,
+            *(None if math.isnan(s) else s for s in (seconds, hidden)),
+            tuple(sources),
+        )
+        for (kind, axes), (times, sent, seconds, hidden, sources) in sorted(
+            sums.items(), key=lambda item: -item[1][1]
+        )
+    )  # fmt: skip

@@ -1,0 +1,158 @@
+"""Other ways to run the same step: meshes, slices of accumulation, recomputation.
+
+Formulas choose (`estimate`), the compiler decides (`report`).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jaxrl_surrogate.lab.plan.estimate import Estimate, estimate
+from jaxrl_surrogate.lab.plan.job import Job
+from jaxrl_surrogate.lab.plan.report import Plan, make_plan
+from jaxrl_surrogate.lab.plan.topology import Topology
+from jaxrl_surrogate.parallel import MeshConfig
+
+# Formulas may be wrong by so much before a compilation is thought not worth its time.
+_HOPE = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A variant of a job, as fields of a config that give it."""
+
+    fields: dict[str, Any]
+    job: Job
+    estimate: Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """A candidate that was compiled."""
+
+    candidate: Candidate
+    plan: Plan
+
+
+def candidates(
+    job: Job, topology: Topology, *, fewer_prompts: bool = False
+) -> list[Candidate]:
+    """All variants that are whole-numbered, the quickest by formula first.
+
+    Args:
+      job: what is to be done.
+      topology: where.
+      fewer_prompts: also halve the prompts of a step, which changes what is trained and
+        comes after everything that does not.
+    """
+    found = []
+    for fields, variant in _variants(job, topology.num_chips, fewer_prompts):
+        try:
+            mesh = variant.make_mesh(topology.devices)
+            guess = estimate(variant, topology, mesh)
+        except ValueError:
+            continue  # something does not divide
+        found.append(Candidate(fields, variant, guess))
+
+    def rank(candidate):
+        seconds = candidate.estimate.seconds
+        peak = max(candidate.estimate.bytes.values())
+        fewer = job.prompts_per_step // candidate.job.prompts_per_step
+        return fewer, peak if seconds is None else seconds, peak, len(candidate.fields)
+
+    return sorted(found, key=rank)
+
+
+def search(
+    job: Job,
+    topology: Topology,
+    compiles: int,
+    *,
+    until_one_fits: bool = False,
+    on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+) -> list[Tried]:
+    """Compile the most promising variants, at most `compiles` of them.
+
+    Args:
+      job: what is to be done.
+      topology: where.
+      compiles: how many variants are compiled.
+      until_one_fits: stop at the first that fits, and take fewer prompts if need be.
+      on_candidate: told of each variant before it is compiled.
+
+    Returns:
+      What was compiled: first what fits, the quickest first.
+    """
+    usable = topology.chip.usable_bytes
+    listed = candidates(job, topology, fewer_prompts=until_one_fits)
+    # For a remedy what surely fits comes first, for speed what may.
+    bar = usable / _HOPE if until_one_fits else usable * _HOPE
+    hopeful = [c for c in listed if c.estimate.fits(bar)]
+    if not hopeful:
+        hopeful = sorted(listed, key=lambda c: max(c.estimate.bytes.values()))
+    tried = []
+    for candidate in hopeful[:compiles]:
+        on_candidate(candidate)
+        plan = make_plan(candidate.job, topology)
+        tried.append(Tried(candidate, plan))
+        if until_one_fits and plan.fits:
+            break
+    return sorted(
+        tried,
+        key=lambda t: (not t.plan.fits, t.plan.step_seconds or 0, t.plan.peak_bytes),
+    )
+
+
+def _variants(
+    job: Job, chips: int, fewer_prompts: bool
+) -> Iterator[tuple[dict[str, Any], Job]]:
+    prompts = [job.prompts_per_step]
+    while fewer_prompts and prompts[-1] % (2 * job.minibatches) == 0:
+        prompts.append(prompts[-1] // 2)
+    for count in prompts:
+        for tensor in _divisors(chips):
+            if not _splits(job, tensor):
+                continue
+            for fsdp in _divisors(chips // tensor):
+                data = chips // tensor // fsdp
+                yield from _slices(job, count, MeshConfig(data, fsdp, tensor))
+
+
+def _splits(job: Job, tensor: int) -> bool:
+    """Whether heads, width and vocabulary split; shared heads need not."""
+    c = job.model
+    return not any(size % tensor for size in (c.num_heads, c.mlp_dim, c.vocab_size))
+
+
+def _slices(job, count, mesh):
+    ways, batch = mesh.data * mesh.fsdp, count // job.minibatches
+    sizes = [size for size in _divisors(batch) if size % ways == 0]
+    for size in sizes:
+        for remat in ("none", "block"):
+            micro = 0 if size == batch else size
+            update = dataclasses.replace(
+                job.update, microbatch_prompts=micro, remat=remat
+            )
+            variant = dataclasses.replace(
+                job, mesh=mesh, update=update, prompts_per_step=count
+            )
+            yield _changes(job, variant), variant
+
+
+def _changes(job: Job, variant: Job) -> dict[str, Any]:
+    """Fields of the config that make one job of the other; the mesh always."""
+    fields: dict[str, Any] = {
+        f"mesh.{axis}": getattr(variant.mesh, axis)
+        for axis in ("data", "fsdp", "tensor")
+    }
+    if variant.update.microbatch_prompts != job.update.microbatch_prompts:
+        fields["train.microbatch_prompts"] = variant.update.microbatch_prompts
+    if variant.update.remat != job.update.remat:
+        fields["train.remat"] = variant.update.remat
+    if variant.prompts_per_step != job.prompts_per_step:
+        fields["rollout.prompts_per_step"] = variant.prompts_per_step
+    return fields
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]

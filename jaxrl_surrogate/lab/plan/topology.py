@@ -1,0 +1,167 @@
+"""Names of pods to devices to compile for, and what their chips can do."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Sequence
+
+import jax
+
+_GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Published figures of one chip; None where nothing is published.
+
+    Peak and HBM bandwidth are those of Google's pages on each TPU version
+    (cloud.google.com/tpu/docs/v5e, v5p, v6e) and of NVIDIA's data sheets; link
+    bandwidths are those measured in "How to Scale Your Model", chapter 2
+    (jax-ml.github.io/scaling-book/tpus), which are a tenth below the nominal ones.
+    """
+
+    name: str
+    hbm_bytes: int
+    usable_bytes: int  # what XLA lets a program have
+    peak_flops: float | None  # bfloat16 products, per second
+    hbm_bandwidth: float | None  # bytes per second
+    link_bandwidth: float | None  # bytes per second, one link in one direction
+    dimensions: int = 1  # of the network
+    ring_at: int = 0  # sizes of a dimension that are multiples of this close a ring
+
+
+CHIPS = {
+    "v5e": Chip(
+        "TPU v5e", 16 * _GIB, int(15.75 * _GIB), 197e12, 819e9, 45e9, 2, 16
+    ),
+    "v5p": Chip("TPU v5p", 96 * _GIB, int(95.74 * _GIB), 459e12, 2765e9, 90e9, 3, 4),
+    "v6e": Chip(
+        "TPU v6e", 32 * _GIB, int(31.25 * _GIB), 918e12, 1640e9, 90e9, 2, 16
+    ),
+}  # fmt: skip
+EXAMPLES = "v5e:4x4, v5e:16x16, v5p:2x2x4, v5p:4x4x4, v5p:8x8x16, v6e:8x8, v6e:16x16"
+
+# A message takes about this long from a chip to the next (scaling book, chapter 3).
+HOP_SECONDS = 1e-6
+
+_GPUS = {
+    "H100": Chip("NVIDIA H100 SXM", 80 * 10**9, 75 * 10**9, 989e12, 3350e9, 450e9),
+    "H200": Chip("NVIDIA H200 SXM", 141 * 10**9, 106 * 10**9, 989e12, 4800e9, 450e9),
+    "A100": Chip("NVIDIA A100 80 GB", 80 * 10**9, 60 * 10**9, 312e12, 2039e9, 300e9),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices to compile for and the network between them."""
+
+    name: str
+    chip: Chip
+    shape: tuple[int, ...]
+    devices: Sequence[jax.Device]
+    compiles_for_others: bool  # no device of it needs to be here
+
+    @property
+    def num_chips(self) -> int:
+        """Chips; one device each."""
+        return len(self.devices)
+
+    def rings(self) -> tuple[bool, ...]:
+        """For each dimension of the network, whether its ends are linked."""
+        every = self.chip.ring_at
+        return tuple(bool(every) and size % every == 0 for size in self.shape)
+
+    def coordinates(self, device: jax.Device) -> tuple[int, ...]:
+        """Where a device stands in the network."""
+        if not self.compiles_for_others:
+            return (list(self.devices).index(device),)
+        return tuple(device.coords[: len(self.shape)])
+
+
+def get(name: str) -> Topology:
+    """A topology by name.
+
+    Args:
+      name: KIND:SIZExSIZE.. such as "v5p:4x4x4", chips along each dimension of the
+        network; or "local", "cpu", "cuda", "tpu": the devices of this machine.
+
+    Raises:
+      ValueError: unknown, ill-formed, not built by XLA's TPU compiler, or the compiler
+        is not installed.
+    """
+    if name in ("local", "cpu", "cuda", "gpu", "tpu"):
+        return _local(name)
+    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
+    if not found or found[1] not in CHIPS:
+        raise ValueError(
+            f"topology={name!r}: expected KIND:SIZES with KIND one of "
+            f"{', '.join(CHIPS)}, such as {EXAMPLES}, or local, cpu, cuda, tpu"
+        )
+    chip, shape = CHIPS[found[1]], tuple(map(int, found[2].split("x")))
+    if len(shape) != chip.dimensions or 0 in shape:
+        raise ValueError(
+            f"topology={name!r}: expected {chip.dimensions} sizes of at least 1, the "
+            f"network of {chip.name} has as many dimensions; such as {EXAMPLES}"
+        )
+    return Topology(name, chip, shape, _described(name, math.prod(shape)), True)
+
+
+def available() -> bool:
+    """Whether XLA's TPU compiler is installed."""
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def _described(name: str, num_chips: int) -> Sequence[jax.Device]:
+    if not available():
+        raise ValueError(
+            f"topology={name!r}: expected package libtpu, which holds XLA's compiler "
+            "for TPUs and runs on any machine: install jaxrl_surrogate[tpu]"
+        )
+    # The library asks what machine it is on; elsewhere than on a TPU it must be told.
+    for variable, value in (
+        ("TPU_SKIP_MDS_QUERY", "1"),
+        ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
+        ("TPU_WORKER_HOSTNAMES", "localhost"),
+    ):
+        os.environ.setdefault(variable, value)
+    from jax.experimental import topologies
+
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    except Exception as error:  # the library's own, of many types
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"topology={name!r}: refused by the TPU compiler ({reason}); expected a "
+            f"slice that can be had, such as {EXAMPLES}"
+        ) from error
+    if len(found.devices) != num_chips:
+        raise ValueError(
+            f"topology={name!r}: has {len(found.devices)} devices on {num_chips} "
+            "chips; expected chips that are one device each"
+        )
+    return found.devices
+
+
+def _local(name: str) -> Topology:
+    try:
+        devices = jax.devices() if name == "local" else jax.devices(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"topology={name!r}: this machine has no such device "
+            f"({str(error).splitlines()[0]}); expected local, or a pod such as "
+            f"{EXAMPLES}"
+        ) from error
+    kind = devices[0].device_kind
+    chip = next((chip for key, chip in _GPUS.items() if key in kind), None)
+    if chip is None:
+        memory = _host_memory() // len(devices) if name != "tpu" else 0
+        stats = devices[0].memory_stats() or {}
+        memory = stats.get("bytes_limit", memory)
+        chip = Chip(kind, memory, memory, None, None, None)
+    return Topology(name, chip, (len(devices),), devices, False)
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
