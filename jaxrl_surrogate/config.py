@@ -199,9 +199,14 @@ class LogConfig:
     tensorboard: Annotated[bool, "write TensorBoard events if installed"] = True
     completions_every: Annotated[int, "steps between tables of samples; 0: none"] = 10
     completions: Annotated[int, "rows of such a table"] = 4
+    digests_every: Annotated[
+        int, "steps between digests of the state; the rest is of every step; 0: none"
+    ] = 1
 
     def __post_init__(self):
-        _expect_at_least(self, every=1, completions_every=0, completions=0)
+        _expect_at_least(
+            self, every=1, completions_every=0, completions=0, digests_every=0
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,6 +137,7 @@ def build_run(config: TrainConfig) -> Run:
             keep_every=config.checkpoint.keep_every,
             completions_every=config.log.completions_every,
             completions=config.log.completions,
+            digests_every=config.log.digests_every,
         ),
     )
 

@@ -14,12 +14,13 @@ import numpy as np
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Batch, Completions, Prompts
 from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.training import digests
 from jaxrl_surrogate.training.checkpoint import RunCheckpoints
 from jaxrl_surrogate.training.collect import batch_metrics, collect_batch
 from jaxrl_surrogate.training.compiles import compile_count
 from jaxrl_surrogate.training.evaluation import Evaluation, evaluate
 from jaxrl_surrogate.training.interrupts import StopRequest
-from jaxrl_surrogate.training.run import Outcome, Run
+from jaxrl_surrogate.training.run import Outcome, Run, Schedule
 from jaxrl_surrogate.training.run_log import RunLog
 from jaxrl_surrogate.training.sft import warm_start
 from jaxrl_surrogate.training.state import (
@@ -46,15 +47,17 @@ def train(run: Run, log: RunLog) -> Outcome:
         state, step, meta = _resume(run, store, start)
         del start
         log.resume(step)
+        if step == 0 and plan.digests_every:
+            log.digests(0, digests.state_digests(state))
         if run.eval_problems and not meta["before"]:
             meta |= {"before": _evaluate(run, state, step, log)}
             log.metrics(step, meta["before"])
         while step < plan.steps and not stop.received:
             began, compiles = time.perf_counter(), compile_count()
-            batch, metrics, position = _rollout_phase(run, store, state, step + 1)
+            batch, metrics, position = _rollout_phase(run, store, state, step + 1, log)
             if stop.received:
                 break  # the rollout is stored; the state before it is stored below
-            state, losses, applied = _update_phase(
+            state, losses, applied = update_phase(
                 run, update, state, batch, reference, step
             )
             step += 1
@@ -69,12 +72,15 @@ def train(run: Run, log: RunLog) -> Outcome:
                 metrics |= scores
                 if step == plan.steps:
                     meta |= {"after": scores}
-            if step % plan.checkpoint_every == 0 or step == plan.steps:
-                store.save_update(step, state, meta)
+            # Recorded before it is stored: what is stored is not computed again.
+            if plan.digests_every:
+                log.digests(step, step_digests(run, step, batch, applied, state))
             log.groups(step, batch, applied)
             log.metrics(step, metrics)
             if plan.completions_every and step % plan.completions_every == 0:
                 log.completions(step, _sample_rows(run, batch))
+            if _stored(plan, step):
+                store.save_update(step, state, meta)
         if step > (store.latest_update() or 0):
             store.save_update(step, state, meta)
     return Outcome(state, step, step >= plan.steps, meta["before"], meta["after"])
@@ -151,7 +157,9 @@ def _resume(run: Run, store: RunCheckpoints, start: TrainState):
     return state, step, meta
 
 
-def _rollout_phase(run: Run, store: RunCheckpoints, state: TrainState, step: int):
+def _rollout_phase(
+    run: Run, store: RunCheckpoints, state: TrainState, step: int, log: RunLog
+):
     """The batch of a step, its metrics, and the prompt stream's position after it."""
     if step in store.rollout_steps():
         batch, meta = store.restore_rollout(step, _batch_like(run))
@@ -164,6 +172,7 @@ def _rollout_phase(run: Run, store: RunCheckpoints, state: TrainState, step: int
         run.schedule.prompts_per_step,
         step,
         run.schedule.refill_rounds,
+        on_phase=lambda phase: log.event(step, phase),
     )
     position = run.prompts.state()
     if run.schedule.save_rollouts:
@@ -171,7 +180,7 @@ def _rollout_phase(run: Run, store: RunCheckpoints, state: TrainState, step: int
     return batch, batch_metrics(batch) | metrics, position
 
 
-def _update_phase(
+def update_phase(
     run: Run,
     update: Update,
     state: TrainState,
@@ -179,7 +188,7 @@ def _update_phase(
     reference: models.Params | None,
     step: int,
 ):
-    """All optimizer steps on one batch.
+    """All optimizer steps on one batch; `step` is the one before it.
 
     Returns the state, metrics that are means over the steps, and (G, M) the weight that
     each sample was given on average over the epochs.
@@ -207,6 +216,21 @@ def _update_phase(
     means["logprob_gap_max"] = float(history[0]["logprob_gap_max"])
     means |= {"seconds_update": time.perf_counter() - began}
     return state, means, applied / run.schedule.epochs
+
+
+def step_digests(
+    run: Run, step: int, batch: Batch, applied: np.ndarray, state: TrainState
+) -> digests.Digests:
+    """Digests of a step's phases; of the state where it is due or will be stored."""
+    row = digests.batch_digests(batch) | digests.update_digests(applied)
+    if step % run.schedule.digests_every == 0 or _stored(run.schedule, step):
+        row |= digests.state_digests(state)
+    return row
+
+
+def _stored(plan: Schedule, step: int) -> bool:
+    """Whether the state after a step is stored, signals apart."""
+    return step % plan.checkpoint_every == 0 or step == plan.steps
 
 
 def _evaluation_due(run: Run, step: int) -> bool:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +34,13 @@ _PACKAGES = (
 # Variables that change what a compiled program computes, or where.
 _FLAGS = ("XLA_", "JAX_", "LIBTPU_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 # Files with rows of training steps, which a run that is begun again writes again.
-_STEPS = ("metrics.jsonl", "completions.jsonl", "groups.jsonl", "evaluations.jsonl")
+_STEPS = (
+    "metrics.jsonl",
+    "completions.jsonl",
+    "groups.jsonl",
+    "evaluations.jsonl",
+    "digests.jsonl",
+)
 _SHOWN = ("loss", "grad_norm", "signal_share", "entropy", "length")
 
 
@@ -50,6 +57,10 @@ class RunLog:
                        one on average, null where there is none}, a number a group
     evaluations.jsonl  one object an evaluation: right answers of every problem, and
                        pass@k with its interval for every k
+    digests.jsonl      one object a step: a digest of every array of every phase
+                       (`training.digests`); step 0 is the state before step 1
+    events.jsonl       one object a phase that began: {"time", "process", "step",
+                       "event"}; never shortened: what was done twice is there twice
     environment.json   versions, devices, flags, commit
     tensorboard/       the metrics again, where tensorboardX is installed
     """
@@ -174,6 +185,15 @@ class RunLog:
             "wrong_weight": _means(applied, mask & ~right),
         }
         self._append("groups.jsonl", {"step": step, **row})
+
+    def digests(self, step: int, row: Mapping[str, Mapping[str, str]]) -> None:
+        """Record a step's digests, arrays by phase (`training.digests`)."""
+        self._append("digests.jsonl", {"step": step, **row})
+
+    def event(self, step: int, event: str) -> None:
+        """Record that something began, with the time in seconds since the epoch."""
+        row = {"time": time.time(), "process": os.getpid(), "step": step}
+        self._append("events.jsonl", row | {"event": event})
 
     def evaluation(self, step: int, found: Evaluation) -> None:
         """Record an evaluation whole; its scores go to `metrics` as well."""

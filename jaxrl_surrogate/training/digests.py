@@ -1,0 +1,177 @@
+"""Digests: what a step computed, in a few bytes an array, so that runs can be compared.
+
+A row of `digests.jsonl` holds, for one step, a digest of every array of every phase:
+
+    rollout       prompts and completions with the sampler's log-probabilities
+    verification  rewards, and which of them count
+    update        the weight that each sample was given
+    state         parameters, optimizer state and counters after the update
+
+Arrays that are on the host are hashed with SHA-256, of which 128 bits are kept. The
+state stays on its devices, where four sums of mixed words are computed in one pass
+(`fingerprint`): moving it to the host would cost more than the step it describes.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_surrogate.batch import Batch
+from jaxrl_surrogate.training.state import TrainState
+
+Digests = dict[str, dict[str, str]]  # phase to array to hexadecimal digits
+
+PHASES = ("rollout", "verification", "update", "state")  # as they are computed
+
+# Odd constants: the golden ratio, and those of MurmurHash3's mixers.
+_GOLDEN = 0x9E3779B9
+_MIX = (0x85EBCA6B, 0xC2B2AE35)
+_LANES = (0xCC9E2D51, 0x1B873593, 0xE6546B65)
+
+
+def batch_digests(batch: Batch) -> Digests:
+    """Digests of the phases "rollout" and "verification" from arrays on the host."""
+    prompts, completions = batch.prompts, batch.completions
+    return {
+        "rollout": {
+            "prompt_ids": host_digest(prompts.ids),
+            "prompt_tokens": host_digest(prompts.tokens),
+            "prompt_lengths": host_digest(prompts.lengths),
+            "tokens": host_digest(completions.tokens),
+            "lengths": host_digest(completions.lengths),
+            "truncated": host_digest(completions.truncated),
+            "sampler_logprobs": host_digest(completions.sampler_logprobs),
+        },
+        "verification": {
+            "rewards": host_digest(batch.rewards),
+            "reward_mask": host_digest(batch.reward_mask),
+        },
+    }
+
+
+def update_digests(weights: np.ndarray) -> Digests:
+    """Digests of the phase "update": (G, M) the weights that samples were given."""
+    return {"update": {"weights": host_digest(weights)}}
+
+
+def state_digests(state: TrainState) -> Digests:
+    """Digests of the phase "state", an entry an array, parameters first.
+
+    The same for the same numbers on every mesh: sums of integers do not depend on the
+    order of their terms.
+    """
+    leaves = jax.tree.leaves_with_path(state)
+    words = jax.device_get(_fingerprints([leaf for _, leaf in leaves]))
+    return {
+        "state": {
+            jax.tree_util.keystr(path, simple=True, separator="/"): word.tobytes().hex()
+            for (path, _), word in zip(leaves, words, strict=True)
+        }
+    }
+
+
+def host_digest(array: Any) -> str:
+    """128 bits of the SHA-256 of an array's dtype, shape and bytes, in hexadecimal."""
+    array = np.asarray(array)
+    head = f"{array.dtype.str}{array.shape}".encode()
+    body = np.ascontiguousarray(array).tobytes()
+    return hashlib.sha256(head + body).hexdigest()[:32]
+
+
+def fingerprint(array: jax.Array) -> jax.Array:
+    """128 bits that change with any bit of an array and with the place of any entry.
+
+    With the bits of entry i as an integer w_i, a key k_i mixed from the position i and
+    a bijection f that mixes 32 bits well, the four words are the sums modulo 2^32 of
+
+        f(w_i ^ k_i) r_ij,    r_i0 = 1, r_ij an odd integer mixed from the position
+
+    A change within one entry of up to 32 bits changes all four words for certain: f and
+    the product with an odd number are bijections. Changes of several entries cancel in
+    all four with a probability of about 2^-128 where they are not made on purpose;
+    this is no cryptographic hash.
+
+    Args:
+      array: any shape, of a dtype of 8, 16 or 32 bits, or bool. May be traced and may
+        be sharded; nothing is gathered but the sums.
+
+    Returns:
+      (4,) uint32.
+
+    Raises:
+      ValueError: a dtype of another width.
+    """
+    key = _mixed(_positions(array.shape) + jnp.uint32(_GOLDEN))
+    mixed = _mixed(_words(array) ^ key)
+    terms = [mixed, *(mixed * (key * jnp.uint32(odd) | 1) for odd in _LANES)]
+    zero = jnp.uint32(0)
+    # One reduction of four operands: four reductions would mix everything four times.
+    sums = jax.lax.reduce(
+        terms,
+        [zero] * len(terms),
+        lambda left, right: [a + b for a, b in zip(left, right, strict=True)],
+        tuple(range(array.ndim)),
+    )
+    return jnp.stack(sums)
+
+
+def first_difference(
+    old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]
+) -> tuple[str, list[str]] | None:
+    """The first phase that differs, and its arrays that do, in their order.
+
+    Phases that only one side has are not compared; an array that only one side has
+    differs.
+    """
+    for phase in PHASES:
+        if phase not in old or phase not in new:
+            continue
+        names = dict.fromkeys([*old[phase], *new[phase]])
+        wrong = [n for n in names if old[phase].get(n) != new[phase].get(n)]
+        if wrong:
+            return phase, wrong
+    return None
+
+
+@jax.jit
+def _fingerprints(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [fingerprint(leaf) for leaf in leaves]
+
+
+def _words(array: jax.Array) -> jax.Array:
+    """The bits of each entry as uint32."""
+    if array.dtype == jnp.bool_:
+        return array.astype(jnp.uint32)
+    width = array.dtype.itemsize
+    if width not in (1, 2, 4):
+        raise ValueError(
+            f"dtype={array.dtype}: expected entries of 8, 16 or 32 bits, or bool"
+        )
+    kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[width]
+    return jax.lax.bitcast_convert_type(array, kind).astype(jnp.uint32)
+
+
+def _positions(shape: tuple[int, ...]) -> jax.Array:
+    """The position of each entry in row-major order, of any sharding."""
+    out, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        row = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        out = out + row * jnp.uint32(stride % 2**32)
+        stride *= shape[axis]
+    if (
+        math.prod(shape) > 2**32
+    ):  # positions wrap: tell the rows of the first axis apart
+        out = out ^ _mixed(jax.lax.broadcasted_iota(jnp.uint32, shape, 0))
+    return out
+
+
+def _mixed(words: jax.Array) -> jax.Array:
+    """A bijection of 32 bits under which every bit reaches every bit (MurmurHash3)."""
+    words = (words ^ (words >> 16)) * jnp.uint32(_MIX[0])
+    words = (words ^ (words >> 13)) * jnp.uint32(_MIX[1])
+    return words ^ (words >> 16)
