@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import jax
+from jax.experimental import mesh_utils
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -89,9 +90,13 @@ def make_mesh(
       ValueError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    return jax.make_mesh(
-        config.sizes(len(devices)),
-        AXES,
-        axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
-        devices=devices,
-    )
+    sizes = config.sizes(len(devices))
+    try:
+        placed = mesh_utils.create_device_mesh(sizes, devices)
+    except NotImplementedError:
+        # An axis that is part of a dimension of the network, such as 4 chips of 8.
+        placed = mesh_utils.create_device_mesh(
+            sizes, devices, allow_split_physical_axes=True
+        )
+    types = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return jax.sharding.Mesh(placed, AXES, axis_types=types)

@@ -26,10 +26,15 @@ class Collective:
 
     kind: str
     bytes: int  # of the larger side: gathered, or still to be reduced
-    largest: int  # elements of the largest array it makes or takes
+    dims: tuple[int, ...]  # of the largest array that it makes or takes
     groups: np.ndarray  # (groups, members) int; permutes: (pairs, 2)
     overlapped: bool  # started, and waited for later
     source: str  # the JAX operation
+
+    @property
+    def largest(self) -> int:
+        """Elements of that array."""
+        return math.prod(self.dims)
 
     @property
     def members(self) -> int:
@@ -88,7 +93,7 @@ def collective(
     return Collective(
         kind=kind,
         bytes=max(sides),
-        largest=max((array.size for array in (*taken, *made)), default=0),
+        dims=max((*taken, *made), key=lambda array: array.size).dims,
         groups=_groups(instruction.attributes, kind, num_devices),
         overlapped=opcode.endswith("-start")
         or (inside_fusion and "async-collective-start" in caller.name),

@@ -13,6 +13,7 @@ from jaxrl_surrogate.lab.plan.hlo import (
     Computation,
     Instruction,
     Module,
+    may_stop_early,
     parse,
     trip_count,
 )
@@ -45,6 +46,14 @@ _COLLECTIVE = frozenset(
 
 
 @dataclasses.dataclass(frozen=True)
+class Loop:
+    """A loop that work stands in."""
+
+    source: str  # the JAX operation
+    may_stop: bool  # it can end before its bound, as one over tokens does
+
+
+@dataclasses.dataclass(frozen=True)
 class Work:
     """One instruction, or one collective, of a program."""
 
@@ -52,7 +61,7 @@ class Work:
     flops: float  # of matrix products, once
     bytes: float  # read from and written to HBM, once
     collective: Collective | None
-    loops: tuple[str, ...]  # sources of the loops around it
+    loops: tuple[Loop, ...]  # around it, the outermost first
     unknown_trips: bool  # a loop around it does not say how often it runs
     source: str
 
@@ -98,14 +107,15 @@ def _walk(
     computation: Computation,
     num_devices: int,
     times: int,
-    loops: tuple[str, ...],
+    loops: tuple[Loop, ...],
     unknown: bool,
 ) -> Iterator[Work]:
     for instruction in computation.instructions.values():
         inner = instruction.called() or instruction.called("to_apply")
         if instruction.opcode == "while":
             trips = trip_count(module, computation, instruction)
-            inside = (*loops, instruction.source)
+            early = may_stop_early(module, instruction)
+            inside = (*loops, Loop(instruction.source, early))
             for key, more in (("body", 0), ("condition", 1)):
                 yield from _walk(
                     module,
@@ -283,13 +293,24 @@ def _read(module, body, value, whole):
         elif user.opcode == "fusion":
             inner = module.computations[user.called()]
             for index, name in enumerate(user.operands):
-                if name == value.name:
-                    total += _read(module, inner, inner.parameters[index], whole)
+                if name != value.name:
+                    continue
+                parameter = inner.parameters[index]
+                if _through_bitcasts(inner, inner.root) is parameter:
+                    total += _read(module, body, user, whole)
+                else:
+                    total += _read(module, inner, parameter, whole)
         elif first and user.opcode in ("dynamic-slice", "slice", "gather"):
             total += user.bytes
         elif not (first and user.opcode == "dynamic-update-slice"):
             return whole
     return total
+
+
+def _through_bitcasts(body, value):
+    while value.opcode == "bitcast":
+        value = body.instructions[value.operands[0]]
+    return value
 
 
 def _parts(module, body):

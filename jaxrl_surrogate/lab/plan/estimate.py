@@ -149,7 +149,7 @@ def _seconds(kind, size, axis, topology, mesh):
     place = mesh.axis_names.index(axis)
     ids = np.arange(mesh.size).reshape(mesh.devices.shape)
     groups = np.moveaxis(ids, place, -1).reshape(-1, mesh.shape[axis])
-    each = Collective(kind, math.ceil(size), 0, groups, False, "")
+    each = Collective(kind, math.ceil(size), (), groups, False, "")
     return collective_seconds(each, topology, mesh)
 
 

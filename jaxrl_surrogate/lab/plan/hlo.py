@@ -189,6 +189,14 @@ def trip_count(module: Module, within: Computation, loop: Instruction) -> int | 
     return max(0, bound[1] - first)
 
 
+def may_stop_early(module: Module, loop: Instruction) -> bool:
+    """Whether a while loop watches more than its counter."""
+    root = module.computations[loop.called("condition")].root
+    while root.opcode == "fusion":
+        root = module.computations[root.called()].root
+    return root.opcode != "compare"
+
+
 def _bound(module, loop):
     """(index of the counter in the loop's tuple, the constant it stays below)."""
     condition = module.computations[loop.called("condition")]

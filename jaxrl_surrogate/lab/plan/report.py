@@ -8,6 +8,7 @@ import jax
 
 from jaxrl_surrogate.lab.plan.compile import PHASES, CompiledPhase, compile_phase
 from jaxrl_surrogate.lab.plan.estimate import model_flops
+from jaxrl_surrogate.lab.plan.intent import unintended
 from jaxrl_surrogate.lab.plan.job import Job
 from jaxrl_surrogate.lab.plan.roofline import Roofline, roofline
 from jaxrl_surrogate.lab.plan.topology import Topology
@@ -62,6 +63,15 @@ class Plan:
         return times["rollout"] + self.job.updates * times["update"]
 
     @property
+    def unintended(self) -> dict[str, tuple[str, ...]]:
+        """Collectives of each phase that the partitioning does not intend."""
+        return {
+            name: unintended(phase.cost, name, self.job, self.mesh)
+            for name, phase in self.phases.items()
+            if phase.cost is not None
+        }
+
+    @property
     def utilisation(self) -> float | None:
         """Model-flops utilisation of a step."""
         seconds = self.step_seconds
@@ -98,6 +108,7 @@ class Plan:
             "network_share": self.network_share,
             "updates_per_step": self.job.updates,
             "assumptions": list(ASSUMPTIONS),
+            "unintended_collectives": {k: list(v) for k, v in self.unintended.items()},
             "phases": {
                 name: _phase_dict(phase, self.rooflines[name])
                 for name, phase in self.phases.items()

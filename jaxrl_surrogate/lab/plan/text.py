@@ -32,6 +32,9 @@ def plan_text(plan: Plan) -> str:
     for name, line in plan.rooflines.items():
         if line is not None and line.traffic:
             lines += ["", f"collectives of the {name}", table(_traffic_rows(line))]
+    for name, faults in plan.unintended.items():
+        if faults:
+            lines += ["", f"collectives of the {name} that nothing asks for", *faults]
     lines += ["", _verdict(plan)]
     if plan.step_seconds is not None:
         lines += ["assumed: " + "; ".join(ASSUMPTIONS)]

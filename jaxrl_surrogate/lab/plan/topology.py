@@ -122,6 +122,7 @@ def _described(name: str, num_chips: int) -> Sequence[jax.Device]:
     # The library asks what machine it is on; elsewhere than on a TPU it must be told.
     for variable, value in (
         ("TPU_SKIP_MDS_QUERY", "1"),
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),  # no device is opened
         ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
         ("TPU_WORKER_HOSTNAMES", "localhost"),
     ):

@@ -1,0 +1,169 @@
+"""Which collectives the partitioning intends, and what a compiled program holds beside.
+
+The compiler places the collectives, and one constraint less or a new version of it can
+turn a gathered layer into a gathered model without a wrong number anywhere. So what is
+intended is written down here, and the plan and a test compare.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import jax
+
+from jaxrl_surrogate import models
+from jaxrl_surrogate.lab.plan.compile import Phase
+from jaxrl_surrogate.lab.plan.cost import Cost, Work
+from jaxrl_surrogate.lab.plan.job import Job
+from jaxrl_surrogate.parallel import partition
+
+_BATCH = frozenset({"data", "fsdp"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Intended:
+    """A collective that may stand in the loop over tokens."""
+
+    kinds: tuple[str, ...]
+    axes: frozenset[str]  # along these or some of them
+    elements: int  # of its largest array on one device, at most
+    reason: str
+
+
+def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
+    """What the loop over tokens may send."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = job.prompts_per_step // ways * job.decode.group_size
+    tensor = frozenset({"tensor"})
+    summed = ("all-reduce", "reduce-scatter", "all-gather")
+    c = job.model
+    vocabulary = -(-c.vocab_size // 128) * 128  # sampled from in blocks of 128
+    return (
+        Intended(
+            summed, tensor, rows * c.embed_dim,
+            "sums of attention, MLP and embedding over their split halves",
+        ),
+        Intended(
+            ("all-gather", "collective-permute", "all-to-all"), tensor,
+            rows * vocabulary, "logits of a row, of which one token is drawn",
+        ),
+        Intended(("all-reduce",), tensor, rows, "largest logit and the token's own"),
+        Intended(("all-reduce",), frozenset(mesh.axis_names), 1, "whether all ended"),
+    )  # fmt: skip
+
+
+def unintended(
+    cost: Cost, phase: Phase, job: Job, mesh: jax.sharding.Mesh
+) -> tuple[str, ...]:
+    """Collectives of a phase that the partitioning does not intend, described.
+
+    Args:
+      cost: of the compiled phase.
+      phase: "update": no parameter may be gathered further than one layer, or one
+        table, over data and fsdp; none over tensor. "rollout": the same, but that all
+        layers are gathered over data and fsdp once, before the loop over tokens, in
+        which only `intended_decode` may be.
+      job: what was compiled.
+      mesh: for which devices.
+    """
+    found = {}
+    for work in cost.collectives:
+        reason = _token_fault(work, job, mesh) if phase == "rollout" else None
+        reason = reason or _gather_fault(work, phase, job, mesh)
+        if reason:
+            each = work.collective
+            axes = "+".join(each.axes(mesh))
+            found[
+                f"{each.kind} over {axes} of {each.largest} elements, {work.times} "
+                f"times, from {each.source or 'unknown'}: {reason}"
+            ] = None
+    return tuple(found)
+
+
+def _token_fault(work: Work, job: Job, mesh: jax.sharding.Mesh) -> str | None:
+    if not _in_token_loop(work):
+        return None
+    each, axes = work.collective, set(work.collective.axes(mesh))
+    if any(
+        each.kind in intended.kinds
+        and axes <= intended.axes
+        and each.largest <= intended.elements
+        for intended in intended_decode(job, mesh)
+    ):
+        return None
+    return "no token should need it"
+
+
+def _in_token_loop(work: Work) -> bool:
+    return any(loop.may_stop for loop in work.loops)
+
+
+def _gather_fault(work, phase, job, mesh):
+    each, axes = work.collective, set(work.collective.axes(mesh))
+    if each.kind != "all-gather":
+        return None
+    if "tensor" in axes:
+        for array in _arrays(job, mesh):
+            if array.split_over_tensor and _same(each.dims, array.whole, array.layer):
+                return f"{array.name} should stay split over tensor"
+    if axes & _BATCH and (work.loops or phase == "update"):
+        arrays = list(_arrays(job, mesh))
+        for array in arrays:
+            if array.stacked and _same(each.dims, array.used):
+                return f"all layers of {array.name} are gathered at once"
+        limit = max(math.prod(array.used_layer) for array in arrays)
+        if each.largest > limit:
+            return f"no layer or table that is used at once has more than {limit}"
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Array:
+    """A parameter, whole and as it is while used, of all layers and of one."""
+
+    name: str
+    whole: tuple[int, ...]
+    used: tuple[int, ...]
+    stacked: bool
+    split_over_tensor: bool
+
+    @property
+    def layer(self) -> tuple[int, ...]:
+        return self.whole[self.stacked :]
+
+    @property
+    def used_layer(self) -> tuple[int, ...]:
+        return self.used[self.stacked :]
+
+
+def _arrays(job: Job, mesh: jax.sharding.Mesh) -> Iterator[_Array]:
+    """All parameters that are more than vectors."""
+    params = models.abstract_params(job.model)
+    axes = models.logical_axes(job.model)
+    for (path, leaf), names in zip(
+        jax.tree.leaves_with_path(params),
+        jax.tree.leaves(axes, is_leaf=lambda node: isinstance(node, tuple)),
+        strict=True,
+    ):
+        stacked = names[0] == "layers"
+        if leaf.ndim - stacked < 2:
+            continue
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = partition.partition_spec(
+            mesh, names, leaf.shape, rules=partition.COMPUTE_RULES
+        )
+        used = tuple(
+            size // (mesh.shape[axis] if axis else 1)
+            for size, axis in zip(leaf.shape, spec, strict=True)
+        )
+        split = "tensor" in spec and mesh.shape["tensor"] > 1
+        yield _Array(name, leaf.shape, used, stacked, split)
+
+
+def _same(dims: tuple[int, ...], *shapes: tuple[int, ...]) -> bool:
+    """Whether dims are one of the shapes, in any order and without sizes of 1."""
+
+    def plain(shape):
+        return sorted(size for size in shape if size > 1)
+
+    return any(plain(dims) == plain(shape) for shape in shapes)
