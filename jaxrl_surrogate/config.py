@@ -77,8 +77,8 @@ class ObjectiveConfig:
     )
     method: Annotated[
         str,
-        "surrogate to weights: kantorovich, bernstein, durrmeyer, taylor, projection, "
-        "exact",
+        "surrogate to weights: kantorovich, bernstein, plug_in, durrmeyer, taylor, "
+        "projection, exact",
     ] = "kantorovich"
     baseline: Annotated[
         str, "of a surrogate's weights: leave_one_out, none, zero_sum, min_variance"

@@ -22,6 +22,7 @@ _NAMED = {
     "log": ("log", {}),
     "arcsin": ("arcsin", {}),
     "logit": ("logit", {}),
+    "power r=0.5": ("power", {"r": 0.5}),
     "pass_at_k k=2": ("pass_at_k", {"k": 2}),
     "pass_at_k k=4": ("pass_at_k", {"k": 4}),
     "pass_at_k k=8": ("pass_at_k", {"k": 8}),
@@ -62,16 +63,13 @@ def analyse(table: WeightTable, against: Surrogate | None = None) -> Analysis:
     """
     induced = induced_surrogate(table)
     rates = np.array(RATES)
+    named = _named(table.group_size)
     fits = sorted(
-        (
-            fit(table, surrogates.get(name, **params), shown)
-            for shown, (name, params) in _NAMED.items()
-        ),
+        (fit(table, surrogate, shown) for shown, surrogate in named.items()),
         key=lambda found: found.distance,
     )
     if against is None:
-        name, params = _NAMED[fits[0].name]
-        against = fits[0].scale * surrogates.get(name, **params)
+        against = fits[0].scale * named[fits[0].name]
     certificate = certify(table, against)
     return Analysis(
         table=table,
@@ -81,6 +79,16 @@ def analyse(table: WeightTable, against: Surrogate | None = None) -> Analysis:
         certificate=certificate,
         decreasing=certificate.decreasing,
     )
+
+
+def _named(group_size: int) -> dict[str, Surrogate]:
+    """The surrogates to compare with, and log as far as this group size reaches."""
+    orders = [order for order in (group_size - 1, group_size) if order > 1]
+    cut = {f"truncated_log order={n}": ("truncated_log", {"order": n}) for n in orders}
+    return {
+        shown: surrogates.get(name, **params)
+        for shown, (name, params) in (_NAMED | cut).items()
+    }
 
 
 def fit(table: WeightTable, surrogate: Surrogate, name: str) -> Fit:

@@ -6,16 +6,24 @@ python -m jaxrl_surrogate.lab.catalogue docs/objectives.md --check    # is it cu
 
 import argparse
 import inspect
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from jaxrl_surrogate.lab.analysis import analyse
-from jaxrl_surrogate.objectives import advantages, induced_surrogate, peers
+from jaxrl_surrogate.objectives import (
+    advantages,
+    induced_surrogate,
+    peers,
+    variance,
+)
+from jaxrl_surrogate.objectives.bernstein import basis
+from jaxrl_surrogate.objectives.estimators import METHODS
 
 _GROUP_SIZE = 8
-_K = 4  # of rules that have a k
+_SHOWN = {"k": 4, "order": 4}  # of parameters without a default
 _RATES = np.array([0.02, 0.25, 0.75])
 
 
@@ -26,35 +34,48 @@ def table() -> str:
     lines = [
         "# What every rule optimises",
         "",
-        f"Groups of {_GROUP_SIZE}; k = {_K} where a rule has a k; other parameters at",
-        "their defaults. The gap d_s is the weight of a right sample beside s right",
+        f"Groups of {_GROUP_SIZE}; parameters at their defaults, as shown where they",
+        "have none. The gap d_s is the weight of a right sample beside s right",
         "ones less that of a wrong one; h' is the exact slope of the objective. The",
         "nearest named surrogate, with its factor, is the best fit of p q h'; the",
-        "percentage is what is left over. Made by",
+        "percentage is what is left over. Noise is E[Z^2] over its least, p q E[d^2],",
+        "which no weights with this objective go below. Rules with one gap differ in",
+        "noise alone. Made by",
         "`python -m jaxrl_surrogate.lab.catalogue docs/objectives.md`.",
         "",
-        f"| rule | d_0 .. d_{last} | h' at p = {rates} | nearest surrogate |",
-        "|---|---|---|---|",
+        f"| rule | d_0 .. d_{last} | h' at p = {rates} | nearest surrogate "
+        f"| noise at p = {rates} | arXiv |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [_row(name) for name in (*advantages.names(), *peers.names())]
     return "\n".join(lines) + "\n"
 
 
 def _row(name):
-    params = {"k": _K} if _has_k(name) else {}
+    params = {
+        field: _SHOWN[field]
+        for field, default in advantages.parameters(name).items()
+        if default is inspect.Parameter.empty
+    }
     weights = advantages.get(name, **params).table(_GROUP_SIZE)
     gap = " ".join(_short(entry) for entry in weights.gap)
     slope = ", ".join(_short(h) for h in induced_surrogate(weights).slope(_RATES))
     nearest = analyse(weights).fits[0]
     fit = f"{_short(nearest.scale)} x {nearest.name} ({nearest.distance:.0%})"
-    shown = f"`{name}`" + (f" k={_K}" if params else "")
-    return f"| {shown} | {gap} | {slope} | {fit} |"
+    given = "".join(f" {field}={value}" for field, value in params.items())
+    shown = f"`{name}`{given}"
+    moment = variance.second_moment(weights, _RATES)
+    least = _RATES * (1 - _RATES) * (basis(_GROUP_SIZE - 1, _RATES) @ weights.gap**2)
+    noise = ", ".join(_short(x) for x in moment / least)
+    return f"| {shown} | {gap} | {slope} | {fit} | {noise} | {_sources(name)} |"
 
 
-def _has_k(name):
-    if ":" in name:
-        return "k" in peers.parameters(name)
-    return "k" in inspect.signature(getattr(advantages, name)).parameters
+def _sources(name):
+    """The papers that a rule's definition names."""
+    if name in peers.names():
+        return "the trainer's code"
+    text = inspect.getdoc(METHODS[name])
+    return ", ".join(dict.fromkeys(re.findall(r"\d{4}\.\d{5}", text)))
 
 
 def _short(number):

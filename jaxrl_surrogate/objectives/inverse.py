@@ -6,9 +6,10 @@ the table. `certify` says how near the result is.
 Unbounded slopes. h_M' is a polynomial and at most max_s d_s, so no table meets a slope
 that is infinite at an end (log at 0; arcsin, logit at both). What each method does:
 kantorovich and bernstein replace an infinite d by the slope at the distance 1 / M from
-the end, taylor cuts the series, durrmeyer takes the mean where it exists (arcsin) and
-refuses where it does not (log), projection measures errors in the gradient of a logit,
-p q h', which stays finite for all of them. Below p = 1 / M most groups hold no right
+the end, taylor cuts the series, plug_in needs no slope at the ends,
+durrmeyer takes the mean where it exists (arcsin) and refuses where it does not (log),
+projection measures errors in the gradient of a logit, p q h', which stays finite for
+all of them. Below p = 1 / M most groups hold no right
 answer, and no choice gives such a prompt more than d_0.
 """
 
@@ -43,6 +44,10 @@ def from_surrogate(
         ends.
       bernstein: d_s = h'(s / (M-1)), the slope at the others' success rate (the recipe
         of arXiv 2510.23049 with leave-one-out estimates). M = 1: the slope at 1/2.
+      plug_in: the slope at the group's own success rate, A+(m) = (1 - m/M) h'(m/M) M /
+        (M-1) and weights that sum to zero (the recipe of arXiv 2510.23049 with group
+        means; baseline "zero_sum" gives its very weights). Biased, as the own reward
+        is in the rate; log gives MaxRL, arcsin GRPO, times M / (M-1). M >= 2.
       durrmeyer: d_s = E[h'(p) | s of the M - 1 others right], the posterior mean of the
         slope under `prior` (uniform: h_M(1) - h_M(0) is that of h). Refused where the
         mean is infinite.
@@ -144,6 +149,18 @@ def _bernstein(surrogate: Surrogate, group_size: int) -> np.ndarray:
     return _cap_ends(surrogate, gap, np.isinf(gap[0]), np.isinf(gap[-1]))
 
 
+def _plug_in(surrogate: Surrogate, group_size: int) -> np.ndarray:
+    if group_size < 2:
+        raise ValueError(
+            f"group_size={group_size}: plug_in centres on the group, and every weight "
+            "of a group of 1 is 0; take 2 or more"
+        )
+    # All-equal groups have no weight, so that infinite ends do not enter.
+    rate = np.arange(1, group_size) / group_size
+    slope = at(surrogate.slope, rate) * group_size / (group_size - 1)
+    return np.append((1 - rate) * slope, 0.0) + np.append(0.0, rate * slope)
+
+
 def _cap_ends(surrogate, gap, at_zero, at_one):
     near = 1 / max(len(gap), 2)
     steep = at(surrogate.slope, np.array([near, 1 - near]))
@@ -192,6 +209,7 @@ _GIVEN = ("surrogate", "group_size", "gap")
 _GAPS = {
     "kantorovich": _kantorovich,
     "bernstein": _bernstein,
+    "plug_in": _plug_in,
     "durrmeyer": durrmeyer_gap,
     "taylor": _taylor,
     "projection": projection_gap,

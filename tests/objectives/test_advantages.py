@@ -1,7 +1,6 @@
 """The entrance exam of every registered advantage, and identities between them."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
@@ -12,8 +11,11 @@ from jaxrl_surrogate.objectives import advantages
 # name -> [(parameters, smallest group size served)]
 VARIANTS = {
     "reinforce": [({}, 1)],
+    "nsr": [({}, 1)],
+    "w_reinforce": [({}, 1), ({"weight": 2.5}, 1)],
     "rloo": [({}, 2)],
     "dr_grpo": [({}, 2)],
+    "asymmetric_grpo": [({}, 2), ({"delta": 0.4}, 2)],
     "grpo": [
         ({}, 2),
         ({"std": "sample"}, 2),
@@ -22,16 +24,41 @@ VARIANTS = {
         ({"epsilon": 0.05, "epsilon_inside": True}, 2),
         ({"std": "sample", "epsilon": 0.05, "epsilon_inside": True}, 2),
     ],
+    "variance_grpo": [({}, 2)],
     "rejection_sampling": [({}, 1)],
+    "rejection_control": [({}, 1)],
+    "rejection_loo": [({}, 2)],
+    "best_of_n_sft": [({}, 2)],
     "maxrl": [({}, 2)],
+    "truncated_maxrl": [({"order": 1}, 1), ({"order": 2}, 2), ({"order": 4}, 4)],
+    "two_sided_rejection": [({}, 1)],
+    "tsallis": [({}, 2), ({"r": 1.7}, 2)],
+    "mmpo": [({}, 2), ({"order": 2}, 2)],
+    "softmax_grpo": [({}, 2), ({"tau": 0.2}, 2)],
+    "rs_grpo": [({}, 2), ({"beta": -1.5}, 2)],
+    "one_sided_grpo": [({}, 2), ({"epsilon": 0.2}, 2)],
+    "group_max": [({}, 1)],
+    "leave_one_out_max": [({}, 1)],
+    "pkpo": [({"k": 1}, 1), ({"k": 4}, 4)],
+    "pkpo_loo": [({"k": 1}, 2), ({"k": 3}, 4)],
     "pass_at_k": [({"k": 1}, 1), ({"k": 2}, 2), ({"k": 4}, 4), ({"k": 8}, 8)],
     "rloo_pass_at_k": [({"k": 1}, 2), ({"k": 2}, 2), ({"k": 4}, 4), ({"k": 8}, 8)],
+    "centred_pass_at_k": [({"k": 1}, 2), ({"k": 3}, 4)],
+    "dr_grpo_pass_at_k": [({"k": 1}, 2), ({"k": 3}, 4)],
     "grpo_pass_at_k": [
         ({"k": 1}, 2),
         ({"k": 2}, 3),
         ({"k": 3, "epsilon": 1e-6}, 4),
         ({"k": 7}, 8),
     ],
+    "full_sampling_pass_at_k": [({"k": 1}, 2), ({"k": 2}, 4), ({"k": 4}, 8)],
+    "plugin_pass_at_k": [({"k": 3}, 2)],
+    "plugin_loo_pass_at_k": [({"k": 3}, 2)],
+    "combined_pass_at_k": [({"k": 2}, 3)],
+    "focal_grpo": [({}, 2), ({"gamma": 0.5}, 2)],
+    "easy_grpo": [({}, 2), ({"gamma": 0.5}, 2)],
+    "regularized_grpo": [({}, 2), ({"weight": -2.0}, 2)],
+    "fade": [({}, 2), ({"alpha": 0.6, "delta": 0.5}, 2)],
 }
 CASES = [
     pytest.param(name, params, smallest, id=f"{name}-{params}")
@@ -53,9 +80,10 @@ def test_every_name_is_examined():
 
 
 def enumerate_weights(fn, size):
-    """The code's weights on every reward vector, in float64 through jit and vmap."""
+    """The code's weights on every reward vector, in float64 through jit."""
+    rewards = oracles.reward_vectors(size)
     with jax.enable_x64(True):
-        weights = jax.jit(jax.vmap(fn))(jnp.asarray(oracles.reward_vectors(size)))
+        weights = objectives.group_advantages(fn.table(size), rewards)
     assert weights.dtype == np.float64
     return np.asarray(weights)
 
@@ -90,10 +118,26 @@ def test_induced_surrogate_is_the_closed_form(name, params, size):
     np.testing.assert_allclose(induced.value(p), value, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "params", "size"), SIZED)
-def test_jit_vmap_loop_and_float32_agree(name, params, size, random):
+@pytest.mark.parametrize(
+    ("name", "params", "size"),
+    [
+        (name, variants[0][0], size)
+        for name, variants in VARIANTS.items()
+        for size in range(variants[0][1], 11)
+    ],
+)
+def test_every_size_to_ten(name, params, size):
+    weights = enumerate_weights(advantages.get(name, **params), size)
+    for p in (0.03, 0.41, 0.88):
+        update = oracles.expected_update(weights, p)
+        assert abs(update - oracles.slope(name, size, p, **params)) < 1e-10
+
+
+@pytest.mark.parametrize(("name", "params", "smallest"), CASES)
+def test_jit_vmap_loop_and_float32_agree(name, params, smallest, random):
+    size = 8
     fn = advantages.get(name, **params)
-    rewards = random.integers(0, 2, (64, size)).astype(np.float32)
+    rewards = random.integers(0, 2, (16, size)).astype(np.float32)
     loop = np.stack([fn(row) for row in rewards])
     assert loop.dtype == np.float32
     jitted = jax.jit(fn)
@@ -125,13 +169,23 @@ def test_masked_group_is_a_smaller_group(name, params, smallest, random):
     mask = random.random((200, size)) < random.random((200, 1))
     mask[0], mask[1] = False, True
     rewards[~mask] = random.choice([0, 1, np.nan, np.inf], (~mask).sum())
-    weights = np.asarray(objectives.group_advantages(fn, rewards, mask))
+    family = objectives.table_family(fn.table, size)
+    weights = np.asarray(objectives.group_advantages(family, rewards, mask))
     for row, kept, got in zip(rewards, mask, weights, strict=True):
         assert (got[~kept] == 0).all()
-        if kept.sum() >= smallest:
-            np.testing.assert_array_equal(got[kept], fn(row[kept]))
+        if kept.sum() >= smallest and serves(fn, kept.sum()):
+            table = fn.table(int(kept.sum()))
+            expected = objectives.group_advantages(table, row[None, kept])[0]
+            np.testing.assert_array_equal(got[kept], expected)
         else:
             assert (got == 0).all()
+
+
+def serves(fn, size):
+    """All sizes from the smallest on, but for disjoint blocks of k."""
+    if fn.name == "full_sampling_pass_at_k":
+        return size % dict(fn.params)["k"] == 0
+    return True
 
 
 @pytest.mark.parametrize(("name", "params", "smallest"), CASES)

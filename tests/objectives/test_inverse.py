@@ -149,6 +149,26 @@ class TestPlugIns:
         # The leave-one-out plug-in of the theory: h'(rate) (R - rate).
         same(table, WeightTable(*(surrogate.slope(rate) * (r - rate) for r in (0, 1))))
 
+    @pytest.mark.parametrize("size", [2, 5, 8])
+    @pytest.mark.parametrize(
+        ("surrogate", "rule"),
+        [("identity", "dr_grpo"), ("log", "maxrl"), ("arcsin", "grpo"),
+         ("logit", "variance_grpo")],
+    )  # fmt: skip
+    def test_plug_in_is_the_rule_of_the_group_mean(self, surrogate, rule, size):
+        h = surrogates.get(surrogate)
+        expected = size / (size - 1) * advantages.table(rule, size)
+        same(from_surrogate(h, size, method="plug_in", baseline="zero_sum"), expected)
+        table = from_surrogate(h, size, method="plug_in")
+        np.testing.assert_allclose(table.gap, expected.gap, rtol=1e-13, atol=1e-13)
+
+    def test_plug_in_takes_any_slope(self):
+        h = surrogates.get("pass_at_k", k=6)
+        got = from_surrogate(h, 4, method="plug_in", baseline="zero_sum")
+        same(got, advantages.table("plugin_pass_at_k", 4, k=6))
+        with pytest.raises(ValueError, match="group_size=1"):
+            from_surrogate(h, 1, method="plug_in", baseline="none")
+
     @pytest.mark.parametrize("method", ["kantorovich", "bernstein"])
     @pytest.mark.parametrize("size", [2, 3, 8, 64])
     def test_unbounded_ends(self, method, size):
@@ -255,6 +275,7 @@ def test_increasing_surrogates_keep_increasing(steps, size):
         name="steps",
     )
     methods = ["kantorovich", "bernstein", "projection"]
+    methods += ["plug_in"] if size > 1 else []
     for method in methods:
         table = from_surrogate(h, size, method=method, baseline="none")
         assert (table.gap >= 0).all()

@@ -1,0 +1,226 @@
+"""Estimators for pass@k = 1 - q^k, and GRPO on the best of k.
+
+With f(m) = C(M - m, k) / C(M, k), the share of k-subsets without a right answer.
+"""
+
+import math
+
+import numpy as np
+
+from jaxrl_surrogate.objectives import baselines
+from jaxrl_surrogate.objectives.estimators import counts
+from jaxrl_surrogate.objectives.estimators.mean_reward import grpo
+from jaxrl_surrogate.objectives.weight_table import WeightTable
+
+
+def group_max(group_size: int) -> WeightTable:
+    """Z = M for every sample of a group with a right answer: k = M, no baseline.
+
+    h_M'(p) = M q^(M-1).
+    """
+    wrong = np.full(group_size, float(group_size))
+    wrong[0] = 0.0
+    return WeightTable(wrong, np.full(group_size, float(group_size)))
+
+
+def leave_one_out_max(group_size: int) -> WeightTable:
+    """Z = M (max R - max of the others): k = M (Tang et al., arXiv 2503.19595).
+
+    Only the single right answer of a group counts.  h_M'(p) = M q^(M-1).
+    """
+    return pass_at_k(group_size, group_size)
+
+
+def pkpo(group_size: int, k: int) -> WeightTable:
+    """Z = k right, k (1 - C(M-1-m, k-1) / C(M-1, k-1)) wrong (PKPO, 2505.15201, eq. 8).
+
+    A sample counts by the share of its k-subsets that hold a right answer, itself
+    included.  h_M'(p) = k q^(k-1); exact for 1 <= k <= M. k = 1 is REINFORCE.
+    """
+    counts.check_k("pkpo", k, group_size)
+    wrong = k * (1 - counts.subset_miss(group_size - 1, k - 1))
+    return WeightTable(wrong, np.full(group_size, float(k)))
+
+
+def pkpo_loo(group_size: int, k: int) -> WeightTable:
+    """`pkpo` less M / (M - 1) k times the others' pass@k (2505.15201, eq. 29).
+
+    h_M'(p) = k q^(k-1); exact for 1 <= k <= M - 1. k = 1 is RLOO.
+    """
+    counts.check_k("pkpo_loo", k, group_size, largest=group_size - 1)
+    others = 1 - counts.subset_miss(group_size - 1, k)
+    baseline = group_size / (group_size - 1) * k * others
+    plain = pkpo(group_size, k)
+    return WeightTable(plain.incorrect - baseline, plain.correct - baseline)
+
+
+def pass_at_k(group_size: int, k: int) -> WeightTable:
+    """Z = R k C(M - m, k - 1) / C(M - 1, k - 1): PKPO's leave-one-out-minus-one.
+
+    (arXiv 2505.15201, eq. 33, times M.) A right sample counts by how often it is the
+    only right one among k; a wrong one counts nothing.  h_M'(p) = k q^(k-1), the slope
+    of 1 - q^k; exact for 1 <= k <= M. k = 1 is REINFORCE.
+    """
+    counts.check_k("pass_at_k", k, group_size)
+    return WeightTable(np.zeros(group_size), _gap(group_size, k))
+
+
+def rloo_pass_at_k(group_size: int, k: int) -> WeightTable:
+    """Z = d_S (R - S / (M - 1)), d_s = k C(M - 1 - s, k - 1) / C(M - 1, k - 1).
+
+    The leave-one-out baseline on the weights of `pass_at_k`: the same objective with
+    less noise.  h_M'(p) = k q^(k-1); exact for 1 <= k <= M, M >= 2. k = 1 is RLOO.
+    """
+    counts.check_k("rloo_pass_at_k", k, group_size)
+    return baselines.leave_one_out(_gap(group_size, k))
+
+
+def centred_pass_at_k(group_size: int, k: int) -> WeightTable:
+    """A+ = k C(M - m, k) / C(M - 1, k): the unbiased weights that sum to zero.
+
+    h_M'(p) = k q^(k-1); exact for 1 <= k <= M - 1, and the only such table. k = 1 is
+    RLOO.
+    """
+    counts.check_k("centred_pass_at_k", k, group_size, largest=group_size - 1)
+    right = k * group_size / (group_size - k) * counts.subset_miss(group_size, k)
+    return counts.centred(group_size, right)
+
+
+def dr_grpo_pass_at_k(group_size: int, k: int) -> WeightTable:
+    """A+ = f(m): `grpo_pass_at_k` without the deviation.
+
+    h_M'(p) = (M - k) / M q^(k-1): pass@k itself, up to (M - k) / (M k). k <= M - 1;
+    k = 1 is Dr. GRPO.
+    """
+    counts.check_k("dr_grpo_pass_at_k", k, group_size, largest=group_size - 1)
+    return counts.centred(group_size, counts.subset_miss(group_size, k))
+
+
+def grpo_pass_at_k(group_size: int, k: int, epsilon: float = 0.0) -> WeightTable:
+    """GRPO on the best of k, averaged over all k-subsets (Chen et al., eqs. 11-15).
+
+    (arXiv 2508.10751; the released code adds epsilon = 1e-6 to the deviation.)
+        A+ = f / (sqrt(f (1 - f)) + epsilon),  A- = -m / (M - m) A+,  0 where f is 0 or
+        1;  h_M'(p) = E[m A+] / (M p q)
+    Limit q^(k/2-1) / sqrt(1 - q^k), the surrogate (2 / k) arcsin sqrt(1 - q^k). k = 1
+    is GRPO with the population deviation.
+
+    Args:
+      group_size: M.
+      k: 1 <= k <= M - 1. At k = M there is one subset and nothing to compare it with:
+        every weight is 0, which is refused.
+      epsilon: 0 or more.
+    """
+    counts.check_at_least("epsilon", epsilon)
+    counts.check_k("grpo_pass_at_k", k, group_size, largest=group_size - 1)
+    miss = counts.subset_miss(group_size, k)
+    right = counts.divide(miss, np.sqrt(miss * (1 - miss)) + epsilon)
+    return counts.centred(group_size, right)
+
+
+def full_sampling_pass_at_k(group_size: int, k: int) -> WeightTable:
+    """GRPO over M / k disjoint groups of k, each by its best (2508.10751, eqs. 3-5).
+
+    The mean over all ways to form the groups, which has the objective of one way and
+    less noise.  h_M'(p) = q^(k-1) h'(1 - q^k) with h of GRPO at M / k. k divides M and
+    is at most M / 2.
+    """
+    counts.check_k("full_sampling_pass_at_k", k, group_size, largest=group_size // 2)
+    blocks, rest = divmod(group_size, k)
+    if rest:
+        raise ValueError(
+            f"k={k}: full_sampling_pass_at_k forms groups of k; expected a divisor of "
+            f"the group size {group_size}"
+        )
+    lead = [math.sqrt((blocks - j) / j) for j in range(1, blocks + 1)]
+    right = np.zeros(group_size + 1)
+    ways = _right_blocks(blocks - 1, k)
+    for m in range(1, group_size):
+        # Own mates hold j of the m - 1 others, the other blocks the rest.
+        total = 0.0
+        for u, by_count in enumerate(ways):
+            number = sum(
+                math.comb(k - 1, j) * by_count[m - 1 - j]
+                for j in range(min(k, m))
+                if m - 1 - j < len(by_count)
+            )
+            total += number / math.comb(group_size - 1, m - 1) * lead[u]
+        right[m] = total
+    return counts.centred(group_size, right)
+
+
+def plugin_pass_at_k(group_size: int, k: int) -> WeightTable:
+    """Z = k (1 - t)^(k-1) (R - t) M / (M - 1), t = m / M: the slope at the group mean.
+
+    (The recipe of arXiv 2510.23049 for pass@k.) Biased for small groups: its own
+    success lowers a sample's weight.  h_M'(p) = E[t k (1 - t)^k] M / ((M - 1) p q). Any
+    k, also above M.
+    """
+    counts.needs_others("plugin_pass_at_k", group_size)
+    counts.check_integer("k", k)
+    rate = counts.rates(group_size)
+    right = k * (1 - rate) ** k * group_size / (group_size - 1)
+    return counts.centred(group_size, right)
+
+
+def plugin_loo_pass_at_k(group_size: int, k: int) -> WeightTable:
+    """Z = k (1 - t)^(k-1) (R - t), t = S / (M - 1): the slope at the others' mean.
+
+    h_M'(p) is the Bernstein polynomial of k q^(k-1) of degree M - 1. Any k, also above
+    M.
+    """
+    counts.check_integer("k", k)
+    others = np.arange(group_size) / max(group_size - 1, 1)
+    return baselines.leave_one_out(k * (1 - others) ** (k - 1))
+
+
+def combined_pass_at_k(group_size: int, k: int) -> WeightTable:
+    """t times `grpo_pass_at_k` plus 1 - t times `grpo`, t = m / M (2508.10751, eq. 18).
+
+    h_M'(p) = E[m A+] / (M p q) with its A+; k <= M - 1.
+    """
+    counts.check_k("combined_pass_at_k", k, group_size, largest=group_size - 1)
+    rate = counts.rates(group_size)[1:]
+    at_k = np.asarray(grpo_pass_at_k(group_size, k).correct)
+    at_one = np.asarray(grpo(group_size).correct)
+    right = rate * at_k + (1 - rate) * at_one
+    return counts.centred(group_size, np.append(0.0, right))
+
+
+def _gap(group_size, k):
+    """(M,) k C(M - 1 - s, k - 1) / C(M - 1, k - 1): an unbiased slope of pass@k."""
+    return k * counts.subset_miss(group_size - 1, k - 1)
+
+
+def _right_blocks(blocks, k):
+    """By u: (c,) the ways in which c right answers fill exactly u of some blocks of k.
+
+    C(blocks, u) times the coefficients of ((1 + x)^k - 1)^u, in exact integers.
+    """
+    one = [0] + [math.comb(k, j) for j in range(1, k + 1)]
+    ways, power = [], [1]
+    for u in range(blocks + 1):
+        ways.append([math.comb(blocks, u) * x for x in power])
+        longer = [0] * (len(power) + k)
+        for i, x in enumerate(power):
+            for j, y in enumerate(one):
+                longer[i + j] += x * y
+        power = longer
+    return ways
+
+
+METHODS = (
+    group_max,
+    leave_one_out_max,
+    pkpo,
+    pkpo_loo,
+    pass_at_k,
+    rloo_pass_at_k,
+    centred_pass_at_k,
+    dr_grpo_pass_at_k,
+    grpo_pass_at_k,
+    full_sampling_pass_at_k,
+    plugin_pass_at_k,
+    plugin_loo_pass_at_k,
+    combined_pass_at_k,
+)

@@ -1,0 +1,134 @@
+"""Estimators of the log family: rejection sampling, maximum likelihood, log-odds."""
+
+import numpy as np
+
+from jaxrl_surrogate.objectives import baselines
+from jaxrl_surrogate.objectives.estimators import counts
+from jaxrl_surrogate.objectives.weight_table import WeightTable
+
+
+def rejection_sampling(group_size: int) -> WeightTable:
+    """Z = R M / m: the mean score of the right answers, nothing where none is right.
+
+    (Davis and Recht, arXiv 2510.13651; RAFT, STaR with a mean per prompt.)
+    h_M'(p) = (1 - q^M) / p, the series of 1 / p up to order M; limit log p.
+    """
+    return WeightTable(np.zeros(group_size), _rejection_gap(group_size))
+
+
+def rejection_control(group_size: int) -> WeightTable:
+    """Z = R M / m - 1, and -1 for all where none is right.
+
+    The mean score of all samples as control variate, in every group: unlike `maxrl` it
+    keeps all-wrong groups, and with them the last order.  h_M'(p) = (1 - q^M) / p.
+    """
+    gap = _rejection_gap(group_size)
+    return WeightTable(-np.ones(group_size), gap - 1)
+
+
+def rejection_loo(group_size: int) -> WeightTable:
+    """Z = M / (S + 1) (R - S / (M - 1)): rejection sampling, leave-one-out baseline.
+
+    h_M'(p) = (1 - q^M) / p. Needs M >= 2.
+    """
+    return baselines.leave_one_out(_rejection_gap(group_size))
+
+
+def best_of_n_sft(group_size: int) -> WeightTable:
+    """One best answer a group is imitated, a wrong one where none is right.
+
+    The mean over the choice of the one: Z = R M / m, and 1 for all where none is right.
+    h_M'(p) = (1 - q^(M-1)) / p: the wrong ones cost the last order. Needs M >= 2, as
+    imitating the only sample teaches nothing.
+    """
+    counts.needs_others("best_of_n_sft", group_size)
+    wrong = np.zeros(group_size)
+    wrong[0] = 1.0
+    return WeightTable(wrong, _rejection_gap(group_size))
+
+
+def maxrl(group_size: int) -> WeightTable:
+    """Z = (R - m / M) / (m / M), 0 where none is right (MaxRL, 2602.02710, alg. 1).
+
+    h_M'(p) = (1 - q^(M-1)) / p: centring costs the last order of rejection sampling.
+    """
+    counts.needs_others("maxrl", group_size)
+    count = np.arange(group_size + 1)
+    return counts.centred(group_size, counts.divide(group_size - count, count))
+
+
+def truncated_maxrl(group_size: int, order: int) -> WeightTable:
+    """Right 1, wrong -sum_{k=2}^T C(F - 1, k - 1) / C(M - 1, k - 1), F = M - m wrong.
+
+    The likelihood's series up to order T (MaxRL, arXiv 2602.02710), 1 <= T <= M.
+    h_M'(p) = (1 - q^T) / p: T = 1 is `reinforce`, T = M has the objective of rejection
+    sampling.
+    """
+    counts.check_integer("order", order)
+    if order > group_size:
+        raise ValueError(
+            f"order={order}: groups of {group_size} reach order {group_size}; take "
+            "larger groups"
+        )
+    wrong = np.zeros(group_size)
+    for k in range(2, order + 1):
+        wrong -= counts.subset_miss(group_size - 1, k - 1)
+    return WeightTable(wrong + 0.0, np.ones(group_size))
+
+
+def two_sided_rejection(group_size: int) -> WeightTable:
+    """Z = M / m right, -M / (M - m) wrong: mean right score less mean wrong score.
+
+    h_M'(p) = (1 - q^M) / p + (1 - p^M) / q; limit the log-odds, log(p / q). Unmixed
+    groups count (`variance_grpo` is the same without them).
+    """
+    right = _rejection_gap(group_size)
+    return WeightTable(-right[::-1], right)
+
+
+def tsallis(group_size: int, r: float = 0.5) -> WeightTable:
+    """Z = d_S (R - S / (M - 1)), d the series of p^-r about 1, cut at order M.
+
+    (The family of arXiv 2604.25907; the weights for M samples are derived.)
+        d_s = Gamma(M + r) Gamma(s + 1) / (Gamma(M) Gamma(s + 1 + r))
+        h_M'(p) = sum_{j<M} (r)_j / j! q^j
+    r >= 0; r = 0 is RLOO, r = 1 `rejection_loo`. Needs M >= 2.
+    """
+    counts.check_at_least("r", r)
+    factors = 1 + r / np.arange(1, group_size)
+    return baselines.leave_one_out(np.append(np.cumprod(factors[::-1])[::-1], 1.0))
+
+
+def mmpo(group_size: int, order: int | None = None) -> WeightTable:
+    """Z = d_S (R - S / (M - 1)) for the sum of pass@1 .. pass@T (arXiv 2608.02149).
+
+    d_s = sum_{k<=T} k C(M - 1 - s, k - 1) / C(M - 1, k - 1); T = M by default.
+    h_M'(p) = sum_{k<=T} k q^(k-1); limit -1 / p.
+    """
+    order = group_size if order is None else order
+    counts.check_integer("order", order)
+    if order > group_size:
+        raise ValueError(
+            f"order={order}: groups of {group_size} serve pass@k up to k = {group_size}"
+        )
+    gap = np.zeros(group_size)
+    for k in range(1, order + 1):
+        gap += k * counts.subset_miss(group_size - 1, k - 1)
+    return baselines.leave_one_out(gap)
+
+
+def _rejection_gap(group_size: int) -> np.ndarray:
+    return group_size / np.arange(1, group_size + 1)
+
+
+METHODS = (
+    rejection_sampling,
+    rejection_control,
+    rejection_loo,
+    best_of_n_sft,
+    maxrl,
+    truncated_maxrl,
+    two_sided_rejection,
+    tsallis,
+    mmpo,
+)

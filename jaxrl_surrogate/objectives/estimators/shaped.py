@@ -1,0 +1,70 @@
+"""Estimators reshaped by difficulty: factors of the group's success rate t = m / M.
+
+Each climbs a surrogate with a regulariser of the reward (arXiv 2510.23049): with A+ the
+weight of a right sample and m ~ Bin(M, p), h_M'(p) = E[m A+] / (M p q) where weights
+sum to zero.
+"""
+
+import numpy as np
+
+from jaxrl_surrogate.objectives.estimators import counts
+from jaxrl_surrogate.objectives.estimators.mean_reward import grpo
+from jaxrl_surrogate.objectives.weight_table import WeightTable
+
+
+def focal_grpo(group_size: int, gamma: float = 1.0) -> WeightTable:
+    """GRPO times (1 - t)^gamma: hard prompts weigh more (F-GRPO, arXiv 2602.06717).
+
+    Limit q^gamma / sqrt(p q), the slope of `focal`; gamma = 1 is half of GRPO's
+    surrogate plus the deviation of the reward.
+    """
+    counts.check_at_least("gamma", gamma)
+    return _times(group_size, lambda t: (1 - t) ** gamma)
+
+
+def easy_grpo(group_size: int, gamma: float = 1.0) -> WeightTable:
+    """GRPO times t^gamma: easy prompts weigh more.
+
+    Limit p^gamma / sqrt(p q); gamma = 1 is half of GRPO's surrogate less the deviation
+    of the reward (arXiv 2510.23049).
+    """
+    counts.check_at_least("gamma", gamma)
+    return _times(group_size, lambda t: t**gamma)
+
+
+def regularized_grpo(group_size: int, weight: float = 0.5) -> WeightTable:
+    """GRPO times 1 + weight (1 - 2 t) / 2 (arXiv 2510.23049; the factor derived).
+
+    Limit the slope of 2 arcsin sqrt(p) + weight sqrt(p q). |weight| <= 2, where no
+    prompt is weighed negatively.
+    """
+    if not abs(weight) <= 2:
+        raise ValueError(
+            f"weight={weight}: expected between -2 and 2; beyond, easy or hard prompts "
+            "would be trained against"
+        )
+    return _times(group_size, lambda t: 1 + weight * (1 - 2 * t) / 2)
+
+
+def fade(group_size: int, alpha: float = 2.0, delta: float = 1.0) -> WeightTable:
+    """Z = (1 - t)^(alpha-1) (R - t), over delta where negative (FADE).
+
+    (arXiv 2607.01490; its objective derived.)
+    h_M'(p) = E[t (1 - t)^alpha] (1 / p + 1 / (delta q)); for delta = 1 the limit is
+    q^(alpha-1), the slope of pass@alpha over alpha, for any real alpha.
+    """
+    counts.needs_others("fade", group_size)
+    counts.check_at_least("alpha", alpha, above=True)
+    counts.check_at_least("delta", delta, above=True)
+    rate = counts.rates(group_size)
+    right = (1 - rate) ** alpha
+    wrong = -counts.divide(rate * right, 1 - rate) / delta
+    return counts.by_count(group_size, right, wrong)
+
+
+def _times(group_size, factor):
+    right = np.append(0.0, np.asarray(grpo(group_size).correct))
+    return counts.centred(group_size, factor(counts.rates(group_size)) * right)
+
+
+METHODS = (focal_grpo, easy_grpo, regularized_grpo, fade)
