@@ -75,6 +75,12 @@ class ObjectiveConfig:
     options: Annotated[dict[str, object], "parameters, such as k"] = dataclasses.field(
         default_factory=dict
     )
+    rewards: Annotated[
+        Literal["binary", "layer_cake", "mean"],
+        "binary: 0.5 and more is right; graded ones, each with the method's objective: "
+        "layer_cake: level by level, pass@k becomes the expected best of k; mean: in "
+        "[0, 1], h of the mean reward",
+    ] = "binary"
     method: Annotated[
         str,
         "surrogate to weights: kantorovich, bernstein, plug_in, durrmeyer, taylor, "

@@ -10,6 +10,7 @@ import itertools
 import math
 from fractions import Fraction
 
+import jax.numpy as jnp
 import numpy as np
 from estimator_oracles import ESTIMATORS, SLOPES, best, subsets
 
@@ -41,6 +42,33 @@ def all_weights(name, group_size, **params):
     """(2^M, M): the estimator on every reward vector."""
     estimator = ESTIMATORS[name]
     return np.array([estimator(row, **params) for row in reward_vectors(group_size)])
+
+
+def mean_update(weights_of, levels, size):
+    """p (L,) to F(p): what a mean update is along each probability, by enumeration.
+
+    Args:
+      weights_of: (groups, M) rewards to weights.
+      levels: (L,) rewards.
+      size: M.
+    """
+    groups = np.array(list(itertools.product(range(len(levels)), repeat=size)))
+    weights = np.asarray(weights_of(np.asarray(levels)[groups]))
+
+    def at(p):
+        """The mean update as a covector on probabilities, (L,)."""
+        chance = jnp.prod(p[groups], axis=1)
+        # Score of level l by its probability: 1 / p_l.
+        per_level = jnp.stack(
+            [
+                ((groups == level) * weights).mean(1) / p[level]
+                for level in range(len(levels))
+            ],
+            axis=1,
+        )
+        return chance @ per_level
+
+    return at
 
 
 def slope(name, group_size, p, **params):

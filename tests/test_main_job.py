@@ -208,3 +208,24 @@ def test_a_changed_seed_is_refused_on_an_old_run(undisturbed):
     done = _train(undisturbed[0], "--seed=1")
     assert done.returncode == 2
     assert "seed=1" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_graded_rewards_are_trained_with_and_seen(tmp_path):
+    task = [
+        "--task.name=countdown",
+        "--task.options={num_numbers: 2, partial_credit: 0.2}",
+        "--rollout.max_prompt_length=12",
+        "--rollout.max_completion_length=8",
+        "--train.steps=2",
+    ]
+    done = _train(tmp_path / "rounded", *task)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("set objective.rewards to layer_cake or mean") == 1
+    done = _train(tmp_path / "graded", *task, "--objective.rewards=layer_cake")
+    assert done.returncode == 0, done.stderr
+    assert "set objective.rewards" not in done.stdout
+    assert "no objective.json: objective.rewards=layer_cake" in done.stdout
+    first = [_metrics(tmp_path / name)[1] for name in ("rounded", "graded")]
+    assert first[0]["graded"] == first[1]["graded"] > 0
+    assert first[0]["loss"] != first[1]["loss"]

@@ -39,6 +39,7 @@ def update_config(config: TrainConfig) -> UpdateConfig:
     return UpdateConfig(
         loss=config.loss,
         sampling=config.rollout.sampling,
+        rewards=config.objective.rewards,
         microbatch_prompts=config.train.microbatch_prompts,
         logprob_chunk=config.train.logprob_chunk,
         remat=config.train.remat,

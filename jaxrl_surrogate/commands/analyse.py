@@ -1,6 +1,7 @@
 """`jaxrl objective NAME`: what a rule for weights optimises, or what it takes to."""
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -11,13 +12,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from jaxrl_surrogate import objectives
 from jaxrl_surrogate.commands.replay import finite
 from jaxrl_surrogate.lab.analysis import RATES, Analysis, analyse
 from jaxrl_surrogate.objectives import (
+    Circulation,
     Surrogate,
     WeightTable,
     advantages,
     baselines,
+    circulation,
     from_surrogate,
     inverse,
     peers,
@@ -52,6 +56,12 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         "--baseline", default="leave_one_out", choices=baselines.names()
     )
     parser.add_argument("--against", help="a surrogate to compare with, as NAME:k=4")
+    parser.add_argument(
+        "--levels",
+        type=float,
+        nargs="+",
+        help="reward levels, such as 0 0.5 1: is there an objective on them?",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(arguments)
     if (args.name is None) == (args.surrogate is None):
@@ -67,20 +77,42 @@ def main(arguments: list[str], console: Console | None = None) -> int:
             )
     else:
         make_table = _rule(args.name, dict(map(_pair, args.param)))
-    reports = {}
+    reports, graded = {}, {}
     for size in args.group_size:
         try:
             reports[size] = analyse(make_table(size), against)
+            if args.levels:
+                params = dict(map(_pair, args.param))
+                rule = _on_graded(args.name, params, make_table(size))
+                graded[size] = circulation(rule, args.levels, size)
         except ValueError as error:
             raise SettingsError(f"{args.name or args.surrogate}: {error}") from error
     if args.json:
-        plain = {size: _plain(found) for size, found in reports.items()}
+        plain = {
+            size: _plain(found, graded.get(size)) for size, found in reports.items()
+        }
         print(json.dumps(finite(plain), indent=2))
         return 0
     console = console or Console(soft_wrap=True)
     for size, found in reports.items():
         _show(args.name or args.surrogate, size, found, console)
+        if size in graded:
+            levels = ", ".join(f"{level:g}" for level in args.levels)
+            how = "" if args.name and ":" in args.name else " (weighed level by level)"
+            console.print(f"rewards {levels}{how}: {graded[size]}", highlight=False)
     return 0
+
+
+def _on_graded(name: str | None, params: dict, table: WeightTable) -> Callable:
+    """What is done with graded rewards: a rule as it is, else the lift of a table."""
+    if name is None or ":" not in name:
+        return lambda rewards: objectives.graded.layer_cake(table, rewards)
+    if not _is_peer(name):
+        fn = _function(name)
+        return lambda rewards: fn(rewards, **params)
+    known, given = peers.split(name)
+    rule = peers.rule(known, **(given | params))
+    return lambda rewards: rule(np.asarray(rewards))
 
 
 def _rule(name: str, params: dict) -> Callable[[int], WeightTable]:
@@ -89,10 +121,16 @@ def _rule(name: str, params: dict) -> Callable[[int], WeightTable]:
             return advantages.get(name, **params).table
         except ValueError as error:
             raise SettingsError(f"{name}: {error}") from error
+    fn = _function(name)
+    return lambda size: tabulate(lambda rewards: fn(rewards, **params), size)
+
+
+def _function(name: str) -> Callable:
+    """The function that `module:function` names."""
     module, _, function = name.partition(":")
     sys.path.insert(0, os.getcwd())  # as `python -m` does
     try:
-        fn = getattr(importlib.import_module(module), function)
+        return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise SettingsError(
             f"{name}: {error}; expected a module that can be imported from here and a "
@@ -100,7 +138,6 @@ def _rule(name: str, params: dict) -> Callable[[int], WeightTable]:
         ) from error
     finally:
         sys.path.pop(0)
-    return lambda size: tabulate(lambda rewards: fn(rewards, **params), size)
 
 
 def _is_peer(name: str) -> bool:
@@ -131,9 +168,13 @@ def _pair(text: str) -> tuple[str, int | float | str]:
     return name, value
 
 
-def _plain(found: Analysis) -> dict:
+def _plain(found: Analysis, curl: Circulation | None) -> dict:
     certificate = found.certificate
+    graded = None
+    if curl is not None:
+        graded = {"has_objective": curl.has_objective} | dataclasses.asdict(curl)
     return {
+        "graded": graded,
         "correct": np.asarray(found.table.correct).tolist(),
         "incorrect": np.asarray(found.table.incorrect).tolist(),
         "p": list(RATES),

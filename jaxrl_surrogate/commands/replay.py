@@ -66,6 +66,11 @@ def report_of(
       SettingsError: an unknown rule, or no whole group from `from_step` on.
       ValueError: the run has no step.
     """
+    if config.objective.rewards != "binary":
+        raise SettingsError(
+            f"objective.rewards={config.objective.rewards}: expected binary; a report "
+            "is made from counts of right answers, which say too little of graded ones"
+        )
     groups = read_groups(directory, config.rollout.group_size)
     groups = groups.where(groups.step >= from_step)
     if not len(groups.whole):

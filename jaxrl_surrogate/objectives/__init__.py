@@ -7,6 +7,7 @@ from jaxrl_surrogate.objectives import (
     advantages,
     baselines,
     combine,
+    graded,
     inverse,
     pass_at_k,
     peers,
@@ -17,6 +18,7 @@ from jaxrl_surrogate.objectives import (
 )
 from jaxrl_surrogate.objectives.advantages import AdvantageFn
 from jaxrl_surrogate.objectives.certificate import Certificate, Deviation, certify
+from jaxrl_surrogate.objectives.curl import Circulation, circulation
 from jaxrl_surrogate.objectives.induced import induced_surrogate
 from jaxrl_surrogate.objectives.inverse import from_surrogate
 from jaxrl_surrogate.objectives.priors import Prior
@@ -34,6 +36,7 @@ from jaxrl_surrogate.objectives.weight_table import (
 __all__ = [
     "AdvantageFn",
     "Certificate",
+    "Circulation",
     "Deviation",
     "GroupFunction",
     "Prior",
@@ -44,8 +47,10 @@ __all__ = [
     "advantages",
     "baselines",
     "certify",
+    "circulation",
     "combine",
     "from_surrogate",
+    "graded",
     "group_advantages",
     "induced_surrogate",
     "inverse",

@@ -151,6 +151,11 @@ def names() -> tuple[str, ...]:
     return tuple(_RULES)
 
 
+def rule(name: str, **params) -> Rule:
+    """The rule itself, of (M,) rewards of any kind, as the trainer applies it."""
+    return functools.partial(_RULES[name], **params)
+
+
 def table(name: str, group_size: int, **params) -> WeightTable:
     """The table of a peer's rule, float64.
 
@@ -165,8 +170,8 @@ def table(name: str, group_size: int, **params) -> WeightTable:
     >>> print(table("nemo:grpo", 8).gap.round(2))
     [1.   2.65 2.05 1.87 1.87 2.05 2.65 1.  ]
     """
-    rule = functools.partial(_RULES[name], **params)
-    return tabulate(lambda rewards: rule(np.asarray(rewards, np.float64)), group_size)
+    of = rule(name, **params)
+    return tabulate(lambda rewards: of(np.asarray(rewards, np.float64)), group_size)
 
 
 def parameters(name: str) -> tuple[str, ...]:

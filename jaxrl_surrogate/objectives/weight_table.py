@@ -308,14 +308,15 @@ def _select(right, count, row, group_size, tables):
     """
     last = group_size - 1
     lookup = {"mode": "promise_in_bounds"}
-    incorrect = _on_device(tables.incorrect).reshape(-1)
-    correct = _on_device(tables.correct).reshape(-1)
+    incorrect = on_device(tables.incorrect).reshape(-1)
+    correct = on_device(tables.correct).reshape(-1)
     if_wrong = incorrect.at[row + jnp.minimum(count, last)].get(**lookup)
     if_right = correct.at[row + jnp.maximum(count - 1, 0)].get(**lookup)
     return jnp.where(right, if_right, if_wrong)
 
 
-def _on_device(entries):
+def on_device(entries: Array) -> jax.Array:
+    """Entries of a table in the float type that the device holds."""
     if isinstance(entries, np.ndarray):
         # A copy of the type that the device will hold: JAX keeps constants by the
         # identity of a read-only array, and would hand the float32 constant of a table

@@ -40,6 +40,9 @@ class Countdown:
             Literal["symbols", "words"],
             "3,7,8=24: or Use 3, 7 and 8, each at most once, to make 24: ",
         ] = "symbols",
+        partial_credit: Annotated[
+            float, "reward of a proper expression that misses the target, below 0.5"
+        ] = 0.0,
         num_test: Annotated[int, "test problems; fewer if there are not so many"] = 512,
     ):
         """Make the task; see the options' help.
@@ -55,6 +58,12 @@ class Countdown:
             raise ValueError(f"max_target={max_target}: expected at least 1")
         if form not in ("symbols", "words"):
             raise ValueError(f"form={form!r}: expected symbols or words")
+        if not 0 <= partial_credit < 0.5:
+            raise ValueError(
+                f"partial_credit={partial_credit}: expected at least 0 and below 0.5, "
+                "where rewards begin to count as right"
+            )
+        self._partial_credit = partial_credit
         self._num_numbers, self._max_number = num_numbers, max_number
         self._max_target, self._form = max_target, form
         self.train, self.test = split(self._make, num_test)
@@ -62,13 +71,16 @@ class Countdown:
     def verify(self, problem: Problem, completion: str) -> Verdict:
         """1 where the expression is right and uses numbers given, each once at most.
 
+        `partial_credit` where it uses them and has another value.
+
         The expression is what `answers.answer_text` finds: in answer tags, boxed, or
         the whole completion. `evaluate` says what an expression is.
         """
         value, used = evaluate(answer_text(completion))
         given = Counter(problem.info["numbers"])
-        right = value is not None and value == problem.answer
-        return Verdict(float(right and not Counter(used) - given))
+        if value is None or Counter(used) - given:
+            return Verdict(0.0)
+        return Verdict(1.0 if value == problem.answer else self._partial_credit)
 
     def _make(self, draws: Draws) -> Candidate | None:
         numbers = [draws.integer(1, self._max_number) for _ in range(self._num_numbers)]

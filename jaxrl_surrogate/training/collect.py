@@ -171,6 +171,9 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         return float(of[verified].mean()) if verified.any() else float("nan")
 
     return {
+        "graded": float(((rewards != 0) & (rewards != 1))[mask].mean())
+        if mask.any()
+        else 0.0,
         "reward": float(rewards[mask].mean()) if mask.any() else float("nan"),
         "pass@1": share(right / np.maximum(sizes, 1)),
         f"pass@{rewards.shape[1]}": share(right > 0),

@@ -76,6 +76,11 @@ def train(run: Run, log: RunLog) -> Outcome:
             if plan.digests_every:
                 log.digests(step, step_digests(run, step, batch, applied, state))
             log.groups(step, batch, applied)
+            if metrics["graded"] and run.update.rewards == "binary":
+                log.note_once(
+                    "some rewards are neither 0 nor 1; 0.5 and more counts as right: "
+                    "set objective.rewards to layer_cake or mean for graded rewards"
+                )
             log.metrics(step, metrics)
             if plan.completions_every and step % plan.completions_every == 0:
                 log.completions(step, _sample_rows(run, batch))

@@ -88,6 +88,7 @@ class RunLog:
         self.console = console or Console(soft_wrap=True)
         self._progress: Progress | None = None
         self._tensorboard, self._writer = tensorboard, None
+        self._said: set[str] = set()
         (directory / "environment.json").write_text(
             json.dumps(environment(), indent=2) + "\n"
         )
@@ -211,6 +212,12 @@ class RunLog:
     def note(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, highlight=False, markup=False)
+
+    def note_once(self, text: str) -> None:
+        """Print a line that this process has not printed yet."""
+        if text not in self._said:
+            self._said.add(text)
+            self.note(text)
 
     def _append(self, name: str, row: dict) -> None:
         # One write of one line: a reader never sees half of it unless we are killed,

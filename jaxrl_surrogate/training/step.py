@@ -1,7 +1,7 @@
 """The fused update: rewards to weights to loss to gradients to parameters, in one jit.
 
-The objective enters as data, a `TableFamily`: one compiled step serves every objective
-on binary rewards, and a schedule over objectives passes another table, not other code.
+The objective enters as data, a `TableFamily`: one compiled step serves every objective,
+and a schedule over objectives passes another table, not other code.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from jaxrl_surrogate.losses import (
     token_weights,
     total_loss,
 )
-from jaxrl_surrogate.objectives import TableFamily
+from jaxrl_surrogate.objectives import TableFamily, graded
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import SamplingConfig, sampling_logits
 from jaxrl_surrogate.training.state import TrainState, state_shardings
@@ -34,6 +34,7 @@ class UpdateConfig:
 
     loss: LossConfig
     sampling: SamplingConfig  # the policy whose log-probabilities are trained
+    rewards: Literal["binary", "layer_cake", "mean"] = "binary"  # `objectives.graded`
     microbatch_prompts: int = 0  # prompts per slice of gradient accumulation; 0: all
     logprob_chunk: int = 1024  # tokens whose logits are in memory at once
     remat: Literal["none", "block"] = "none"
@@ -79,7 +80,8 @@ def _placed_update(
     config, update, optimizer, mesh, state, batch, objective, ref_params
 ):
     shardings = state_shardings(config, optimizer, mesh).params
-    advantages = objective(batch.rewards, batch.reward_mask)
+    weigh = graded.get(update.rewards)
+    advantages = weigh(objective, batch.rewards, batch.reward_mask)
     mask = batch.completions.mask
     weights = token_weights(update.loss.normalization, mask, batch.reward_mask)
     score = functools.partial(

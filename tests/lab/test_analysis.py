@@ -112,3 +112,20 @@ def test_silent_groups_by_enumeration():
         assert silent_share(table, np.array([p]))[0] == pytest.approx(chances[1])
         assert chances[1] > 0.01
     assert analyse(table).silent.shape == (9,)
+
+
+def test_what_has_no_objective_on_graded_rewards_is_said(capsys, tmp_path, monkeypatch):
+    levels = ["--levels", "0", "0.5", "1", "--group-size", "4"]
+    found = _report(capsys, "verl:grpo", *levels)["4"]["graded"]
+    assert not found["has_objective"] and found["share"] > 0.1
+    assert len(found["levels"]) == 3 and len(found["others"]) == 2
+    for name in ("trl:rloo", "grpo", "maxrl"):
+        assert _report(capsys, name, *levels)["4"]["graded"]["has_objective"]
+    (tmp_path / "graded_rule.py").write_text(
+        "def squared(r):\n    return (r - r.mean()) * (1 + r.var())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = _report(capsys, "graded_rule:squared", *levels)["4"]["graded"]
+    assert not found["has_objective"]
+    assert cli.main(["objective", "verl:grpo", *levels]) == 0
+    assert "the gradient of nothing" in capsys.readouterr().out

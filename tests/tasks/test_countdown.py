@@ -191,6 +191,13 @@ def test_random_text_never_crashes(random):
         assert reward == float(right)
 
 
+def test_partial_credit_is_for_proper_expressions_alone():
+    task = tasks.get("countdown", partial_credit=0.1)
+    problem = Problem("", 25, info={"numbers": [3, 5, 8]})
+    for text, reward in (("5*(8-3)", 1), ("8-3", 0.1), ("5*5", 0), ("8-", 0)):
+        assert task.verify(problem, text).reward == reward
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -200,6 +207,7 @@ def test_random_text_never_crashes(random):
         {"max_target": 0},
         {"form": "prose"},
         {"num_test": 0},
+        {"partial_credit": 0.5},
     ],
     ids=str,
 )

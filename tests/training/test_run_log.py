@@ -229,3 +229,10 @@ def test_a_missing_tensorboard_is_said_once(tmp_path, screen, monkeypatch):
 def test_the_commit_is_none_outside_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(run_log, "__file__", str(tmp_path / "a" / "b" / "c.py"))
     assert run_log.environment()["commit"] is None
+
+
+def test_a_line_that_was_said_is_not_said_again(tmp_path, screen):
+    log = RunLog(tmp_path / "run", 10, console=_console(screen), tensorboard=False)
+    for _ in range(3):
+        log.note_once("graded rewards")
+    assert _printed(screen).count("graded rewards") == 1

@@ -101,6 +101,23 @@ def test_cuts_padding_and_order_do_not_matter(params, batch, random, loss):
     _assert_near(whole, _gradient(params, padded, loss=loss))
 
 
+def test_graded_rewards_are_weighed_level_by_level(params, batch, random):
+    """The loss is linear in the weights: rewards 0, 1/2, 1 are two binary questions."""
+    rewards = random.integers(0, 3, (8, 4)).astype(np.float32) / 2
+    loss = LossConfig(normalization="sequence_sum")
+
+    def gradient(rewards, kind="binary"):
+        some = dataclasses.replace(batch, rewards=np.float32(rewards))
+        return _gradient(params, some, loss=loss, rewards=kind)
+
+    both = gradient(rewards >= 0.5), gradient(rewards >= 1)
+    expected = jax.tree.map(lambda a, b: (a + b) / 2, *both)
+    _assert_near(gradient(rewards, "layer_cake"), expected)
+    # On binary rewards all three are the same.
+    _assert_near(gradient(rewards >= 1, "layer_cake"), both[1])
+    _assert_near(gradient(rewards >= 1, "mean"), both[1])
+
+
 ALL_TERMS = LossConfig(
     "ppo_clip", 0.01, 0.02, "dr_grpo", kl_coef=0.5, kl_estimator="k3", entropy_coef=0.1
 )

@@ -1,0 +1,204 @@
+"""Graded rewards: every method for binary ones, lifted so that it stays a gradient.
+
+A table weighs samples that are right or wrong. For rewards of more levels there are two
+ways to use it that keep an objective, at every group size:
+
+  layer_cake  each level is a question of its own: is the reward at least that? The
+              weights of all questions are added up, each times the step to the next
+              level. Climbs J = int h_M(P(r > x)) dx, a mean of r with distorted
+              probabilities; of pass@k weights it is the expected best of k.
+  mean        a reward in [0, 1] is the chance that a coin calls the sample right. The
+              mean weights over all coins climb h_M(E r).
+
+Both are the table itself on binary rewards. The usual plug-ins are not: GRPO's division
+by the deviation has no objective on three levels (`curl.circulation` shows that of any
+function). Layer-cake weights of pass@k estimators are PKPO's for continuous rewards
+(arXiv 2505.15201, eqs. 19, 29, 33); the lift of any other method is derived here.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_surrogate.objectives.names import nearest_name
+from jaxrl_surrogate.objectives.surrogate import Surrogate
+from jaxrl_surrogate.objectives.weight_table import (
+    Array,
+    TableFamily,
+    WeightTable,
+    on_device,
+)
+
+
+def layer_cake(
+    tables: WeightTable | TableFamily, rewards: Array, mask: Array | None = None
+) -> jax.Array:
+    """Weights of graded rewards, level by level.
+
+    With rewards in ascending order r_(1) .. r_(M), r_(0) = 0:
+
+        Z_i = sum_j (r_(j) - r_(j-1)) Z_i(right: those of r_(j) and more)
+
+    and (1 - r_(M)) times the weights of an all-wrong group, which are 0 for nearly all
+    methods. One sort and two running sums a group. Any real rewards: 0 and 1 are where
+    the weights of all-right and all-wrong groups begin to count; those are alike in a
+    group and change no mean update.
+
+    Args:
+      tables: a table, or a family where samples may be dropped.
+      rewards: (..., M) bool, int or float.
+      mask: (..., M) bool, False on samples that are dropped.
+
+    Returns:
+      (..., M) float in the type of the tables on the device; 0 where dropped.
+
+    Raises:
+      ValueError: where groups have another size than the tables, or a mask comes with a
+        single table.
+
+    >>> from jaxrl_surrogate.objectives import advantages
+    >>> print(layer_cake(advantages.table("rloo", 3), np.array([0.0, 0.5, 1.0])))
+    [-0.75  0.    0.75]
+    """
+    return _map(_layer_cake, tables, rewards, mask)
+
+
+def mean(
+    tables: WeightTable | TableFamily, rewards: Array, mask: Array | None = None
+) -> jax.Array:
+    """Weights of graded rewards as chances: the mean over coins that call them right.
+
+    Z_i = r_i E[b_S] + (1 - r_i) E[a_S], S the number of the others that their coins
+    call right. O(M^3) a group.
+
+    Args:
+      tables: a table, or a family where samples may be dropped.
+      rewards: (..., M) in [0, 1]; others are cut to it.
+      mask: (..., M) bool, False on samples that are dropped.
+
+    Returns:
+      (..., M) float in the type of the tables on the device; 0 where dropped.
+
+    Raises:
+      ValueError: as `layer_cake`.
+
+    >>> from jaxrl_surrogate.objectives import advantages
+    >>> table = advantages.table("pass_at_k", 2, k=2)
+    >>> print(mean(table, np.array([0.5, 1.0])))
+    [0. 1.]
+    """
+    return _map(_mean, tables, rewards, mask)
+
+
+def binary(
+    tables: WeightTable | TableFamily, rewards: Array, mask: Array | None = None
+) -> jax.Array:
+    """The tables themselves: a reward of 0.5 and more is right."""
+    if isinstance(tables, TableFamily):
+        return tables(rewards, mask)
+    _refuse_mask(mask)
+    return tables(rewards)
+
+
+LIFTS = {"binary": binary, "layer_cake": layer_cake, "mean": mean}
+
+
+def get(name: str):
+    """The way to weigh rewards of a name: binary, layer_cake or mean.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if name not in LIFTS:
+        raise ValueError(nearest_name("kind of rewards", name, LIFTS))
+    return LIFTS[name]
+
+
+def layer_cake_objective(
+    surrogate: Surrogate, levels: Sequence[float], probabilities: Array
+) -> Array:
+    """J = sum_j (x_j - x_(j-1)) h(P(r >= x_j)), x_0 = 0: what `layer_cake` climbs.
+
+    Args:
+      surrogate: h, such as `induced_surrogate` of the table.
+      levels: (L,) rewards, ascending.
+      probabilities: (L,) of them, NumPy or JAX (traceable).
+
+    Returns:
+      A scalar. h(0) = 0 is taken for granted, as `induced_surrogate` has it.
+    """
+    steps = np.diff(np.asarray(levels, np.float64), prepend=0.0)
+    return (steps * surrogate.value(probabilities[::-1].cumsum()[::-1])).sum()
+
+
+def _layer_cake(wrong, right, rewards, mask):
+    size, kept = len(rewards), mask.sum(dtype=jnp.int32)
+    level = jnp.arange(size, dtype=jnp.int32)
+    # Dropped samples go to the end, beyond the last level.
+    ordered = jnp.sort(jnp.where(mask, rewards, jnp.inf))
+    steps = jnp.diff(ordered, prepend=jnp.zeros_like(ordered[:1]))
+    steps = jnp.where(level < kept, steps, 0)
+    # At level j, from 0, kept - j samples are right; none is wrong at level 0.
+    if_right = steps * right[jnp.maximum(kept - 1 - level, 0)]
+    if_wrong = steps * wrong[jnp.clip(kept - level, 0, size - 1)]
+    below = jnp.cumsum(if_right)
+    above = jnp.cumsum(if_wrong[::-1])[::-1] - if_wrong
+    beyond = (1 - ordered[jnp.maximum(kept - 1, 0)]) * wrong[0]
+    # The last of equals: a running sum may round differently from place to place.
+    place = jnp.searchsorted(ordered, rewards, side="right", method="compare_all") - 1
+    return (below + above)[place] + beyond
+
+
+def _mean(wrong, right, rewards, mask):
+    # A dropped sample is never right.
+    chance = jnp.where(mask, jnp.clip(rewards, 0, 1), 0)
+    size = len(rewards)
+
+    def toss(counts, coin):
+        """(M, M): of each sample, the chances of counts among the others so far."""
+        owner, one = coin
+        more = jnp.pad(counts[:, :-1], [(0, 0), (1, 0)])
+        tossed = counts * (1 - one) + more * one
+        return jnp.where((jnp.arange(size) == owner)[:, None], counts, tossed), None
+
+    none = jnp.zeros((size, size), chance.dtype).at[:, 0].set(1)
+    counts, _ = jax.lax.scan(toss, none, (jnp.arange(size), chance))
+    return chance * (counts @ right) + (1 - chance) * (counts @ wrong)
+
+
+def _map(weigh, tables, rewards, mask):
+    """One group's function over all groups, each with the row of its size."""
+    family = isinstance(tables, TableFamily)
+    if not family:
+        _refuse_mask(mask)
+    size = tables.group_size
+    rewards = jnp.asarray(rewards)
+    if rewards.ndim == 0 or rewards.shape[-1] != size:
+        raise ValueError(
+            f"rewards of shape {rewards.shape}: expected groups of {size}, as the "
+            "tables are for"
+        )
+    mask = jnp.ones(rewards.shape, bool) if mask is None else jnp.asarray(mask, bool)
+    if mask.shape != rewards.shape:
+        raise ValueError(
+            f"mask: expected the shape of rewards, {rewards.shape}, got {mask.shape}"
+        )
+    wrong, right = on_device(tables.incorrect), on_device(tables.correct)
+
+    def group(rewards, mask):
+        row = jnp.maximum(mask.sum(dtype=jnp.int32) - 1, 0)
+        rows = (wrong[row], right[row]) if family else (wrong, right)
+        return jnp.where(mask, weigh(*rows, rewards, mask), 0)
+
+    groups = rewards.astype(right.dtype).reshape(-1, size), mask.reshape(-1, size)
+    return jax.vmap(group)(*groups).reshape(rewards.shape)
+
+
+def _refuse_mask(mask):
+    if mask is not None:
+        raise ValueError(
+            "mask: one table has one group size; pass a table_family for groups that "
+            "lost samples"
+        )
