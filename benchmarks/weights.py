@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--groups", type=int, nargs="+", default=[1000, 1_000_000])
     parser.add_argument("--group-size", type=int, default=16)
-    parser.add_argument("--names", nargs="+", default=list(advantages.names()))
+    parser.add_argument("--names", nargs="+", default=[*FORMULAS], choices=FORMULAS)
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args(argv)
     print_environment(["torch"])

@@ -181,7 +181,7 @@ def test_every_kind_of_objective_trains(tmp_path, objective):
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-def test_what_the_run_optimised_is_reported(undisturbed, capsys):
+def test_what_the_run_optimised_is_reported(undisturbed, capsys, tmp_path):
     """One update on each rollout, no clipping: the weights applied are the nominal."""
     words = ["objective", "--replay", str(undisturbed[0]), "--as", "grpo,pass_at_k:2"]
     assert cli.main([*words, "--json"]) == 0
@@ -196,8 +196,10 @@ def test_what_the_run_optimised_is_reported(undisturbed, capsys):
     assert report["rules"]["its own"]["cosine"] == pytest.approx(1)
     stored = json.loads((undisturbed[0] / "objective.json").read_text())
     assert stored["ledger"] == report["ledger"]
-    assert cli.main(words) == 0
+    figure = tmp_path / "effective.svg"
+    assert cli.main([*words, "--figure", str(figure)]) == 0
     assert "effective slope" in capsys.readouterr().out
+    assert "departure of the applied weights" in figure.read_text()
     assert cli.main([*words[:3], "--as", "grop"]) == 2
     assert "grpo" in capsys.readouterr().err
 

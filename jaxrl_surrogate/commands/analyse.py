@@ -7,14 +7,17 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from jaxrl_surrogate import objectives
-from jaxrl_surrogate.commands.replay import finite
-from jaxrl_surrogate.lab.analysis import RATES, Analysis, analyse
+from jaxrl_surrogate.commands import frontier
+from jaxrl_surrogate.commands.replay import check_figure, finite
+from jaxrl_surrogate.lab import figures
+from jaxrl_surrogate.lab.analysis import RATES, Analysis, analyse, silent_share
 from jaxrl_surrogate.objectives import (
     Circulation,
     Surrogate,
@@ -23,6 +26,7 @@ from jaxrl_surrogate.objectives import (
     baselines,
     circulation,
     from_surrogate,
+    induced_surrogate,
     inverse,
     peers,
     surrogates,
@@ -62,14 +66,34 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         nargs="+",
         help="reward levels, such as 0 0.5 1: is there an objective on them?",
     )
+    parser.add_argument(
+        "--frontier",
+        action="store_true",
+        help="with --from: bias and noise of every method and baseline",
+    )
+    parser.add_argument(
+        "--prior",
+        type=float,
+        nargs=2,
+        metavar=("ALPHA", "BETA"),
+        help="with --frontier: where success rates lie; default uniform",
+    )
+    parser.add_argument("--figure", type=Path, help="draw it: .svg, .png or .pdf")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(arguments)
     if (args.name is None) == (args.surrogate is None):
         parser.error("expected either a NAME or --from SURROGATE")
+    if args.frontier and not args.surrogate:
+        parser.error("--frontier: expected --from SURROGATE")
+    if args.figure:
+        check_figure(args.figure)
     against = _surrogate(args.against) if args.against else None
     if args.surrogate:
         wanted = _surrogate(":".join([args.surrogate, *args.param]))
         against = against or wanted
+        if args.frontier:
+            prior = tuple(args.prior) if args.prior else None
+            return frontier.show(wanted, args.group_size, prior, args.json, console)
 
         def make_table(size: int) -> WeightTable:
             return from_surrogate(
@@ -87,6 +111,8 @@ def main(arguments: list[str], console: Console | None = None) -> int:
                 graded[size] = circulation(rule, args.levels, size)
         except ValueError as error:
             raise SettingsError(f"{args.name or args.surrogate}: {error}") from error
+    if args.figure:
+        figures.draw(_panels(reports, against), args.figure)
     if args.json:
         plain = {
             size: _plain(found, graded.get(size)) for size, found in reports.items()
@@ -101,6 +127,25 @@ def main(arguments: list[str], console: Console | None = None) -> int:
             how = "" if args.name and ":" in args.name else " (weighed level by level)"
             console.print(f"rewards {levels}{how}: {graded[size]}", highlight=False)
     return 0
+
+
+def _panels(
+    reports: dict[int, Analysis], against: Surrogate | None
+) -> list[figures.Panel]:
+    """The gradient of a prompt's logit, and how often a group has none, against p."""
+    p = np.concatenate([np.geomspace(1e-3, 0.02, 20), np.linspace(0.03, 0.999, 98)])
+    weights, silent = [], []
+    for size, found in reports.items():
+        slope = induced_surrogate(found.table).slope(p)
+        weights.append(figures.Curve(p, p * (1 - p) * slope, f"M = {size}"))
+        silent.append(figures.Curve(p, silent_share(found.table, p), f"M = {size}"))
+    if against is not None:
+        wanted = p * (1 - p) * against.slope(p)
+        weights.append(figures.Curve(p, wanted, "asked for", "reference"))
+    return [
+        figures.Panel(weights, "gradient of a logit", "p", "p q h_M'(p)"),
+        figures.Panel(silent, "groups without a gradient", "p", "share"),
+    ]
 
 
 def _on_graded(name: str | None, params: dict, table: WeightTable) -> Callable:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from jaxrl_surrogate import build, settings
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.lab import figures
 from jaxrl_surrogate.lab.effective import effective_objective
 from jaxrl_surrogate.lab.groups import Groups, read_groups
 from jaxrl_surrogate.lab.ledger import ledger, trends, warnings
@@ -40,6 +41,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         help="other rules by commas, a parameter after a colon: maxrl,pass_at_k:8",
     )
     parser.add_argument("--from-step", type=int, default=1, help="first step counted")
+    parser.add_argument("--figure", type=Path, help="draw it: .svg, .png or .pdf")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(arguments)
     directory = Path(args.replay)
@@ -48,8 +50,14 @@ def main(arguments: list[str], console: Console | None = None) -> int:
             f"--replay={args.replay!r}: has no config.yaml; expected the directory of "
             "a run"
         )
+    if args.figure:
+        check_figure(args.figure)
     config = settings.load(TrainConfig, directory / "config.yaml")
     report = report_of(config, directory, args.rules.split(","), args.from_step)
+    if args.figure and report["effective"] is None:
+        raise SettingsError("--figure: all groups were all wrong or all right")
+    if args.figure:
+        figures.draw(_panels(report["effective"]), args.figure)
     if args.json:
         print(json.dumps(finite(report), indent=2))
         return 0
@@ -80,7 +88,14 @@ def report_of(
         )
     nominal = _nominal(config, groups)
     others = {name: _rule(name, nominal.group_size) for name in rules if name}
-    return make_report(groups, nominal, others)
+    report = make_report(groups, nominal, others)
+    if config.train.dynamic_sampling_rounds:
+        report["warnings"].append(
+            "dynamic sampling replaced groups that were all right or all wrong: "
+            "estimates are of the groups that were trained with, nearer to p = 1/2 "
+            "than the prompts are"
+        )
+    return report
 
 
 def store_report(config: TrainConfig, directory: Path) -> list[str]:
@@ -226,11 +241,57 @@ def _show(report: dict, config: TrainConfig, console: Console) -> None:
     console.print(table)
 
 
+def _panels(found: dict) -> list[figures.Panel]:
+    """Effective against nominal: the slope over p, and the departure by count."""
+    p = np.array(found["p"])
+    nominal = figures.Curve(p, np.array(found["nominal_slope"]), "nominal", "reference")
+    applied = figures.Curve(
+        p,
+        np.array(found["effective_slope"]),
+        "effective, ± 2 standard errors",
+        error=2 * np.array(found["effective_slope_error"]),
+    )
+    departure = np.array(found["departure"], float)
+    error = np.array(found["departure_error"], float)
+    known = np.isfinite(departure) & np.isfinite(error)
+    counts = np.arange(len(departure))[known]
+    reach = max(
+        0.05, 1.1 * np.max(np.abs(departure) + 2 * error, where=known, initial=0)
+    )
+    by_count = figures.Curve(
+        counts, departure[known], "± 2 standard errors", "points", 2 * error[known]
+    )
+    level = figures.Curve(counts, 0.0 * counts, "as asked for", "reference")
+    return [
+        figures.Panel([applied, nominal], "slope of the objective", "p", "h_M'(p)"),
+        figures.Panel(
+            [by_count, level],
+            "departure of the applied weights",
+            "right answers among the others",
+            "gap applied / gap asked for - 1",
+            # Rounding alone must not fill the panel.
+            y_range=(-reach, reach),
+        ),
+    ]
+
+
 def _pair(value: float, error: float, sign: str = "") -> str:
     if not math.isfinite(value):
         return "-"
     shown = f"{value:{sign}.4f}"
     return f"{shown} ± {error:.4f}" if math.isfinite(error) else f"{shown} ± ?"
+
+
+def check_figure(path: Path) -> None:
+    """Refuse a figure that could not be written, before anything is computed.
+
+    Raises:
+      SettingsError: as `figures.check_path`.
+    """
+    try:
+        figures.check_path(path)
+    except ValueError as error:
+        raise SettingsError(f"--{error}") from error
 
 
 def finite(value: object) -> object:

@@ -4,14 +4,13 @@ python -m jaxrl_surrogate.lab.catalogue docs/objectives.md            # write it
 python -m jaxrl_surrogate.lab.catalogue docs/objectives.md --check    # is it current?
 """
 
-import argparse
 import inspect
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 
+from jaxrl_surrogate.lab import stored
 from jaxrl_surrogate.lab.analysis import analyse
 from jaxrl_surrogate.objectives import (
     advantages,
@@ -84,18 +83,7 @@ def _short(number):
 
 def main(arguments: list[str] | None = None) -> int:
     """Write or check the file; returns the exit status, 1 where it is stale."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    args = parser.parse_args(arguments)
-    text = table()
-    if not args.check:
-        args.path.write_text(text, encoding="utf-8")
-        return 0
-    if args.path.is_file() and args.path.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{args.path} is not current: run this again without --check")
-    return 1
+    return stored.main(__doc__.splitlines()[0], table, arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""`jaxrl objective --from SURROGATE --frontier`: what methods, baselines and M buy."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxrl_surrogate.commands.replay import finite
+from jaxrl_surrogate.objectives import Surrogate, baselines, inverse, variance
+from jaxrl_surrogate.settings import SettingsError
+
+
+def show(
+    surrogate: Surrogate,
+    group_sizes: Sequence[int],
+    prior: tuple[float, float] | None,
+    as_json: bool,
+    console: Console | None = None,
+) -> int:
+    """Print bias and noise of every way to train a surrogate; returns the exit status.
+
+    Args:
+      surrogate: h.
+      group_sizes: M.
+      prior: alpha, beta of the success rates; None: uniform.
+      as_json: print JSON.
+      console: default the terminal.
+
+    Raises:
+      SettingsError: a prior with no density, or a group size below 1.
+    """
+    try:
+        rows = variance.frontier(
+            surrogate, inverse.methods(), group_sizes, baselines.names(), prior
+        )
+    except ValueError as error:
+        raise SettingsError(f"--frontier: {error}") from error
+    if as_json:
+        plain = [dataclasses.asdict(row) for row in rows]
+        print(json.dumps(finite(plain), indent=2))
+        return 0
+    console = console or Console(soft_wrap=True)
+    table = Table("method", "baseline", "M", "bias", "worst, at p", "noise a sample")
+    refused = {}
+    for row in rows:
+        if row.result is None:
+            refused.setdefault(row.refused, f"{row.method}, {row.baseline}")
+            continue
+        found = row.result
+        table.add_row(
+            row.method,
+            row.baseline,
+            str(row.group_size),
+            f"{found.rms_bias / found.signal:.1%}",
+            f"{found.worst_bias / found.signal:.1%} at {found.worst_bias_at:.3f}",
+            f"{found.score_variance * row.group_size:.4f}",
+        )
+    console.print(table)
+    console.print(
+        "bias: root mean square of p q (h_M' - h') over that of p q h'; noise: M times "
+        "the variance of a group's update from scores, in units of one score's; means "
+        f"over p {'uniform' if prior is None else f'from beta{prior}'}",
+        highlight=False,
+    )
+    for reason, where in refused.items():
+        console.print(f"refused ({where}): {reason}", highlight=False, markup=False)
+    return 0

@@ -1,0 +1,27 @@
+"""Pages of docs/ that a command writes, and checks to be current."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+
+def main(about: str, make_text: Callable[[], str], arguments: list[str] | None) -> int:
+    """Write or check a page; returns the exit status, 1 where it is stale.
+
+    Args:
+      about: the program's line of help.
+      make_text: makes the page.
+      arguments: PATH and, to only compare, --check; None: those of the process.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    args = parser.parse_args(arguments)
+    text = make_text()
+    if not args.check:
+        args.path.write_text(text, encoding="utf-8")
+        return 0
+    if args.path.is_file() and args.path.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{args.path} is not current: run this again without --check")
+    return 1
