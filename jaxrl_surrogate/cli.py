@@ -1,6 +1,8 @@
 """The `jaxrl` program: parse, build, call."""
 
+import contextlib
 import difflib
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import names_a_field
 from jaxrl_surrogate.parallel import enough_host_threads
 from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.training.lock import RunLock
+from jaxrl_surrogate.training.storage_errors import DamagedCheckpoint, NoRoom
 
 _USAGE = """\
 jaxrl COMMAND CONFIG [--section.field=value ...]
@@ -24,6 +28,8 @@ jaxrl COMMAND CONFIG [--section.field=value ...]
   sample  print completions of test prompts by the newest parameters
   plan CONFIG --topology v5e:16x16 [--search]
           memory, time and collectives of a step on a pod, compiled without one
+  verify RUN [--from STEP] [--steps N]
+          execute steps again from a stored state; names what came out otherwise
   objective NAME [--group-size 8 16] [--against SURROGATE]
           what a rule for weights optimises; NAME may be your module:function
   objective --replay RUN [--as RULE,RULE]
@@ -36,13 +42,22 @@ CONFIG is a YAML file, or the directory of a run. `jaxrl train --help` lists all
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    0: done. 2: a mistake in the command or config, said in a line each. 130: stopped by
-    a signal, to be started again.
+    0: done. 2: a mistake in the command or config, said in a line each. 3: what is
+    stored is damaged, or there is no room to store more. 130: stopped by a signal, to
+    be started again.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     enough_host_threads()
     try:
         return _dispatch(words)
+    except (DamagedCheckpoint, NoRoom) as error:
+        print(f"jaxrl: {error}", file=sys.stderr)
+        return 3
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"jaxrl: {error}; what is stored is intact", file=sys.stderr)
+        return 3
     except ValueError as error:
         # Anything else that goes wrong is ours, and its traceback is wanted.
         if not isinstance(error, SettingsError) and not names_a_field(str(error)):
@@ -103,8 +118,8 @@ def _train(config: TrainConfig) -> int:
     from jaxrl_surrogate.commands import replay
     from jaxrl_surrogate.training import loop
 
-    run, log = _open(config)
-    with log:
+    run, log, lock = _open(config)
+    with lock, log:
         outcome = loop.train(run, log)
     if outcome.before and outcome.after:
         log.console.print(_comparison(outcome.before, outcome.after))
@@ -123,8 +138,8 @@ def _sft(config: TrainConfig) -> int:
 
     if not config.sft.steps:
         raise SettingsError("sft.steps=0: expected at least 1, the warm start is asked")
-    run, log = _open(config)
-    with log:
+    run, log, lock = _open(config)
+    with lock, log:
         state = loop.starting_state(run, log)
         if run.eval_problems:
             _print_scores(loop.run_evaluation(run, state.params).metrics(), log.console)
@@ -165,23 +180,37 @@ def _plan(words: list[str]) -> int:
     return plan.main(words)
 
 
+def _verify(words: list[str]) -> int:
+    from jaxrl_surrogate.commands import verify
+
+    return verify.main(words)
+
+
 # Commands that read their own words.
-_PROGRAMS = {"objective": _objective, "plan": _plan}
+_PROGRAMS = {"objective": _objective, "plan": _plan, "verify": _verify}
 
 
 def _open(config: TrainConfig):
-    """The run of a config and its log."""
+    """The run of a config, its log, and the lock to hold while either is used."""
     from jaxrl_surrogate import build
     from jaxrl_surrogate.training.run_log import RunLog
 
+    lock = RunLock(build.run_directory(config))
     build.check_directory(config)
-    run = build.build_run(config)
-    return run, RunLog(
-        build.open_directory(config),
-        config.train.steps,
-        every=config.log.every,
-        tensorboard=config.log.tensorboard,
-    )
+    with contextlib.ExitStack() as held:
+        run = build.build_run(config)
+        # Taken before anything in the directory is written, this process's own config
+        # included.
+        held.enter_context(lock)
+        changes = build.config_changes(config)
+        log = RunLog(
+            build.open_directory(config),
+            config.train.steps,
+            every=config.log.every,
+            tensorboard=config.log.tensorboard,
+            config_changes=changes,
+        )
+        return run, log, held.pop_all()
 
 
 def _evaluated(config: TrainConfig, console: Console):

@@ -2,6 +2,7 @@
 
 from jaxrl_surrogate.build.directory import (
     check_directory,
+    config_changes,
     open_directory,
     run_directory,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "build_shape",
     "build_tokenizer",
     "check_directory",
+    "config_changes",
     "open_directory",
     "run_directory",
 ]

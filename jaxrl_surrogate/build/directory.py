@@ -36,6 +36,16 @@ def check_directory(config: TrainConfig) -> Path:
     return directory
 
 
+def config_changes(config: TrainConfig) -> list[tuple[str, object, object]]:
+    """Path, old and new value of what a run is continued with; empty for a new run."""
+    path = run_directory(config) / "config.yaml"
+    if not path.exists():
+        return []
+    stored = settings.load(TrainConfig, path)
+    changes = settings.difference(stored, config)
+    return [change for change in changes if change[0] not in ("run_dir", "name")]
+
+
 def open_directory(config: TrainConfig) -> Path:
     """Make the run directory and store the config in it.
 

@@ -107,6 +107,7 @@ def build_run(config: TrainConfig) -> Run:
     count = min(config.eval.prompts, len(test))
     return Run(
         directory=directory,
+        config=settings.to_dict(config),
         seed=config.seed,
         model=model,
         mesh=mesh,

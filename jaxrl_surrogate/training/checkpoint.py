@@ -18,26 +18,25 @@ one phase is in flight, and the rollout of a step is on disk before its update c
 by the next `save_rollout`, `wait` or `close`. Files are not synced to the medium: a
 checkpoint survives the death of the process, not always that of the machine.
 
+**Whole.** A digest of every array is stored with it, taken on the devices before the
+save, and compared with what a restore brings back to them: a state that is not the one
+that was saved, for whatever reason, is never returned. A manifest of the files
+(`manifest`) is looked at first, so that a damaged file is named. `newest_update` and
+`sound_rollout` step over what is damaged and set it aside, in DIRECTORY/damaged/.
+
 **Several processes** call every function together, on a directory all of them see.
 """
 
-import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from jaxrl_surrogate.training.storage_errors import DamagedCheckpoint
+from jaxrl_surrogate.training.store import Store
+
 PyTree = Any
-
-# Goes up when the layout changes, so that an old checkpoint is named, not misread.
-FORMAT = 1
-
-_TRASH = "deleted"
-_MAX_NAMED = 5
 
 
 class RunCheckpoints:
@@ -64,10 +63,11 @@ class RunCheckpoints:
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
         directory = Path(directory).absolute()
-        self._updates = _Store(
+        self._damaged = directory / "damaged"
+        self._updates = Store(
             directory / "update", checkpoint_managers.AnyPreservationPolicy(policies)
         )
-        self._rollouts = _Store(directory / "rollout", None)
+        self._rollouts = Store(directory / "rollout", None)
 
     def save_update(self, step: int, state: PyTree, meta: dict) -> None:
         """Save the train state after the update of `step`.
@@ -133,9 +133,68 @@ class RunCheckpoints:
           The state and its meta.
 
         Raises:
+          DamagedCheckpoint: it is not what was saved.
           ValueError: no such step, or names, shapes or dtypes differ (each named).
         """
         return self._updates.restore(step, abstract_state)
+
+    def newest_update(
+        self,
+        abstract_state: PyTree,
+        on_damage: Callable[[str], None] = lambda what: None,
+        set_aside: bool = True,
+    ) -> tuple[int, PyTree, dict] | None:
+        """Read the newest state that is sound.
+
+        Args:
+          abstract_state: see `restore_update`.
+          on_damage: told of every newer one that is not, with what is wrong.
+          set_aside: move those to DIRECTORY/damaged/; where False nothing is changed.
+
+        Returns:
+          Its step, the state and its meta; None where no update was ever stored.
+
+        Raises:
+          DamagedCheckpoint: there are updates and none is sound; none is moved.
+          ValueError: names, shapes or dtypes differ.
+        """
+        faults = {}
+        for step in reversed(self.update_steps()):
+            try:
+                state, meta = self.restore_update(step, abstract_state)
+            except DamagedCheckpoint as error:
+                faults[step] = str(error)
+                continue
+            for damaged, fault in faults.items():
+                if set_aside:
+                    self._updates.set_aside(damaged, self._damaged)
+                on_damage(f"{fault}; going on from step {step}")
+            return step, state, meta
+        if faults:
+            raise DamagedCheckpoint(
+                f"{'; '.join(faults.values())}: no stored state is sound. Remove "
+                f"{self._damaged.parent / 'update'} to begin again from the start"
+            )
+        return None
+
+    def sound_rollout(
+        self,
+        step: int,
+        abstract_batch: PyTree,
+        on_damage: Callable[[str], None] = lambda what: None,
+    ) -> tuple[PyTree, dict] | None:
+        """The batch of a step and its meta; None where it has none that is sound.
+
+        A damaged one is moved to DIRECTORY/damaged/: its step is sampled again.
+        """
+        if step not in self.rollout_steps():
+            return None
+        try:
+            return self.restore_rollout(step, abstract_batch)
+        except DamagedCheckpoint as error:
+            self._rollouts.set_aside(step, self._damaged)
+            on_damage(f"{error}; sampling step {step} again")
+            return None
 
     def restore_rollout(self, step: int, abstract_batch: PyTree) -> tuple[PyTree, dict]:
         """Read the batch saved after the rollout of `step`; see `restore_update`."""
@@ -163,136 +222,3 @@ class RunCheckpoints:
         newest = self.latest_update()
         if newest is not None:
             self._rollouts.delete([s for s in self._rollouts.steps() if s <= newest])
-
-
-class _Store:
-    """One sequence of checkpoints: a tree of arrays and JSON under each step."""
-
-    def __init__(
-        self,
-        directory: Path,
-        preserve: checkpoint_managers.PreservationPolicy | None,
-    ):
-        self._directory = directory
-        self._manager = ocp.CheckpointManager(
-            directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=preserve,
-                cleanup_tmp_directories=True,
-                todelete_subdir=_TRASH,
-            ),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "meta": ocp.JsonCheckpointHandler(),
-            },
-        )
-        self._empty_trash()
-
-    def save(self, step: int, state: PyTree, meta: dict) -> None:
-        steps = self.steps()
-        if steps and step <= steps[-1]:
-            raise ValueError(
-                f"step={step}: expected a step after {steps[-1]}, the newest in "
-                f"{self._directory}"
-            )
-        try:
-            json.dumps(meta)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"meta: expected JSON values, but {error}") from error
-        self._empty_trash()
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                meta=ocp.args.JsonSave({"format": FORMAT, "meta": meta}),
-            ),
-            force=True,  # which steps to save is the caller's decision alone
-        )
-
-    def restore(self, step: int, abstract: PyTree) -> tuple[PyTree, dict]:
-        steps = self.steps()
-        if step not in steps:
-            raise ValueError(
-                f"step={step}: not in {self._directory}, which has {steps or 'none'}"
-            )
-        meta = self._manager.restore(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-        )["meta"]
-        where = f"{self._directory}/{step}"
-        if meta.get("format") != FORMAT:
-            raise ValueError(
-                f"{where}: checkpoint format {meta.get('format')}, this version reads "
-                f"{FORMAT}"
-            )
-        _check_fit(where, self._manager.item_metadata(step)["state"].tree, abstract)
-        args = ocp.args.StandardRestore(jax.tree.map(_placed, abstract))
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=args))
-        return restored["state"], meta["meta"]
-
-    def steps(self) -> list[int]:
-        self.wait()
-        return self.known_steps()
-
-    def known_steps(self) -> list[int]:
-        """Steps on disk and the one in flight, if any."""
-        return sorted(self._manager.all_steps())
-
-    def delete(self, steps: list[int]) -> None:
-        for step in steps:
-            self._manager.delete(step)
-        if steps:
-            self._empty_trash()
-
-    def wait(self) -> None:
-        self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        self._empty_trash()
-        self._manager.close()
-
-    def _empty_trash(self) -> None:
-        """Remove checkpoints that are off the list; called with no save in flight."""
-        if jax.process_index() == 0:
-            shutil.rmtree(self._directory / _TRASH, ignore_errors=True)
-
-
-def _placed(leaf):
-    """A leaf to restore into: NumPy stays NumPy, everything else has a sharding."""
-    if isinstance(leaf, np.ndarray):
-        return leaf
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _check_fit(where: str, saved: PyTree, abstract: PyTree) -> None:
-    """Refuse a tree that is not the one saved; Orbax alone would cast its dtypes."""
-    saved, expected = _signature(saved), _signature(abstract)
-    wrong = [
-        f"{name}: {_text(saved.get(name))} in the checkpoint, "
-        f"{_text(expected.get(name))} expected"
-        for name in sorted(saved.keys() | expected.keys())
-        if saved.get(name) != expected.get(name)
-    ]
-    if wrong:
-        more = len(wrong) - _MAX_NAMED
-        tail = f"; and {more} more" if more > 0 else ""
-        raise ValueError(
-            f"{where} holds another state: {'; '.join(wrong[:_MAX_NAMED])}{tail}. "
-            "Restore with the model and optimizer it was saved with"
-        )
-
-
-def _signature(tree: PyTree) -> dict[str, tuple]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            tuple(leaf.shape),
-            str(np.dtype(leaf.dtype)),
-        )
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
-
-
-def _text(signature: tuple | None) -> str:
-    return "absent" if signature is None else f"{signature[1]}{list(signature[0])}"

@@ -66,13 +66,18 @@ def state_digests(state: TrainState) -> Digests:
     order of their terms.
     """
     leaves = jax.tree.leaves_with_path(state)
-    words = jax.device_get(_fingerprints([leaf for _, leaf in leaves]))
+    found = device_digests([leaf for _, leaf in leaves])
     return {
         "state": {
-            jax.tree_util.keystr(path, simple=True, separator="/"): word.tobytes().hex()
-            for (path, _), word in zip(leaves, words, strict=True)
+            jax.tree_util.keystr(path, simple=True, separator="/"): digest
+            for (path, _), digest in zip(leaves, found, strict=True)
         }
     }
+
+
+def device_digests(arrays: list[jax.Array]) -> list[str]:
+    """`fingerprint` of each array in hexadecimal, by one program on their devices."""
+    return [word.tobytes().hex() for word in jax.device_get(_fingerprints(arrays))]
 
 
 def host_digest(array: Any) -> str:

@@ -42,10 +42,19 @@ def train(run: Run, log: RunLog) -> Outcome:
     plan = run.schedule
     update = make_update(run.model, run.update, run.optimizer, run.mesh)
     with _open_store(run) as store, StopRequest() as stop:
-        start = starting_state(run, log)
-        reference = _copy(start.params) if run.update.loss.kl_coef else None
-        state, step, meta = _resume(run, store, start)
-        del start
+        found = _newest(run, store, log)
+        reference = None
+        if found is None or run.update.loss.kl_coef:
+            start = starting_state(run, log)
+            if run.update.loss.kl_coef:
+                reference = _copy(start.params)
+            if found is None:
+                meta = {"before": {}, "after": {}, "prompts": run.prompts.state()}
+                found = 0, start, meta
+            del start
+        step, state, meta = found
+        meta |= {"config": run.config}
+        del found
         log.resume(step)
         if step == 0 and plan.digests_every:
             log.digests(0, digests.state_digests(state))
@@ -92,7 +101,11 @@ def train(run: Run, log: RunLog) -> Outcome:
 
 
 def starting_state(run: Run, log: RunLog) -> TrainState:
-    """The state that reinforcement learning starts from, made once and stored."""
+    """The state that reinforcement learning starts from, made once and stored.
+
+    Raises:
+      DamagedCheckpoint: it is stored and not sound.
+    """
     with RunCheckpoints(run.directory / "checkpoints" / "start") as store:
         if store.latest_update() is not None:
             abstract = abstract_state(run.model, run.optimizer, run.mesh)
@@ -117,9 +130,9 @@ def newest_state(run: Run) -> tuple[TrainState, int]:
     """
     abstract = abstract_state(run.model, run.optimizer, run.mesh)
     with _open_store(run) as store:
-        step = store.latest_update()
-        if step is not None:
-            return store.restore_update(step, abstract)[0], step
+        found = store.newest_update(abstract, set_aside=False)
+        if found is not None:
+            return found[1], found[0]
     with RunCheckpoints(run.directory / "checkpoints" / "start") as store:
         if store.latest_update() is None:
             raise ValueError(
@@ -151,23 +164,22 @@ def _open_store(run: Run) -> RunCheckpoints:
     )
 
 
-def _resume(run: Run, store: RunCheckpoints, start: TrainState):
-    """The newest stored state, its step and meta; the prompt stream is put there."""
-    step = store.latest_update()
-    if step is None:
-        return start, 0, {"before": {}, "after": {}, "prompts": run.prompts.state()}
+def _newest(run: Run, store: RunCheckpoints, log: RunLog):
+    """Step, state and meta of the newest sound update; prompts go on from there."""
     abstract = abstract_state(run.model, run.optimizer, run.mesh)
-    state, meta = store.restore_update(step, abstract)
-    run.prompts.restore(meta["prompts"])
-    return state, step, meta
+    found = store.newest_update(abstract, log.damage)
+    if found is not None:
+        run.prompts.restore(found[2]["prompts"])
+    return found
 
 
 def _rollout_phase(
     run: Run, store: RunCheckpoints, state: TrainState, step: int, log: RunLog
 ):
     """The batch of a step, its metrics, and the prompt stream's position after it."""
-    if step in store.rollout_steps():
-        batch, meta = store.restore_rollout(step, _batch_like(run))
+    stored = store.sound_rollout(step, _batch_like(run), log.damage)
+    if stored is not None:
+        batch, meta = stored
         run.prompts.restore(meta["prompts"])
         return batch, batch_metrics(batch) | meta["metrics"], meta["prompts"]
     batch, metrics = collect_batch(

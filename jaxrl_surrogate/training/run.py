@@ -42,6 +42,7 @@ class Run:
     """Everything a run is made of. `build` makes it from a config."""
 
     directory: Path
+    config: dict  # as JSON values; stored with every checkpoint
     seed: int
     model: models.DecoderConfig
     mesh: jax.sharding.Mesh

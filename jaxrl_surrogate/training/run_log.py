@@ -1,17 +1,13 @@
 """The record of a run: metrics and completions on disk, progress on the terminal."""
 
+import contextlib
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -19,20 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrl_surrogate.batch import Batch
+from jaxrl_surrogate.training.environment import environment
 from jaxrl_surrogate.training.evaluation import Evaluation
 
-_PACKAGES = (
-    "jaxrl_surrogate",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "numpy",
-)
-# Variables that change what a compiled program computes, or where.
-_FLAGS = ("XLA_", "JAX_", "LIBTPU_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 # Files with rows of training steps, which a run that is begun again writes again.
 _STEPS = (
     "metrics.jsonl",
@@ -59,8 +44,9 @@ class RunLog:
                        pass@k with its interval for every k
     digests.jsonl      one object a step: a digest of every array of every phase
                        (`training.digests`); step 0 is the state before step 1
-    events.jsonl       one object a phase that began: {"time", "process", "step",
-                       "event"}; never shortened: what was done twice is there twice
+    events.jsonl       one object a process that began, with its environment, and one
+                       a phase: {"time", "process", "step", "event"}; never shortened:
+                       what was done twice is there twice
     environment.json   versions, devices, flags, commit
     tensorboard/       the metrics again, where tensorboardX is installed
     """
@@ -73,6 +59,7 @@ class RunLog:
         every: int = 1,
         tensorboard: bool = True,
         console: Console | None = None,
+        config_changes: Sequence[tuple[str, object, object]] = (),
     ):
         """Open the log of a run, new or old.
 
@@ -82,6 +69,8 @@ class RunLog:
           every: print every so many steps.
           tensorboard: also write TensorBoard events, if the library is there.
           console: default the terminal.
+          config_changes: path, old and new value of what a resumed run is continued
+            with; recorded when it resumes.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._every, self._total = directory, every, total_steps
@@ -89,6 +78,7 @@ class RunLog:
         self._progress: Progress | None = None
         self._tensorboard, self._writer = tensorboard, None
         self._said: set[str] = set()
+        self._config_changes = config_changes
         (directory / "environment.json").write_text(
             json.dumps(environment(), indent=2) + "\n"
         )
@@ -129,6 +119,10 @@ class RunLog:
             )
         if self._tensorboard:
             self._writer = self._open_tensorboard(step)
+        self.event(step, "start", environment=environment())
+        for name, old, new in self._config_changes:
+            self.event(step, "config", name=name, old=old, new=new)
+            self.note(f"from step {step + 1} on: {name} {old} -> {new}")
         if step:
             self.note(f"resumed after step {step}")
 
@@ -191,10 +185,10 @@ class RunLog:
         """Record a step's digests, arrays by phase (`training.digests`)."""
         self._append("digests.jsonl", {"step": step, **row})
 
-    def event(self, step: int, event: str) -> None:
+    def event(self, step: int, event: str, **details: object) -> None:
         """Record that something began, with the time in seconds since the epoch."""
         row = {"time": time.time(), "process": os.getpid(), "step": step}
-        self._append("events.jsonl", row | {"event": event})
+        self._append("events.jsonl", row | {"event": event} | details)
 
     def evaluation(self, step: int, found: Evaluation) -> None:
         """Record an evaluation whole; its scores go to `metrics` as well."""
@@ -212,6 +206,11 @@ class RunLog:
     def note(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, highlight=False, markup=False)
+
+    def damage(self, what: str) -> None:
+        """Say and record that something stored was damaged, and what is done now."""
+        self.note(f"warning: {what}")
+        self.event(-1, "damage", what=what)
 
     def note_once(self, text: str) -> None:
         """Print a line that this process has not printed yet."""
@@ -264,48 +263,28 @@ def read_metrics(directory: Path) -> list[dict]:
     ]
 
 
-def environment() -> dict:
-    """What a run depends on besides its config."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    devices = jax.devices()
-    return {
-        "python": platform.python_version(),
-        "versions": versions,
-        "platform": platform.platform(),
-        "device_kind": devices[0].device_kind,
-        "device_count": len(devices),
-        "process_count": jax.process_count(),
-        "flags": {
-            name: value
-            for name, value in sorted(os.environ.items())
-            if name.startswith(_FLAGS)
-        },
-        "commit": _commit(),
-        "command": sys.argv,
-    }
+def read_digests(directory: Path) -> dict[int, dict[str, dict[str, str]]]:
+    """The digests of a run by step, phase and array; empty where none were logged."""
+    path = directory / "digests.jsonl"
+    rows = _read_rows(path) if path.exists() else []
+    return {row.pop("step"): row for row in rows}
 
 
-def _commit() -> str | None:
-    """The git commit that this package runs from, "-dirty" where it was changed."""
-    if not (Path(__file__).parents[2] / ".git").exists():
-        return None  # installed, not a checkout
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+def read_events(directory: Path) -> list[dict]:
+    """What began when, in order; lines that a kill cut short are left out."""
+    path = directory / "events.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def read_environment(directory: Path, step: int) -> dict:
+    """The environment that a step was computed in: of the last process before it."""
+    started = [row for row in read_events(directory) if row["event"] == "start"]
+    before = [row for row in started if row["step"] < max(step, 1)]
+    return before[-1]["environment"] if before else {}
 
 
 def _means(values: np.ndarray, chosen: np.ndarray) -> list[float | None]:

@@ -196,7 +196,7 @@ def test_retention(tmp_path, options, kept):
             found, meta = checkpoints.restore_update(step, into)
             assert (float(found["x"]), meta["step"]) == (step, step)
     names = {p.name for p in (tmp_path / "update").iterdir()}
-    assert names == {str(step) for step in kept}
+    assert names == {n for step in kept for n in (str(step), f"{step}.files.json")}
 
 
 def test_an_update_supersedes_rollouts_only_once_it_is_on_disk(tmp_path):
@@ -210,7 +210,8 @@ def test_an_update_supersedes_rollouts_only_once_it_is_on_disk(tmp_path):
         assert checkpoints.rollout_steps() == [7]
         checkpoints.save_rollout(8, {"x": jnp.float32(8)}, {})
         assert checkpoints.rollout_steps() == [7, 8]
-    assert {p.name for p in (tmp_path / "rollout").iterdir()} == {"7", "8"}
+    names = {p.name for p in (tmp_path / "rollout").iterdir()}
+    assert names == {"7", "7.files.json", "8", "8.files.json"}
 
 
 def test_an_empty_directory_has_nothing(tmp_path):

@@ -11,9 +11,14 @@ from rich.console import Console
 from jaxrl_surrogate.batch import Batch, Prompts
 from jaxrl_surrogate.objectives.pass_at_k import pass_at_k_curve
 from jaxrl_surrogate.tasks import Problem
-from jaxrl_surrogate.training import run_log
+from jaxrl_surrogate.training import environment
 from jaxrl_surrogate.training.evaluation import Evaluation
-from jaxrl_surrogate.training.run_log import RunLog, read_metrics
+from jaxrl_surrogate.training.run_log import (
+    RunLog,
+    read_environment,
+    read_events,
+    read_metrics,
+)
 
 
 def _console(file, terminal=False):
@@ -227,8 +232,41 @@ def test_a_missing_tensorboard_is_said_once(tmp_path, screen, monkeypatch):
 
 
 def test_the_commit_is_none_outside_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_log, "__file__", str(tmp_path / "a" / "b" / "c.py"))
-    assert run_log.environment()["commit"] is None
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    assert environment.environment()["commit"] is None
+
+
+def test_environments_are_compared_name_by_name():
+    now = environment.environment()
+    assert environment.environment_difference(now, now | {"command": ["x"]}) == []
+    then = now | {"device_count": 99, "versions": now["versions"] | {"jax": "0.1"}}
+    assert environment.environment_difference(then, now) == [
+        ("versions.jax", "0.1", now["versions"]["jax"]),
+        ("device_count", 99, now["device_count"]),
+    ]
+
+
+def test_events_say_in_which_environment_a_step_was_made(tmp_path, screen):
+    def begin(step):
+        log = RunLog(tmp_path, 10, console=_console(screen), tensorboard=False)
+        with log:
+            log.resume(step)
+            log.event(step + 1, "rollout")
+
+    begin(0)
+    begin(4)
+    rows = (tmp_path / "events.jsonl").read_text()
+    (tmp_path / "events.jsonl").write_text(rows + '{"cut": ')  # by a kill
+    events = read_events(tmp_path)
+    assert [(row["step"], row["event"]) for row in events] == [
+        (0, "start"), (1, "rollout"), (4, "start"), (5, "rollout")
+    ]  # fmt: skip
+    events[0]["environment"]["python"] = "2.7"
+    text = "\n".join(json.dumps(row) for row in events)
+    (tmp_path / "events.jsonl").write_text(text)
+    assert read_environment(tmp_path, 4)["python"] == "2.7"
+    assert read_environment(tmp_path, 5)["python"] != "2.7"
+    assert read_environment(tmp_path / "none", 1) == {}
 
 
 def test_a_line_that_was_said_is_not_said_again(tmp_path, screen):

@@ -1,0 +1,125 @@
+"""`jaxrl verify RUN`: are these the numbers that the run's config and state give?
+
+Executes a stretch of a run again from one of its stored states and compares every
+digest. Nothing is written into the run directory; the run may be in progress.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from jaxrl_surrogate import build, settings
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.training.environment import environment, environment_difference
+from jaxrl_surrogate.training.reexecution import Comparison, reexecute, stored_steps
+from jaxrl_surrogate.training.run_log import read_digests, read_environment
+
+
+def main(arguments: list[str]) -> int:
+    """Verify a run; returns the exit status: 0 the same, 1 different.
+
+    Raises:
+      SettingsError: not a run, or nothing to compare from where it was asked.
+    """
+    parser = argparse.ArgumentParser(
+        "jaxrl verify",
+        description=__doc__,
+        epilog="--section.field=value changes the config, such as --mesh.data=1",
+    )
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=int,
+        metavar="STEP",
+        help="a step whose state is stored; default the newest with a step after it",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="at most; default all that are logged"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args, overrides = parser.parse_known_args(arguments)
+    directory = Path(args.run)
+    if not (directory / "config.yaml").is_file():
+        raise SettingsError(
+            f"{args.run}: has no config.yaml; expected the directory of a run"
+        )
+    path = directory / "config.yaml"
+    here = f"--run_dir={directory}"  # a run may have been moved
+    config = settings.load(TrainConfig, path, [here, *overrides])
+    logged = read_digests(directory)
+    start, last = _stretch(directory, logged, args.start, args.steps)
+
+    def say(text):
+        if not args.json:
+            print(text, flush=True)
+
+    say(f"{directory}: steps {start + 1} to {last} again, from the state of {start}")
+    found = reexecute(
+        build.build_run(config),
+        logged,
+        start,
+        last,
+        lambda step, compared: say(f"step {step}: same, {compared} digests so far"),
+    )
+    step = found.difference.step if found.difference else last
+    then = read_environment(directory, step)
+    changes = environment_difference(then, environment())
+    stored = settings.load(TrainConfig, path, [here])
+    changes += settings.difference(stored, config)
+    if args.json:
+        report = dataclasses.asdict(found)
+        report["changes"] = [
+            {"name": name, "then": then, "now": now} for name, then, now in changes
+        ]
+        print(json.dumps(report, indent=2))
+    else:
+        _print(found, changes)
+    return 1 if found.difference else 0
+
+
+def _stretch(
+    directory: Path, logged: dict, start: int | None, steps: int | None
+) -> tuple[int, int]:
+    """The step whose state to begin from, and the last one to execute."""
+    if not logged:
+        raise SettingsError(
+            f"{directory}: has no digests.jsonl; expected a run that was trained with "
+            "--log.digests_every of at least 1"
+        )
+    newest = max(logged)
+    stored = [step for step in stored_steps(directory) if step < newest]
+    if not stored:
+        raise SettingsError(
+            f"{directory}: no state is stored before step {newest}, the newest that is "
+            "logged; raise checkpoint.keep_last to keep more of them"
+        )
+    if start is None:
+        start = stored[-1]
+    if start not in stored:
+        raise SettingsError(
+            f"--from={start}: expected a step whose state is stored, one of "
+            f"{', '.join(map(str, stored))}"
+        )
+    if steps is not None and steps < 1:
+        raise SettingsError(f"--steps={steps}: expected at least 1")
+    return start, newest if steps is None else min(newest, start + steps)
+
+
+def _print(found: Comparison, changes: list[tuple[str, object, object]]) -> None:
+    if found.difference:
+        print(f"DIFFERENT at {found.difference}")
+    else:
+        print(
+            f"same: steps {found.start + 1} to {found.last}, {found.compared} digests"
+        )
+    for name, then, now in changes:
+        print(f"  {name}: {_shown(then)} then, {_shown(now)} now")
+    if found.difference and not changes:
+        print("  nothing that was recorded of environment and config has changed")
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

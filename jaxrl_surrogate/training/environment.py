@@ -1,0 +1,89 @@
+"""What a run depends on besides its config: versions, devices, flags, commit."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+_PACKAGES = (
+    "jaxrl_surrogate",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+)
+# Variables that change what a compiled program computes, or where.
+_FLAGS = ("XLA_", "JAX_", "LIBTPU_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
+
+
+def environment() -> dict:
+    """What a run depends on besides its config."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": platform.platform(),
+        "device_kind": devices[0].device_kind,
+        "device_count": len(devices),
+        "process_count": jax.process_count(),
+        "flags": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(_FLAGS)
+        },
+        "commit": _commit(),
+        "command": sys.argv,
+    }
+
+
+def environment_difference(then: dict, now: dict) -> list[tuple[str, object, object]]:
+    """Name, old and new value of what differs; the command line is left out."""
+    old, new = _flat(then), _flat(now)
+    return [
+        (name, old.get(name), new.get(name))
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name) and name != "command"
+    ]
+
+
+def _flat(environment: dict) -> dict[str, object]:
+    out = {}
+    for name, value in environment.items():
+        inside = value if isinstance(value, dict) else None
+        out |= {name: value} if inside is None else _under(name, inside)
+    return out
+
+
+def _under(name: str, values: dict) -> dict[str, object]:
+    return {f"{name}.{key}": value for key, value in values.items()}
+
+
+def _commit() -> str | None:
+    """The git commit that this package runs from, "-dirty" where it was changed."""
+    if not (Path(__file__).parents[2] / ".git").exists():
+        return None  # installed, not a checkout
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
