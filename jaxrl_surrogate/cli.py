@@ -17,7 +17,7 @@ from jaxrl_surrogate.faults import names_a_field
 from jaxrl_surrogate.parallel import enough_host_threads
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training.lock import RunLock
-from jaxrl_surrogate.training.storage_errors import DamagedCheckpoint, NoRoom
+from jaxrl_surrogate.training.stops import DamagedCheckpoint, NoRoom, NotFinite
 
 _USAGE = """\
 jaxrl COMMAND CONFIG [--section.field=value ...]
@@ -43,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
     0: done. 2: a mistake in the command or config, said in a line each. 3: what is
-    stored is damaged, or there is no room to store more. 130: stopped by a signal, to
-    be started again.
+    stored is damaged, there is no room to store more, or gradients are not finite. 130:
+    stopped by a signal, to be started again.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     enough_host_threads()
     try:
         return _dispatch(words)
-    except (DamagedCheckpoint, NoRoom) as error:
+    except (DamagedCheckpoint, NoRoom, NotFinite) as error:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 3
     except OSError as error:

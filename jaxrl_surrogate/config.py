@@ -20,9 +20,12 @@ class TaskConfig:
     tokenizer: Annotated[str, "ascii, byte, bpe:SIZE or a tokenizer.json"] = "ascii"
     verify_workers: Annotated[int, "verifier processes; 0: in the trainer"] = 0
     verify_timeout_s: Annotated[float, "seconds per completion in a worker"] = 10.0
+    verify_memory_mb: Annotated[
+        int, "MiB that a worker may use beyond what it starts with"
+    ] = 2048
 
     def __post_init__(self):
-        _expect_at_least(self, verify_workers=0)
+        _expect_at_least(self, verify_workers=0, verify_memory_mb=16)
         if not self.verify_timeout_s > 0:
             raise ValueError(
                 f"verify_timeout_s={self.verify_timeout_s}: expected more than 0"
@@ -138,6 +141,11 @@ class TrainingConfig:
     dynamic_sampling_rounds: Annotated[
         int, "further rollouts of a step to replace all-right and all-wrong groups"
     ] = 0
+    nonfinite_limit: Annotated[
+        int,
+        "updates in a row that may be skipped, as their gradient is not finite; one "
+        "more stops the run",
+    ] = 3
     overlong: Annotated[
         Literal["verify", "zero", "mask"], "reward of completions cut at the limit"
     ] = "verify"
@@ -151,6 +159,7 @@ class TrainingConfig:
             microbatch_prompts=0,
             logprob_chunk=1,
             dynamic_sampling_rounds=0,
+            nonfinite_limit=0,
         )
 
 

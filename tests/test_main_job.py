@@ -231,3 +231,20 @@ def test_graded_rewards_are_trained_with_and_seen(tmp_path):
     first = [_metrics(tmp_path / name)[1] for name in ("rounded", "graded")]
     assert first[0]["graded"] == first[1]["graded"] > 0
     assert first[0]["loss"] != first[1]["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_gradients_that_are_not_finite_stop_the_run(tmp_path):
+    """Parameters that overflow in the first update: nothing is trained on after it."""
+    wild = ["--optimizer.learning_rate=1e38", "--train.nonfinite_limit=2"]
+    wild += ["--optimizer.warmup_steps=0", "--train.steps=20"]
+    done = _train(tmp_path / "run", *wild)
+    assert done.returncode == 3, done.stderr
+    assert "the last 3 updates had a gradient that is not finite" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("updates skipped: gradient not finite") == 3
+    rows = _metrics(tmp_path / "run")
+    assert rows[-1]["skipped"] == 3
+    done = _train(tmp_path / "run", *wild)  # from the state before, the same again
+    assert done.returncode == 3

@@ -75,6 +75,7 @@ def build_run(config: TrainConfig) -> Run:
         max_prompt_length=config.rollout.max_prompt_length,
         verify_workers=config.task.verify_workers,
         verify_timeout_s=config.task.verify_timeout_s,
+        verify_memory_mb=config.task.verify_memory_mb,
         overlong=config.train.overlong,
     )
     evaluator = dataclasses.replace(
@@ -138,6 +139,7 @@ def build_run(config: TrainConfig) -> Run:
             keep_every=config.checkpoint.keep_every,
             completions_every=config.log.completions_every,
             completions=config.log.completions,
+            nonfinite_limit=config.train.nonfinite_limit,
             digests_every=config.log.digests_every,
         ),
     )

@@ -1,13 +1,15 @@
 """Verifier processes: a time limit that kills, and a new process for each that dies.
 
 A verifier is anybody's code on a policy's text. Threads cannot be stopped and signals
-do not reach a loop in C, so each completion is judged in a process that can be killed.
+do not reach a loop in C, so each completion is judged in a process that can be killed,
+with everything it started, and whose memory is limited (`confinement`).
 """
 
 import atexit
 import contextlib
 import math
 import multiprocessing
+import os
 import pickle
 import signal
 import threading
@@ -16,6 +18,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 
+from jaxrl_surrogate.tasks.confinement import confine, sweep
 from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
 from jaxrl_surrogate.tasks.verification import judge, no_verdict
 
@@ -28,8 +31,13 @@ _KEPT = 4  # pools of processes at once; training and evaluation share one
 class VerifierProcesses:
     """Processes that judge completions of one task, kept between batches."""
 
-    def __init__(self, task: Task, count: int):
+    def __init__(self, task: Task, count: int, memory_mb: int | None = None):
         """Prepare; processes start with the first batch, as many as it can use.
+
+        Args:
+          task: has the verifier.
+          count: processes at most.
+          memory_mb: MiB that a process may use beyond what it starts with.
 
         Raises:
           RuntimeError: the task does not pickle.
@@ -41,7 +49,7 @@ class VerifierProcesses:
                 f"verify_workers={count}: the task does not pickle, so it cannot be "
                 f"sent to a process; use 0 workers ({type(error).__name__}: {error})"
             ) from error
-        self._count = count
+        self._count, self._memory_mb = count, memory_mb
         self._pool: list[_Process] = []
         self._lock = threading.Lock()
 
@@ -78,7 +86,7 @@ class VerifierProcesses:
         waiting = deque(range(len(jobs)))
         deaths = [0] * len(jobs)
         while len(self._pool) < min(self._count, len(jobs)):
-            self._pool.append(_Process(self._task))
+            self._pool.append(_Process(self._task, self._memory_mb))
         left = len(jobs)
         while left:
             for process in self._pool:
@@ -100,7 +108,7 @@ class VerifierProcesses:
                         "before it was ready; standard error has its traceback. The "
                         "task's class must be importable there; or use 0 workers"
                     )
-                self._pool[place] = _Process(self._task)
+                self._pool[place] = _Process(self._task, self._memory_mb)
                 deaths[index] += 1
                 if event != _LATE and deaths[index] < 2:
                     waiting.appendleft(index)
@@ -134,11 +142,13 @@ _LATE = "exceeded its limit"
 class _Process:
     """A process and the job it has."""
 
-    def __init__(self, task: bytes):
+    def __init__(self, task: bytes, memory_mb: int | None):
         # Forking a process that runs JAX's threads can deadlock the child.
         context = multiprocessing.get_context("spawn")
         self.pipe, remote = context.Pipe()
-        self._process = context.Process(target=_serve, args=(task, remote), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(task, remote, memory_mb), daemon=True
+        )
         self._process.start()
         remote.close()
         self.index: int | None = None
@@ -172,15 +182,19 @@ class _Process:
 
     def kill(self) -> None:
         self.pipe.close()
+        if self._ready:  # it leads a group of its own by then
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
 
 
-def _serve(task: bytes, pipe: Connection) -> None:
+def _serve(task: bytes, pipe: Connection, memory_mb: int | None) -> None:
     """Judge what comes until the other end closes."""
     # Ctrl-C reaches the whole group; the trainer decides what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     made = pickle.loads(task)
+    confine(None if memory_mb is None else memory_mb << 20)
     pipe.send("ready")
     while True:
         try:
@@ -192,6 +206,7 @@ def _serve(task: bytes, pipe: Connection) -> None:
         _alarm(0 if timeout_s is None else timeout_s + 5)
         verdict = judge(made, *job)
         _alarm(0)
+        sweep()
         pipe.send(verdict)
 
 
@@ -201,15 +216,17 @@ def _alarm(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-_pools: OrderedDict[tuple[int, int], tuple[Task, VerifierProcesses]] = OrderedDict()
+_pools: OrderedDict[tuple[int, int, int | None], tuple[Task, VerifierProcesses]] = (
+    OrderedDict()
+)
 
 
-def shared(task: Task, count: int) -> VerifierProcesses:
+def shared(task: Task, count: int, memory_mb: int | None) -> VerifierProcesses:
     """The processes of a task, started once: a start costs seconds of imports."""
-    key = (id(task), count)
+    key = (id(task), count, memory_mb)
     if key not in _pools:
         # The task is kept beside its processes, so that its id names no other one.
-        _pools[key] = (task, VerifierProcesses(task, count))
+        _pools[key] = (task, VerifierProcesses(task, count, memory_mb))
         while len(_pools) > _KEPT:
             _pools.popitem(last=False)[1][1].close()
     _pools.move_to_end(key)

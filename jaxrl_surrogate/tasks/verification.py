@@ -18,6 +18,7 @@ def verify_all(
     *,
     workers: int = 0,
     timeout_s: float | None = None,
+    memory_mb: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Verify M completions of each of G problems.
 
@@ -30,6 +31,8 @@ def verify_all(
       timeout_s: seconds of one completion in a process, after which the process is
         killed; None waits for ever. Nothing can be killed where `workers` is 0: there
         it has no effect.
+      memory_mb: MiB that a process may use beyond what it starts with; None sets no
+        limit.
 
     Returns:
       Rewards (G, M) float32, 0 where there is no verdict; a mask (G, M) bool, False
@@ -60,7 +63,7 @@ def verify_all(
     if workers and jobs:
         from jaxrl_surrogate.tasks import processes  # it imports this module
 
-        verdicts = processes.shared(task, workers).judge_all(jobs, timeout_s)
+        verdicts = processes.shared(task, workers, memory_mb).judge_all(jobs, timeout_s)
     else:
         verdicts = [judge(task, *job) for job in jobs]
     shape = (len(problems), lengths.pop() if lengths else 0)

@@ -33,7 +33,7 @@ from typing import Any
 
 from orbax.checkpoint import checkpoint_managers
 
-from jaxrl_surrogate.training.storage_errors import DamagedCheckpoint
+from jaxrl_surrogate.training.stops import DamagedCheckpoint
 from jaxrl_surrogate.training.store import Store
 
 PyTree = Any

@@ -32,6 +32,7 @@ class Collector:
     stream: str = "rollout"  # the random stream; evaluation has its own
     verify_workers: int = 0
     verify_timeout_s: float = 10.0
+    verify_memory_mb: int | None = None
     # What a completion cut at the length limit is worth: what the verifier says of it,
     # nothing, or no verdict (its group is then smaller).
     overlong: Literal["verify", "zero", "mask"] = "verify"
@@ -68,6 +69,7 @@ class Collector:
             self.texts(completions),
             workers=self.verify_workers,
             timeout_s=self.verify_timeout_s,
+            memory_mb=self.verify_memory_mb,
         )
         if self.overlong == "zero":
             rewards = np.where(completions.truncated, np.float32(0), rewards)
@@ -101,6 +103,7 @@ def collect_batch(
     step: int,
     refill_rounds: int = 0,
     on_phase: Callable[[str], None] = lambda phase: None,
+    on_notes: Callable[[dict[str, int]], None] = lambda notes: None,
 ) -> tuple[Batch, dict[str, float]]:
     """Collect a step's batch, with bounded refilling of groups without signal.
 
@@ -118,6 +121,7 @@ def collect_batch(
       step: names the random stream; prompt ids make the rounds differ.
       refill_rounds: at most this many further rounds of G prompts.
       on_phase: told of each phase as it starts.
+      on_notes: told what verifiers said and how often, where they said something.
 
     Returns:
       A batch of exactly G groups, and metrics of the collection.
@@ -128,7 +132,9 @@ def collect_batch(
         on_phase("rollout")
         sampled = collector.sample(params, problems, step)
         on_phase("verify")
-        batch, _ = collector.verify(problems, *sampled)
+        batch, notes = collector.verify(problems, *sampled)
+        if notes:
+            on_notes(notes)
         signal = has_signal(batch)
         seen, mixed = seen + num_prompts, mixed + int(signal.sum())
         kept = batch if kept is None else _refill(kept, batch)

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-from jaxrl_surrogate.training.storage_errors import RunInUse
+from jaxrl_surrogate.training.stops import RunInUse
 
 
 class RunLock:

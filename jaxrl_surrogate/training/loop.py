@@ -30,6 +30,7 @@ from jaxrl_surrogate.training.state import (
     restart,
 )
 from jaxrl_surrogate.training.step import Update, make_update
+from jaxrl_surrogate.training.stops import NotFinite
 
 
 def train(run: Run, log: RunLog) -> Outcome:
@@ -61,6 +62,7 @@ def train(run: Run, log: RunLog) -> Outcome:
         if run.eval_problems and not meta["before"]:
             meta |= {"before": _evaluate(run, state, step, log)}
             log.metrics(step, meta["before"])
+        skipped = 0  # updates, the last ones without a break
         while step < plan.steps and not stop.received:
             began, compiles = time.perf_counter(), compile_count()
             batch, metrics, position = _rollout_phase(run, store, state, step + 1, log)
@@ -76,6 +78,18 @@ def train(run: Run, log: RunLog) -> Outcome:
             metrics["tokens_per_second"] = (
                 metrics["completion_tokens"] / metrics["seconds"]
             )
+            row = metrics.pop("skipped_in_a_row")
+            skipped = skipped + row if row == plan.epochs * plan.minibatches else row
+            if row:
+                log.note(f"step {step}: {row} updates skipped: gradient not finite")
+            if skipped > plan.nonfinite_limit:
+                log.metrics(step, metrics)
+                raise NotFinite(
+                    f"step {step}: the last {skipped} updates had a gradient that is "
+                    "not finite, and changed nothing. The states stored before are "
+                    "intact; lower optimizer.learning_rate, or raise "
+                    f"train.nonfinite_limit={plan.nonfinite_limit}"
+                )
             if _evaluation_due(run, step) and not stop.received:
                 scores = _evaluate(run, state, step, log)
                 metrics |= scores
@@ -190,6 +204,7 @@ def _rollout_phase(
         step,
         run.schedule.refill_rounds,
         on_phase=lambda phase: log.event(step, phase),
+        on_notes=lambda notes: log.verifier(step, notes),
     )
     position = run.prompts.state()
     if run.schedule.save_rollouts:
@@ -231,8 +246,16 @@ def update_phase(
     # Later epochs move away from the sampler on purpose; the first update tells whether
     # sampler and trainer compute the same policy.
     means["logprob_gap_max"] = float(history[0]["logprob_gap_max"])
+    means["skipped"] = float(history[-1]["skipped"])
+    means["skipped_in_a_row"] = _in_a_row([m["grad_norm"] for m in history])
     means |= {"seconds_update": time.perf_counter() - began}
     return state, means, applied / run.schedule.epochs
+
+
+def _in_a_row(norms: list[float]) -> int:
+    """How many updates at the end had a gradient that is not finite."""
+    finite = np.isfinite(norms)
+    return len(norms) - (int(np.flatnonzero(finite)[-1]) + 1 if finite.any() else 0)
 
 
 def step_digests(

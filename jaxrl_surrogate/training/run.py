@@ -34,6 +34,7 @@ class Schedule:
     keep_every: int = 0
     completions_every: int = 10
     completions: int = 4
+    nonfinite_limit: int = 3  # updates skipped in a row before the run stops
     digests_every: int = 1  # of the state; 0: none of anything
 
 

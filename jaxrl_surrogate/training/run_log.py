@@ -207,6 +207,12 @@ class RunLog:
         """Print a line."""
         self.console.print(text, highlight=False, markup=False)
 
+    def verifier(self, step: int, notes: Mapping[str, int]) -> None:
+        """Record why completions had no verdict, or what else verifiers noted."""
+        self.event(step, "verifier", notes=dict(notes))
+        for note in notes:
+            self.note_once(f"verifier, from step {step} on: {note}")
+
     def damage(self, what: str) -> None:
         """Say and record that something stored was damaged, and what is done now."""
         self.note(f"warning: {what}")

@@ -18,7 +18,7 @@ from jaxrl_surrogate.training.manifest import (
     file_faults,
     manifest_path,
 )
-from jaxrl_surrogate.training.storage_errors import DamagedCheckpoint, NoRoom
+from jaxrl_surrogate.training.stops import DamagedCheckpoint, NoRoom
 
 PyTree = Any
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxrl_surrogate.training import manifest
 from jaxrl_surrogate.training.checkpoint import RunCheckpoints
-from jaxrl_surrogate.training.storage_errors import DamagedCheckpoint, NoRoom
+from jaxrl_surrogate.training.stops import DamagedCheckpoint, NoRoom
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from jaxrl_surrogate.training.lock import RunLock, holder
-from jaxrl_surrogate.training.storage_errors import RunInUse
+from jaxrl_surrogate.training.stops import RunInUse
 
 HOLDER = """
 import sys, time

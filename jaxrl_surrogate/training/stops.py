@@ -1,4 +1,4 @@
-"""What can be wrong with a run directory; said to the user without a traceback."""
+"""What stops a run through no mistake in its config; said without a traceback."""
 
 
 class RunInUse(ValueError):
@@ -11,3 +11,7 @@ class DamagedCheckpoint(ValueError):
 
 class NoRoom(RuntimeError):
     """The disk has no room for a checkpoint; what is stored is intact."""
+
+
+class NotFinite(RuntimeError):
+    """Too many updates in a row had a gradient that is not finite."""
