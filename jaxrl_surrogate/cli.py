@@ -30,6 +30,8 @@ jaxrl COMMAND CONFIG [--section.field=value ...]
           memory, time and collectives of a step on a pod, compiled without one
   verify RUN [--from STEP] [--steps N]
           execute steps again from a stored state; names what came out otherwise
+  runs DIR [--compare A B]
+          the runs in a folder, their state and last numbers; or two, side by side
   objective NAME [--group-size 8 16] [--against SURROGATE]
           what a rule for weights optimises; NAME may be your module:function
   objective --replay RUN [--as RULE,RULE]
@@ -186,8 +188,19 @@ def _verify(words: list[str]) -> int:
     return verify.main(words)
 
 
+def _runs(words: list[str]) -> int:
+    from jaxrl_surrogate.commands import runs
+
+    return runs.main(words)
+
+
 # Commands that read their own words.
-_PROGRAMS = {"objective": _objective, "plan": _plan, "verify": _verify}
+_PROGRAMS = {
+    "objective": _objective,
+    "plan": _plan,
+    "runs": _runs,
+    "verify": _verify,
+}
 
 
 def _open(config: TrainConfig):

@@ -144,7 +144,8 @@ def test_killed_and_run_again_gives_the_bits_of_the_run_never_stopped(
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-def test_ctrl_c_saves_and_the_run_goes_on(undisturbed, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on(undisturbed, tmp_path, number):
     directory = tmp_path / "stopped"
     process = subprocess.Popen(
         _command(directory),
@@ -154,9 +155,33 @@ def test_ctrl_c_saves_and_the_run_goes_on(undisturbed, tmp_path):
     )
     while not (directory / "checkpoints" / "rollout" / "1").exists():
         time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=120)
     assert process.returncode in (130, 0)
+    again = _train(directory)
+    assert again.returncode == 0, again.stderr
+    assert _digest(directory) == _digest(undisturbed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_a_second_signal_ends_at_once(undisturbed, tmp_path):
+    directory = tmp_path / "twice"
+    process = subprocess.Popen(
+        _command(directory),
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (directory / "checkpoints" / "rollout" / "1").exists():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    assert (
+        "once more stops now" in process.stderr.readline() + process.stderr.readline()
+    )
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=5) in (-signal.SIGTERM, 130, 0)
     again = _train(directory)
     assert again.returncode == 0, again.stderr
     assert _digest(directory) == _digest(undisturbed[0])

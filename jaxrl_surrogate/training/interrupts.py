@@ -6,10 +6,11 @@ from types import FrameType
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM sets `received`; a second one raises.
+    """While entered, the first SIGINT or SIGTERM sets `received`; a second one kills.
 
-    The loop looks at `received` between phases, saves and returns; who cannot wait asks
-    twice and gets KeyboardInterrupt, with the last checkpoint intact.
+    The loop looks at `received` between phases, saves and returns: at most one phase
+    later. Who cannot wait asks twice. The second one has the kernel's own action, which
+    does not wait for a device either; checkpoints are atomic, so the last is intact.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -31,8 +32,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            raise KeyboardInterrupt
+        for other in self._SIGNALS:
+            signal.signal(other, signal.SIG_DFL)
         self.received = signal.Signals(number).name
         print(
             f"\n{self.received}: saving at the end of this phase; once more stops now",

@@ -1,0 +1,178 @@
+"""`jaxrl runs DIR`: the runs in a folder, their state and numbers; two compared."""
+
+import argparse
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxrl_surrogate import settings
+from jaxrl_surrogate.commands.replay import finite
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.training.lock import holder
+from jaxrl_surrogate.training.run_log import read_metrics
+
+_SHOWN = ("reward", "pass@1", "loss", "seconds")
+_CURVES = ("reward", "eval/pass@1", "loss", "grad_norm", "entropy", "length")
+_POINTS = 5
+
+
+def main(arguments: list[str], console: Console | None = None) -> int:
+    """Print the table or the comparison; returns the exit status.
+
+    Raises:
+      SettingsError: no such folder, or not a run.
+    """
+    parser = argparse.ArgumentParser("jaxrl runs", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of runs")
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="two runs in it, by name"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(arguments)
+    if not args.folder.is_dir():
+        raise SettingsError(f"{args.folder}: no such folder")
+    if args.compare:
+        report = compare(*(_run(args.folder, name) for name in args.compare))
+    else:
+        report = [describe(path) for path in find(args.folder)]
+    if args.json:
+        print(json.dumps(finite(report), indent=2))
+        return 0
+    console = console or Console(soft_wrap=True)
+    if args.compare:
+        _show_comparison(report, args.compare, console)
+    else:
+        _show(report, args.folder, console)
+    return 0
+
+
+def find(folder: Path) -> list[Path]:
+    """Run directories in a folder, at any depth, by name; the folder may be one."""
+    return sorted(path.parent for path in folder.rglob("config.yaml"))
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """State and last numbers of a run.
+
+    "state" is "running" while a process holds it, "finished" after its last step,
+    "unreadable" where its config is not one of this version, else "stopped".
+    """
+    found: dict[str, Any] = {"run": str(directory)}
+    try:
+        config = settings.load(TrainConfig, directory / "config.yaml")
+        rows = read_metrics(directory)
+    except (SettingsError, ValueError) as error:
+        return found | {"state": "unreadable", "why": str(error).splitlines()[0]}
+    last = rows[-1] if rows else {}
+    step, steps = last.get("step", 0), config.train.steps
+    held = holder(directory)
+    state = "running" if held else "finished" if step >= steps else "stopped"
+    written = max(
+        path.stat().st_mtime for path in directory.glob("*") if path.is_file()
+    )
+    return found | {
+        "state": state,
+        "held_by": held,
+        "step": step,
+        "steps": steps,
+        "objective": config.objective.name,
+        "seed": config.seed,
+        "written": datetime.datetime.fromtimestamp(written).isoformat(" ", "seconds"),
+        "metrics": {name: last[name] for name in _SHOWN if name in last},
+        "evaluation": _last_evaluation(rows),
+    }
+
+
+def compare(one: Path, other: Path) -> dict[str, Any]:
+    """What differs in the configs of two runs, and their metrics at common steps."""
+    configs = [settings.load(TrainConfig, run / "config.yaml") for run in (one, other)]
+    changes = [
+        {"name": name, "values": [old, new]}
+        for name, old, new in settings.difference(*configs)
+        if name not in ("run_dir", "name")
+    ]
+    logs = [{row["step"]: row for row in read_metrics(run)} for run in (one, other)]
+    steps = _spread(sorted(logs[0].keys() & logs[1].keys()))
+    curves = {
+        name: [[log[step].get(name) for step in steps] for log in logs]
+        for name in _CURVES
+        if any(name in row for log in logs for row in log.values())
+    }
+    return {"config": changes, "steps": steps, "metrics": curves}
+
+
+def _run(folder: Path, name: str) -> Path:
+    for path in (folder / name, Path(name)):
+        if (path / "config.yaml").is_file():
+            return path
+    runs = [str(path.relative_to(folder)) for path in find(folder)]
+    raise SettingsError(
+        f"--compare {name}: no such run; {settings.nearest(name, runs)}"
+    )
+
+
+def _last_evaluation(rows: list[dict]) -> dict[str, float]:
+    for row in reversed(rows):
+        found = {
+            name.removeprefix("eval/"): value
+            for name, value in row.items()
+            if name.startswith("eval/") and not name.endswith(("_low", "_high"))
+        }
+        if found:
+            return {"step": row["step"]} | found
+    return {}
+
+
+def _spread(steps: list[int]) -> list[int]:
+    """At most `_POINTS` of them, the ends included; steps with an evaluation too."""
+    if len(steps) <= _POINTS:
+        return steps
+    last = len(steps) - 1
+    return [steps[round(i * last / (_POINTS - 1))] for i in range(_POINTS)]
+
+
+def _show(report: list[dict], folder: Path, console: Console) -> None:
+    if not report:
+        console.print(f"{folder}: holds no run", highlight=False)
+        return
+    table = Table(
+        "run", "state", "step", "objective", "seed", "last numbers", "written"
+    )
+    for row in report:
+        name = str(Path(row["run"]).relative_to(folder))
+        if row["state"] == "unreadable":
+            table.add_row(name, "unreadable")
+            console.print(f"{name}: {row['why']}", highlight=False, markup=False)
+            continue
+        table.add_row(
+            name,
+            row["held_by"] or row["state"],
+            f"{row['step']}/{row['steps']}",
+            row["objective"],
+            str(row["seed"]),
+            _number(row["metrics"].get("reward")),
+            _number(row["evaluation"].get("pass@1")),
+            row["written"],
+        )
+    console.print(table)
+
+
+def _show_comparison(report: dict, names: list[str], console: Console) -> None:
+    table = Table("config", *names)
+    for change in report["config"]:
+        table.add_row(change["name"], *map(str, change["values"]))
+    console.print(table if report["config"] else "the configs are the same")
+    table = Table("metric", "run", *(f"step {step}" for step in report["steps"]))
+    for metric, curves in report["metrics"].items():
+        for name, values in zip(names, curves, strict=True):
+            table.add_row(metric, name, *map(_number, values))
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
