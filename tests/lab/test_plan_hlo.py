@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,26 @@ def test_a_loop_that_may_stop_counts_to_its_bound_and_the_next_goes_on(where):
     products = [work for work in found.work if work.flops]
     assert sorted(work.times for work in products) == [5, 7]
     assert all(loop.may_stop for work in products for loop in work.loops)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_loop_that_the_compiler_unrolled_runs_less_often(where, random, known):
+    """Its counter rises by more than one, on either side of a fusion."""
+    first, limit, stride = (int(x) for x in random.integers([0, 9, 2], [5, 30, 6]))
+
+    def run(x, w):
+        def body(state):
+            return state[0] + stride, jnp.tanh(state[1] @ w)
+
+        start = (jnp.int32(first), x)
+        return jax.lax.while_loop(lambda state: state[0] < limit, body, start)[1]
+
+    _, compiled = _cost(run, (8, 128), (128, 128), sharding=where)
+    text = compiled.as_text()
+    if not known:
+        text = re.sub(r'"known_trip_count":\{[^}]*\}', "", text)
+    found = cost.read_cost(text, 1)
+    assert found.flops == -(-(limit - first) // stride) * 2 * 8 * 128 * 128
 
 
 def test_one_layer_of_a_stack_is_read_and_not_the_stack(where):

@@ -186,7 +186,7 @@ def trip_count(module: Module, within: Computation, loop: Instruction) -> int | 
     if bound is None:
         return None
     first = _start(module, within, loop, bound[0])
-    return max(0, bound[1] - first)
+    return max(0, -(-(bound[1] - first) // _stride(module, loop, bound[0])))
 
 
 def may_stop_early(module: Module, loop: Instruction) -> bool:
@@ -234,6 +234,49 @@ def _flattened(module, computation, arguments=()):
             yield from _flattened(module, module.computations[inner], operands)
         elif len(operands) == 2:
             yield instruction, operands
+
+
+def _stride(module, loop, index):
+    """What one run of the body adds to the counter: more than 1 where it is unrolled."""
+    body = module.computations[loop.called("body")]
+    if body.root.opcode != "tuple":
+        return 1
+    return max(1, _added(module, body, body.root.operands[index], (), 0))
+
+
+def _added(module, computation, name, arguments, part):
+    """Sum of the constants on the way of a value back to its loop's tuple.
+
+    `arguments` are the (computation, name, arguments) that a fusion's parameters stand
+    for, `part` the output of a fusion with several.
+    """
+    value = computation.instructions[name]
+    if value.opcode in ("copy", "bitcast", "convert"):
+        return _added(module, computation, value.operands[0], arguments, part)
+    if value.opcode == "add":
+        sides = [
+            _added(module, computation, operand, arguments, 0)
+            for operand in value.operands
+        ]
+        return sum(sides)
+    if value.opcode == "constant":
+        found = re.fullmatch(r"-?\d+", value.literal)
+        return int(found[0]) if found else 0
+    if value.opcode == "parameter" and arguments:
+        outer, operand, rest = arguments[int(value.literal)]
+        return _added(module, outer, operand, rest, 0)
+    if value.opcode == "get-tuple-element":
+        source = computation.instructions[value.operands[0]]
+        if source.opcode == "fusion":
+            part = int(re.search(r"index=(\d+)", value.attributes)[1])
+            return _added(module, computation, source.name, arguments, part)
+    if value.opcode == "fusion":
+        inner = module.computations[value.called()]
+        root = inner.root
+        of = root.operands[part] if root.opcode == "tuple" else root.name
+        outside = tuple((computation, name, arguments) for name in value.operands)
+        return _added(module, inner, of, outside, 0)
+    return 0
 
 
 def _start(module, within, loop, index):
