@@ -149,6 +149,7 @@ def decode_token(
     position: jax.Array,
     prefix: Prefix,
     cache: KeyValues | tuple[KeyValues, ...],
+    reach: int,
 ) -> tuple[jax.Array, KeyValues | tuple[KeyValues, ...]]:
     """Run one token of every completion and add it to the cache.
 
@@ -160,6 +161,8 @@ def decode_token(
       position: scalar int32, the same for all rows.
       prefix: what `prefill` returned.
       cache: keys and values of completions, with room for S positions.
+      reach: positions of the cache that are looked at, `position` among them; static.
+        A tuple's are looked at whole.
 
     Returns:
       (G, M, D) outputs of the last block and the cache with `position` written.
@@ -183,9 +186,7 @@ def decode_token(
     def see_carried(q, new, window, layer, cache):
         index, layer_prefix = layer
         cache = cache.write(new, position, index)
-        own = KeyValues(
-            *(jax.lax.dynamic_index_in_dim(c, index, keepdims=False) for c in cache)
-        )
+        own = cache.layer(index, reach)
         seen = attend(q, own, position, window, Prefix(layer_prefix, prefix.lengths))
         return seen, cache
 

@@ -47,6 +47,17 @@ class KeyValues(NamedTuple):
 
         return KeyValues(put(self.keys, new.keys, -1), put(self.values, new.values, -2))
 
+    def layer(self, index: jax.Array, size: int) -> "KeyValues":
+        """The first `size` positions of one layer, where all layers are held."""
+
+        def take(held, axis):
+            sizes = [1, *held.shape[1:]]
+            sizes[axis] = size
+            start = [index, *[jnp.zeros_like(index)] * (held.ndim - 1)]
+            return jnp.squeeze(jax.lax.dynamic_slice(held, start, sizes), 0)
+
+        return KeyValues(take(self.keys, -1), take(self.values, -2))
+
     def grow(self, size: int) -> "KeyValues":
         """The same with room for `size` positions."""
 

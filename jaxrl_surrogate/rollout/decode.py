@@ -15,6 +15,9 @@ from jaxrl_surrogate.rollout.sampling import SamplingConfig, sample, sampling_lo
 
 # Positions of the loop's first segment. A segment attends to its own end, not to the
 # longest completion allowed, so early tokens do not pay for positions not yet written.
+# Unrolled layers have caches that grow with the segments, because a CPU would copy a
+# part before it reads it. Elsewhere the whole cache is there from the start: growing it
+# would need the old and the new one at the same time.
 _SEGMENT = 128
 
 
@@ -80,20 +83,24 @@ def _rollout(config, decode, params, prompts, key):
         hidden=pin_last(
             jnp.broadcast_to(last[:, None], (*shape, last.shape[-1])), "residual"
         ),
-        cache=_empty_cache(config, decode, shape, ends[0]),
+        cache=_empty_cache(
+            config, decode, shape, ends[0] if decode.unroll_layers else ends[-1]
+        ),
         lengths=jnp.zeros(shape, jnp.int32),
         ended=jnp.zeros(shape, bool),
         tokens=jnp.zeros((*shape, decode.max_length), jnp.int32),
         logprobs=jnp.zeros((*shape, decode.max_length), jnp.float32),
     )
     keys = rng.sample_keys(key, prompts.ids, decode.group_size)
-    advance = functools.partial(_advance, config, decode, params, prefix, keys)
     for end in ends:
+        advance = functools.partial(_advance, config, decode, params, prefix, keys, end)
 
         def running(state, end=end):
             return (state.position < end) & ~state.ended.all()
 
-        state = dataclasses.replace(state, cache=_grow(decode, state.cache, end))
+        if decode.unroll_layers:
+            grown = tuple(layer.grow(end) for layer in state.cache)
+            state = dataclasses.replace(state, cache=grown)
         state = _pin_state(decode, state)
         state = jax.lax.while_loop(running, advance, state)
     return Completions(
@@ -131,7 +138,7 @@ def _pin_state(decode, state):
     return dataclasses.replace(state, cache=cache, **rows)
 
 
-def _advance(config, decode, params, prefix, keys, state: _State) -> _State:
+def _advance(config, decode, params, prefix, keys, end, state: _State) -> _State:
     """Sample one token of every running completion, then run it through the model."""
     logits = models.output_logits(config, params, state.hidden)
     logits = sampling_logits(decode.sampling, logits)
@@ -141,7 +148,7 @@ def _advance(config, decode, params, prefix, keys, state: _State) -> _State:
     tokens = jnp.where(running, tokens, 0)
     stops = jnp.asarray(decode.stop_tokens, jnp.int32).reshape(1, 1, -1)
     hidden, cache = models.decode_token(
-        config, params, tokens, state.position, prefix, state.cache
+        config, params, tokens, state.position, prefix, state.cache, end
     )
 
     def record(buffer, new):
@@ -170,12 +177,6 @@ def _empty_cache(config, decode, shape, size):
     if decode.unroll_layers:
         return tuple(KeyValues.empty(leading, *room) for _ in range(config.num_layers))
     return KeyValues.empty((config.num_layers, *leading), *room)
-
-
-def _grow(decode, cache, size):
-    if decode.unroll_layers:
-        return tuple(layer.grow(size) for layer in cache)
-    return cache.grow(size)
 
 
 def _segment_ends(max_length):

@@ -69,7 +69,9 @@ def decode_all(config, params, tokens, prefix, last):
 
     def step(carry, t):
         hidden, cache = carry
-        new = models.decode_token(config, params, tokens[..., t], t, prefix, cache)
+        new = models.decode_token(
+            config, params, tokens[..., t], t, prefix, cache, T + 1
+        )
         return new, hidden
 
     first = jnp.broadcast_to(last[:, None], (*tokens.shape[:2], last.shape[-1]))
