@@ -198,12 +198,20 @@ class CheckpointConfig:
     """What is kept."""
 
     every: Annotated[int, "steps between checkpoints of the state"] = 10
+    every_minutes: Annotated[float, "store too when it is so long ago; 0: never"] = 0.0
     rollouts: Annotated[bool, "also keep each step's rollout until then"] = True
     keep_last: Annotated[int, "newest checkpoints that are kept"] = 3
     keep_every: Annotated[int, "multiples of this are kept for good; 0: none"] = 0
+    keep_best: Annotated[int, "checkpoints with the best metric kept; 0: none"] = 0
+    best_metric: Annotated[str, "of metrics.jsonl, at steps that are stored"] = (
+        "eval/pass@1"
+    )
+    best_is: Annotated[Literal["highest", "lowest"], "which metric is best"] = "highest"
 
     def __post_init__(self):
-        _expect_at_least(self, every=1, keep_last=1, keep_every=0)
+        _expect_at_least(
+            self, every=1, every_minutes=0, keep_last=1, keep_every=0, keep_best=0
+        )
 
 
 @dataclasses.dataclass(frozen=True)

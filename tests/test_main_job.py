@@ -177,9 +177,8 @@ def test_a_second_signal_ends_at_once(undisturbed, tmp_path):
     while not (directory / "checkpoints" / "rollout" / "1").exists():
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
-    assert (
-        "once more stops now" in process.stderr.readline() + process.stderr.readline()
-    )
+    said = process.stderr.readline() + process.stderr.readline()
+    assert "once more stops now" in said
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=5) in (-signal.SIGTERM, 130, 0)
     again = _train(directory)

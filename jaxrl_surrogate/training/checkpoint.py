@@ -33,6 +33,7 @@ from typing import Any
 
 from orbax.checkpoint import checkpoint_managers
 
+from jaxrl_surrogate.training.keep_best import KeepBest
 from jaxrl_surrogate.training.stops import DamagedCheckpoint
 from jaxrl_surrogate.training.store import Store
 
@@ -43,7 +44,13 @@ class RunCheckpoints:
     """The checkpoints of one run directory."""
 
     def __init__(
-        self, directory: str | Path, *, keep_last: int = 3, keep_every: int = 0
+        self,
+        directory: str | Path,
+        *,
+        keep_last: int = 3,
+        keep_every: int = 0,
+        keep_best: int = 0,
+        lowest_is_best: bool = False,
     ):
         """Open a store, creating it and clearing what a killed process half wrote.
 
@@ -51,6 +58,8 @@ class RunCheckpoints:
           directory: where the two stores live; made absolute.
           keep_last: newest updates that are kept.
           keep_every: updates whose step is a multiple are kept for good; 0: none.
+          keep_best: updates with the best metrics that are kept; 0: none.
+          lowest_is_best: of metrics.
 
         Raises:
           ValueError: naming the argument.
@@ -59,17 +68,24 @@ class RunCheckpoints:
             raise ValueError(f"keep_last={keep_last}: expected at least 1")
         if keep_every < 0:
             raise ValueError(f"keep_every={keep_every}: expected 0 (none) or more")
+        if keep_best < 0:
+            raise ValueError(f"keep_best={keep_best}: expected 0 (none) or more")
+        directory = Path(directory).absolute()
         policies = [checkpoint_managers.LatestN(keep_last)]
+        if keep_best:
+            best = KeepBest(directory / "update", keep_best, lowest_is_best)
+            policies.append(best)
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
-        directory = Path(directory).absolute()
         self._damaged = directory / "damaged"
         self._updates = Store(
             directory / "update", checkpoint_managers.AnyPreservationPolicy(policies)
         )
         self._rollouts = Store(directory / "rollout", None)
 
-    def save_update(self, step: int, state: PyTree, meta: dict) -> None:
+    def save_update(
+        self, step: int, state: PyTree, meta: dict, metric: float | None = None
+    ) -> None:
         """Save the train state after the update of `step`.
 
         Args:
@@ -77,12 +93,13 @@ class RunCheckpoints:
           state: tree of jax or NumPy arrays; may be donated once this returns. PRNG
             keys go as integers or not at all: they follow from the seed.
           meta: JSON values (tuples come back as lists).
+          metric: what `keep_best` compares; None where the step has none.
 
         Raises:
           ValueError: `step` is not new, or `meta` is not JSON.
         """
         self._rollouts.wait()
-        self._updates.save(step, state, meta)
+        self._updates.save(step, state, meta, metric)
 
     def save_rollout(self, step: int, batch: PyTree, meta: dict) -> None:
         """Save the batch after the rollout phase of `step`.

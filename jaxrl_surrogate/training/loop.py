@@ -20,7 +20,7 @@ from jaxrl_surrogate.training.collect import batch_metrics, collect_batch
 from jaxrl_surrogate.training.compiles import compile_count
 from jaxrl_surrogate.training.evaluation import Evaluation, evaluate
 from jaxrl_surrogate.training.interrupts import StopRequest
-from jaxrl_surrogate.training.run import Outcome, Run, Schedule
+from jaxrl_surrogate.training.run import Outcome, Run
 from jaxrl_surrogate.training.run_log import RunLog
 from jaxrl_surrogate.training.sft import warm_start
 from jaxrl_surrogate.training.state import (
@@ -62,6 +62,7 @@ def train(run: Run, log: RunLog) -> Outcome:
         if run.eval_problems and not meta["before"]:
             meta |= {"before": _evaluate(run, state, step, log)}
             log.metrics(step, meta["before"])
+        stored_at = time.monotonic()
         skipped = 0  # updates, the last ones without a break
         while step < plan.steps and not stop.received:
             began, compiles = time.perf_counter(), compile_count()
@@ -95,9 +96,13 @@ def train(run: Run, log: RunLog) -> Outcome:
                 metrics |= scores
                 if step == plan.steps:
                     meta |= {"after": scores}
+            late = 0 < plan.checkpoint_seconds <= time.monotonic() - stored_at
+            store_now = late or step % plan.checkpoint_every == 0 or step == plan.steps
             # Recorded before it is stored: what is stored is not computed again.
             if plan.digests_every:
-                log.digests(step, step_digests(run, step, batch, applied, state))
+                whole = store_now or step % plan.digests_every == 0
+                row = step_digests(batch, applied, state if whole else None)
+                log.digests(step, row)
             log.groups(step, batch, applied)
             if metrics["graded"] and run.update.rewards == "binary":
                 log.note_once(
@@ -107,8 +112,10 @@ def train(run: Run, log: RunLog) -> Outcome:
             log.metrics(step, metrics)
             if plan.completions_every and step % plan.completions_every == 0:
                 log.completions(step, _sample_rows(run, batch))
-            if _stored(plan, step):
-                store.save_update(step, state, meta)
+            if store_now:
+                metric = metrics.get(plan.best_metric)
+                store.save_update(step, state, meta, metric)
+                stored_at = time.monotonic()
         if step > (store.latest_update() or 0):
             store.save_update(step, state, meta)
     return Outcome(state, step, step >= plan.steps, meta["before"], meta["after"])
@@ -175,6 +182,8 @@ def _open_store(run: Run) -> RunCheckpoints:
         run.directory / "checkpoints",
         keep_last=plan.keep_last,
         keep_every=plan.keep_every,
+        keep_best=plan.keep_best,
+        lowest_is_best=plan.lowest_is_best,
     )
 
 
@@ -259,18 +268,11 @@ def _in_a_row(norms: list[float]) -> int:
 
 
 def step_digests(
-    run: Run, step: int, batch: Batch, applied: np.ndarray, state: TrainState
+    batch: Batch, applied: np.ndarray, state: TrainState | None
 ) -> digests.Digests:
-    """Digests of a step's phases; of the state where it is due or will be stored."""
+    """Digests of a step's phases; of the state where it is given."""
     row = digests.batch_digests(batch) | digests.update_digests(applied)
-    if step % run.schedule.digests_every == 0 or _stored(run.schedule, step):
-        row |= digests.state_digests(state)
-    return row
-
-
-def _stored(plan: Schedule, step: int) -> bool:
-    """Whether the state after a step is stored, signals apart."""
-    return step % plan.checkpoint_every == 0 or step == plan.steps
+    return row if state is None else row | digests.state_digests(state)
 
 
 def _evaluation_due(run: Run, step: int) -> bool:

@@ -32,6 +32,10 @@ class Schedule:
     save_rollouts: bool = True
     keep_last: int = 3
     keep_every: int = 0
+    keep_best: int = 0
+    best_metric: str = "eval/pass@1"
+    lowest_is_best: bool = False
+    checkpoint_seconds: float = 0.0  # store too when it is so long ago; 0: never
     completions_every: int = 10
     completions: int = 4
     nonfinite_limit: int = 3  # updates skipped in a row before the run stops

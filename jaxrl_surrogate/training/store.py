@@ -57,7 +57,9 @@ class Store:
         )
         self._empty_trash()
 
-    def save(self, step: int, state: PyTree, meta: dict) -> None:
+    def save(
+        self, step: int, state: PyTree, meta: dict, metric: float | None = None
+    ) -> None:
         """Copy what is needed and return; see `RunCheckpoints.save_update`."""
         steps = self.steps()
         if steps and step <= steps[-1]:
@@ -73,6 +75,7 @@ class Store:
         self._check_room(step, state)
         record = {"format": FORMAT, "meta": meta, "arrays": _array_digests(state)}
         record["libraries"] = {name: metadata.version(name) for name in _LIBRARIES}
+        record["metric"] = metric
         record["seal"] = _seal(record)
         self._manager.save(
             step,

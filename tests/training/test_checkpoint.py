@@ -199,6 +199,21 @@ def test_retention(tmp_path, options, kept):
     assert names == {n for step in kept for n in (str(step), f"{step}.files.json")}
 
 
+@pytest.mark.parametrize(("lowest", "best"), [(False, 3), (True, 1)])
+def test_the_best_is_kept_by_its_metric(tmp_path, lowest, best):
+    options = {"keep_last": 1, "keep_best": 1, "lowest_is_best": lowest}
+    metrics = [None, 0.2, 0.5, 0.9, 0.4, None, 0.3]
+    with RunCheckpoints(tmp_path, **options) as checkpoints:
+        for step, metric in enumerate(metrics[:4]):
+            checkpoints.save_update(step, {"x": jnp.float32(step)}, {}, metric)
+    with RunCheckpoints(tmp_path, **options) as checkpoints:  # remembered
+        for step, metric in enumerate(metrics[4:], 4):
+            checkpoints.save_update(step, {"x": jnp.float32(step)}, {}, metric)
+        assert checkpoints.update_steps() == [best, 6]
+        found = checkpoints.newest_update({"x": jax.ShapeDtypeStruct((), jnp.float32)})
+        assert found[0] == 6
+
+
 def test_an_update_supersedes_rollouts_only_once_it_is_on_disk(tmp_path):
     with RunCheckpoints(tmp_path) as checkpoints:
         for step in (5, 6, 7):  # updates are saved less often than rollouts
@@ -242,6 +257,8 @@ def test_arguments_are_checked(tmp_path):
         RunCheckpoints(tmp_path, keep_last=0)
     with pytest.raises(ValueError, match=r"^keep_every=-1: expected 0"):
         RunCheckpoints(tmp_path, keep_every=-1)
+    with pytest.raises(ValueError, match=r"^keep_best=-1: expected 0"):
+        RunCheckpoints(tmp_path, keep_best=-1)
     with RunCheckpoints(tmp_path) as checkpoints:
         with pytest.raises(ValueError, match=r"^meta: expected JSON values, but .*set"):
             checkpoints.save_update(0, {"x": jnp.ones(1)}, {"seen": {1, 2}})
