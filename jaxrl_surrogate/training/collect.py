@@ -1,6 +1,7 @@
 """The rollout and verification phases: prompts in, a batch with rewards out."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,6 +14,7 @@ from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import DecodeConfig, rollout
 from jaxrl_surrogate.tasks import Problem, Task, Tokenizer, verify_all
 from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
+from jaxrl_surrogate.training.reward_journal import RewardJournal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,22 +62,44 @@ class Collector:
         ]
 
     def verify(
-        self, problems: list[Problem], prompts: Prompts, completions: Completions
+        self,
+        problems: list[Problem],
+        prompts: Prompts,
+        completions: Completions,
+        journal: RewardJournal | None = None,
     ) -> tuple[Batch, dict[str, int]]:
-        """Attach rewards. Returns the batch and how often each verifier note came."""
-        rewards, mask, notes = verify_all(
-            self.task,
-            problems,
-            self.texts(completions),
-            workers=self.verify_workers,
-            timeout_s=self.verify_timeout_s,
-            memory_mb=self.verify_memory_mb,
-        )
+        """Attach rewards; those in the journal are taken from it, others written to it.
+
+        Returns the batch and how often each verifier note came.
+        """
+        rewards = np.zeros(completions.lengths.shape, np.float32)
+        mask = np.zeros(completions.lengths.shape, bool)
+        known = {} if journal is None else journal.known
+        for group, (of, counts) in known.items():
+            rewards[group], mask[group] = of, counts
+        left = [group for group in range(len(problems)) if group not in known]
+        texts, notes = self.texts(completions), Counter()
+        # In pieces that keep all processes busy, so that little is lost with one.
+        size = len(problems)
+        if journal is not None:
+            size = -(-4 * max(1, self.verify_workers) // rewards.shape[1])
+        for piece in (left[i : i + size] for i in range(0, len(left), size)):
+            rewards[piece], mask[piece], more = verify_all(
+                self.task,
+                [problems[group] for group in piece],
+                [texts[group] for group in piece],
+                workers=self.verify_workers,
+                timeout_s=self.verify_timeout_s,
+                memory_mb=self.verify_memory_mb,
+            )
+            notes.update(more)
+            for group in piece if journal is not None else ():
+                journal.add(group, rewards[group], mask[group])
         if self.overlong == "zero":
             rewards = np.where(completions.truncated, np.float32(0), rewards)
         elif self.overlong == "mask":
             mask = mask & ~completions.truncated
-        return Batch(prompts, completions, rewards, mask), notes
+        return Batch(prompts, completions, rewards, mask), dict(notes)
 
     def collect(
         self, params: models.Params, problems: list[Problem], step: int
@@ -104,6 +128,8 @@ def collect_batch(
     refill_rounds: int = 0,
     on_phase: Callable[[str], None] = lambda phase: None,
     on_notes: Callable[[dict[str, int]], None] = lambda notes: None,
+    on_sampled: Callable[[Prompts, Completions], None] = lambda *sampled: None,
+    journal: RewardJournal | None = None,
 ) -> tuple[Batch, dict[str, float]]:
     """Collect a step's batch, with bounded refilling of groups without signal.
 
@@ -122,6 +148,9 @@ def collect_batch(
       refill_rounds: at most this many further rounds of G prompts.
       on_phase: told of each phase as it starts.
       on_notes: told what verifiers said and how often, where they said something.
+      on_sampled: told of prompts and completions before they are verified, where no
+        others may take their places (`refill_rounds` 0).
+      journal: of their rewards, then.
 
     Returns:
       A batch of exactly G groups, and metrics of the collection.
@@ -131,8 +160,11 @@ def collect_batch(
         problems = prompts.take(num_prompts)
         on_phase("rollout")
         sampled = collector.sample(params, problems, step)
+        if not refill_rounds:
+            on_sampled(*sampled)
         on_phase("verify")
-        batch, notes = collector.verify(problems, *sampled)
+        once = None if refill_rounds else journal
+        batch, notes = collector.verify(problems, *sampled, once)
         if notes:
             on_notes(notes)
         signal = has_signal(batch)
@@ -141,9 +173,14 @@ def collect_batch(
         if rounds == refill_rounds or has_signal(kept).all():
             break
         rounds += 1
-    return kept, {
-        "signal_share": mixed / seen,
-        "signal_share_kept": float(has_signal(kept).mean()),
+    return kept, signal_metrics(kept, mixed / seen, rounds)
+
+
+def signal_metrics(batch: Batch, share: float, rounds: int) -> dict[str, float]:
+    """How many groups had a gradient, of all sampled and of those that were kept."""
+    return {
+        "signal_share": share,
+        "signal_share_kept": float(has_signal(batch).mean()),
         "refill_rounds": rounds,
     }
 

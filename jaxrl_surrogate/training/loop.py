@@ -16,10 +16,16 @@ from jaxrl_surrogate.batch import Batch, Completions, Prompts
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.training import digests
 from jaxrl_surrogate.training.checkpoint import RunCheckpoints
-from jaxrl_surrogate.training.collect import batch_metrics, collect_batch
+from jaxrl_surrogate.training.collect import (
+    batch_metrics,
+    collect_batch,
+    has_signal,
+    signal_metrics,
+)
 from jaxrl_surrogate.training.compiles import compile_count
 from jaxrl_surrogate.training.evaluation import Evaluation, evaluate
 from jaxrl_surrogate.training.interrupts import StopRequest
+from jaxrl_surrogate.training.reward_journal import RewardJournal, keep_only
 from jaxrl_surrogate.training.run import Outcome, Run
 from jaxrl_surrogate.training.run_log import RunLog
 from jaxrl_surrogate.training.sft import warm_start
@@ -200,25 +206,58 @@ def _rollout_phase(
     run: Run, store: RunCheckpoints, state: TrainState, step: int, log: RunLog
 ):
     """The batch of a step, its metrics, and the prompt stream's position after it."""
+    plan, rewards = run.schedule, run.directory / "checkpoints" / "rewards"
     stored = store.sound_rollout(step, _batch_like(run), log.damage)
+    keep_only(rewards, {step, *store.rollout_steps()})
+    journal = RewardJournal(rewards / f"{step}.jsonl")
     if stored is not None:
         batch, meta = stored
+        if "metrics" not in meta:  # stored before it was verified
+            batch, metrics = _verified(run, batch, meta, journal, step, log)
+        else:
+            metrics = meta["metrics"]
         run.prompts.restore(meta["prompts"])
-        return batch, batch_metrics(batch) | meta["metrics"], meta["prompts"]
+        return batch, batch_metrics(batch) | metrics, meta["prompts"]
+    before = run.prompts.state()
+
+    def save(prompts, completions):
+        shape = completions.lengths.shape
+        rewards = np.zeros(shape, np.float32), np.zeros(shape, bool)
+        meta = {"prompts": run.prompts.state(), "before": before}
+        store.save_rollout(step, Batch(prompts, completions, *rewards), meta)
+
+    early = plan.save_rollouts and not plan.refill_rounds
     batch, metrics = collect_batch(
         run.collector,
         state.params,
         run.prompts,
-        run.schedule.prompts_per_step,
+        plan.prompts_per_step,
         step,
-        run.schedule.refill_rounds,
+        plan.refill_rounds,
         on_phase=lambda phase: log.event(step, phase),
         on_notes=lambda notes: log.verifier(step, notes),
+        on_sampled=save if early else lambda *sampled: None,
+        journal=journal if early else None,
     )
     position = run.prompts.state()
-    if run.schedule.save_rollouts:
+    if plan.save_rollouts and not early:
         store.save_rollout(step, batch, {"prompts": position, "metrics": metrics})
     return batch, batch_metrics(batch) | metrics, position
+
+
+def _verified(
+    run: Run, batch: Batch, meta: dict, journal: RewardJournal, step: int, log: RunLog
+):
+    """A stored rollout with the rewards that it was stored without, and metrics."""
+    run.prompts.restore(meta["before"])
+    problems = run.prompts.take(run.schedule.prompts_per_step)
+    log.event(step, "verify")
+    batch, notes = run.collector.verify(
+        problems, batch.prompts, batch.completions, journal
+    )
+    if notes:
+        log.verifier(step, notes)
+    return batch, signal_metrics(batch, float(has_signal(batch).mean()), 0)
 
 
 def update_phase(
