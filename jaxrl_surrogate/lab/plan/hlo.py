@@ -237,7 +237,7 @@ def _flattened(module, computation, arguments=()):
 
 
 def _stride(module, loop, index):
-    """What one run of the body adds to the counter: more than 1 where it is unrolled."""
+    """What one run of the body adds to the counter: above 1 where it is unrolled."""
     body = module.computations[loop.called("body")]
     if body.root.opcode != "tuple":
         return 1
