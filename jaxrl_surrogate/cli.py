@@ -3,10 +3,12 @@
 import contextlib
 import difflib
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +16,7 @@ import jaxrl_surrogate
 from jaxrl_surrogate import objectives, settings, tasks
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import names_a_field
-from jaxrl_surrogate.parallel import enough_host_threads
+from jaxrl_surrogate.parallel import enough_host_threads, hosts
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training.lock import RunLock
 from jaxrl_surrogate.training.stops import DamagedCheckpoint, NoRoom, NotFinite
@@ -113,7 +115,10 @@ def _dispatch(words: list[str]) -> int:
         raise SettingsError(
             f"jaxrl {command}: expected a CONFIG, a YAML file or the directory of a run"
         )
-    return _COMMANDS[command](load_config(Path(rest[0]), rest[1:]))
+    wanted, rest = hosts.take(rest)
+    config = load_config(Path(rest[0]), rest[1:])
+    hosts.start(wanted)
+    return _COMMANDS[command](config)
 
 
 def _train(config: TrainConfig) -> int:
@@ -123,6 +128,8 @@ def _train(config: TrainConfig) -> int:
     run, log, lock = _open(config)
     with lock, log:
         outcome = loop.train(run, log)
+    if not hosts.is_first():
+        return 0 if outcome.finished else 130
     if outcome.before and outcome.after:
         log.console.print(_comparison(outcome.before, outcome.after))
     if outcome.step:
@@ -212,6 +219,13 @@ def _open(config: TrainConfig):
     build.check_directory(config)
     with contextlib.ExitStack() as held:
         run = build.build_run(config)
+        if not hosts.is_first():
+            hosts.wait_for_all("run directory")
+            # Their own record, to compare with the first host's; the screen is its.
+            place = run.directory / "hosts" / str(jax.process_index())
+            quiet = Console(file=held.enter_context(open(os.devnull, "w")))
+            log = RunLog(place, config.train.steps, tensorboard=False, console=quiet)
+            return run, log, held.pop_all()
         # Taken before anything in the directory is written, this process's own config
         # included.
         held.enter_context(lock)
@@ -223,6 +237,7 @@ def _open(config: TrainConfig):
             tensorboard=config.log.tensorboard,
             config_changes=changes,
         )
+        hosts.wait_for_all("run directory")
         return run, log, held.pop_all()
 
 

@@ -1,7 +1,13 @@
 """Where arrays live: the device mesh and the rules that place arrays on it."""
 
-from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.parallel import hosts, partition
 from jaxrl_surrogate.parallel.host_threads import enough_host_threads
 from jaxrl_surrogate.parallel.mesh import MeshConfig, make_mesh
 
-__all__ = ["MeshConfig", "enough_host_threads", "make_mesh", "partition"]
+__all__ = [
+    "MeshConfig",
+    "enough_host_threads",
+    "hosts",
+    "make_mesh",
+    "partition",
+]

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Batch, Completions, Prompts
-from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.parallel import hosts, partition
 from jaxrl_surrogate.rollout import DecodeConfig, rollout
 from jaxrl_surrogate.tasks import Problem, Task, Tokenizer, verify_all
 from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
@@ -49,7 +49,7 @@ class Collector:
         placed = jax.device_put(prompts, partition.batch_sharding(self.mesh))
         key = rng.stream_key(self.seed, self.stream, step)
         completions = rollout(self.config, self.decode, params, placed, key, self.mesh)
-        return prompts, jax.tree.map(np.asarray, jax.device_get(completions))
+        return prompts, hosts.gather(completions)
 
     def texts(self, completions: Completions) -> list[list[str]]:
         """Decode completions, their stop tokens left out."""
@@ -77,7 +77,9 @@ class Collector:
         known = {} if journal is None else journal.known
         for group, (of, counts) in known.items():
             rewards[group], mask[group] = of, counts
-        left = [group for group in range(len(problems)) if group not in known]
+        # Each host judges every so many-th group.
+        mine = range(jax.process_index(), len(problems), jax.process_count())
+        left = [group for group in mine if group not in known]
         texts, notes = self.texts(completions), Counter()
         # In pieces that keep all processes busy, so that little is lost with one.
         size = len(problems)
@@ -95,6 +97,7 @@ class Collector:
             notes.update(more)
             for group in piece if journal is not None else ():
                 journal.add(group, rewards[group], mask[group])
+        rewards, mask = hosts.added(rewards), hosts.added(mask)
         if self.overlong == "zero":
             rewards = np.where(completions.truncated, np.float32(0), rewards)
         elif self.overlong == "mask":

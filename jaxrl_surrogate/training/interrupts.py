@@ -4,6 +4,8 @@ import signal
 import sys
 from types import FrameType
 
+from jaxrl_surrogate.parallel import hosts
+
 
 class StopRequest:
     """While entered, the first SIGINT or SIGTERM sets `received`; a second one kills.
@@ -30,6 +32,10 @@ class StopRequest:
         """Put the previous handlers back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def agreed(self) -> bool:
+        """Whether a host was asked to stop; all hosts ask at the same places."""
+        return hosts.any_of(self.received is not None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         for other in self._SIGNALS:

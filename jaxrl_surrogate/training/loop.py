@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Batch, Completions, Prompts
-from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.parallel import hosts, partition
 from jaxrl_surrogate.training import digests
 from jaxrl_surrogate.training.checkpoint import RunCheckpoints
 from jaxrl_surrogate.training.collect import (
@@ -70,10 +70,10 @@ def train(run: Run, log: RunLog) -> Outcome:
             log.metrics(step, meta["before"])
         stored_at = time.monotonic()
         skipped = 0  # updates, the last ones without a break
-        while step < plan.steps and not stop.received:
+        while step < plan.steps and not stop.agreed():
             began, compiles = time.perf_counter(), compile_count()
             batch, metrics, position = _rollout_phase(run, store, state, step + 1, log)
-            if stop.received:
+            if stop.agreed():
                 break  # the rollout is stored; the state before it is stored below
             state, losses, applied = update_phase(
                 run, update, state, batch, reference, step
@@ -97,12 +97,16 @@ def train(run: Run, log: RunLog) -> Outcome:
                     "intact; lower optimizer.learning_rate, or raise "
                     f"train.nonfinite_limit={plan.nonfinite_limit}"
                 )
-            if _evaluation_due(run, step) and not stop.received:
+            if _evaluation_due(run, step) and not stop.agreed():
                 scores = _evaluate(run, state, step, log)
                 metrics |= scores
                 if step == plan.steps:
                     meta |= {"after": scores}
-            late = 0 < plan.checkpoint_seconds <= time.monotonic() - stored_at
+            late = False
+            if plan.checkpoint_seconds:
+                late = hosts.any_of(
+                    time.monotonic() - stored_at >= plan.checkpoint_seconds
+                )
             store_now = late or step % plan.checkpoint_every == 0 or step == plan.steps
             # Recorded before it is stored: what is stored is not computed again.
             if plan.digests_every:
@@ -209,7 +213,10 @@ def _rollout_phase(
     plan, rewards = run.schedule, run.directory / "checkpoints" / "rewards"
     stored = store.sound_rollout(step, _batch_like(run), log.damage)
     keep_only(rewards, {step, *store.rollout_steps()})
-    journal = RewardJournal(rewards / f"{step}.jsonl")
+    # Each host judges its share, and would have to read the others' files.
+    journal = None
+    if jax.process_count() == 1:
+        journal = RewardJournal(rewards / f"{step}.jsonl")
     if stored is not None:
         batch, meta = stored
         if "metrics" not in meta:  # stored before it was verified
@@ -246,7 +253,12 @@ def _rollout_phase(
 
 
 def _verified(
-    run: Run, batch: Batch, meta: dict, journal: RewardJournal, step: int, log: RunLog
+    run: Run,
+    batch: Batch,
+    meta: dict,
+    journal: RewardJournal | None,
+    step: int,
+    log: RunLog,
 ):
     """A stored rollout with the rewards that it was stored without, and metrics."""
     run.prompts.restore(meta["before"])
@@ -274,7 +286,12 @@ def update_phase(
     each sample was given on average over the epochs.
     """
     began = time.perf_counter()
-    objective = jax.device_put(run.objective(step), partition.replicated(run.mesh))
+    # Of the type that devices hold: hosts compare what they put in place.
+    objective = jax.tree.map(
+        lambda x: np.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype)),
+        run.objective(step),
+    )
+    objective = jax.device_put(objective, partition.replicated(run.mesh))
     parts = run.schedule.minibatches
     history = []
     applied = np.zeros(batch.rewards.shape, np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from jaxrl_surrogate.parallel import hosts
 from jaxrl_surrogate.training import digests
 from jaxrl_surrogate.training.manifest import (
     ManifestWriter,
@@ -154,15 +155,17 @@ class Store:
 
     def set_aside(self, step: int, where: Path) -> None:
         """Move a step and its manifest out of the way, under a name that is free."""
-        source = self._directory / str(step)
-        where.mkdir(exist_ok=True)
-        name, number = f"{self._directory.name}-{step}", 0
-        while (where / name).exists():
-            number += 1
-            name = f"{self._directory.name}-{step}-{number}"
-        source.rename(where / name)
-        if manifest_path(source).exists():
-            manifest_path(source).rename(manifest_path(where / name))
+        if hosts.is_first():
+            source = self._directory / str(step)
+            where.mkdir(exist_ok=True)
+            name, number = f"{self._directory.name}-{step}", 0
+            while (where / name).exists():
+                number += 1
+                name = f"{self._directory.name}-{step}-{number}"
+            source.rename(where / name)
+            if manifest_path(source).exists():
+                manifest_path(source).rename(manifest_path(where / name))
+        hosts.wait_for_all("set aside")
         self._manager.reload()
 
     def steps(self) -> list[int]:

@@ -12,6 +12,7 @@ import pytest
 from jaxrl_surrogate.tasks import Problem, Verdict, processes, verify_all
 
 MARKS = "hostile-verifier-child"
+LIMIT = 6  # seconds: honest ones take none, but the machine may be busy
 
 
 def _sleep_in_a_child(nested=False):
@@ -112,7 +113,7 @@ def test_the_whole_suite_beside_honest_completions(capfd, tmp_path):
             [Problem("", 0)],
             [texts],
             workers=2,
-            timeout_s=2.0,
+            timeout_s=LIMIT,
             memory_mb=256,
         )
         np.testing.assert_array_equal(rewards[0, ::2], np.arange(len(HOSTILE)) / 16)
@@ -126,7 +127,9 @@ def test_the_whole_suite_beside_honest_completions(capfd, tmp_path):
         processes.close_shared()
     assert outcomes[0] == outcomes[1]
     said = outcomes[0][2]
-    assert said.pop("the verifier exceeded its limit of 2 s") >= 2  # loop, forks, power
+    assert (
+        said.pop(f"the verifier exceeded its limit of {LIMIT} s") >= 2
+    )  # loop, forks, power
     reasons = "\n".join(said)
     for reason in ("MemoryError", "RecursionError", "OSError", "RuntimeError: no such"):
         assert reason in reasons, said

@@ -1,0 +1,123 @@
+"""Several hosts, one run: start-up, what only one of them does, what all must know.
+
+Every host runs the same program with the same config and sees the same run directory.
+All compute the same prompts from the seed; arrays are global, each host holds the part
+on its devices. With one host everything here does nothing.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+PREFIX = "--hosts."
+
+
+@dataclasses.dataclass(frozen=True)
+class HostsConfig:
+    """Where the hosts find each other; not part of a run's config."""
+
+    coordinator: Annotated[str, "address:port of host 0; auto: from the cluster"] = ""
+    number: Annotated[int, "of hosts; with coordinator=auto it is found out"] = 0
+    index: Annotated[int, "of this host, from 0"] = -1
+    timeout_s: Annotated[int, "seconds until a silent host counts as lost"] = 30
+
+    def __post_init__(self):
+        given = self.coordinator not in ("", "auto")
+        if given and (self.number < 1 or not 0 <= self.index < self.number):
+            raise ValueError(
+                f"hosts.number={self.number}, hosts.index={self.index}: expected the "
+                "number of hosts and this one's index below it, for the coordinator "
+                f"{self.coordinator}"
+            )
+        if not given and (self.number or self.index >= 0):
+            raise ValueError(
+                "hosts.coordinator: expected address:port of host 0, as hosts.number "
+                "or hosts.index is given"
+            )
+        if self.timeout_s < 5:
+            raise ValueError(f"hosts.timeout_s={self.timeout_s}: expected 5 or more")
+
+
+def take(words: Sequence[str]) -> tuple[HostsConfig, list[str]]:
+    """Split command-line words into the hosts' and the rest.
+
+    Raises:
+      ValueError: an unknown or ill-typed field.
+
+    >>> take(["--hosts.number=2", "--seed=1"][1:])[1]
+    ['--seed=1']
+    """
+    kinds = {field.name: field.type for field in dataclasses.fields(HostsConfig)}
+    values, rest = {}, []
+    for word in words:
+        if not word.startswith(PREFIX):
+            rest.append(word)
+            continue
+        name, equals, text = word.removeprefix(PREFIX).partition("=")
+        if name not in kinds or not equals:
+            raise ValueError(f"{word}: expected {PREFIX}NAME=VALUE of {list(kinds)}")
+        default = getattr(HostsConfig, name)
+        try:
+            values[name] = type(default)(text)
+        except ValueError as error:
+            raise ValueError(f"hosts.{name}={text}: expected an integer") from error
+    return HostsConfig(**values), rest
+
+
+def start(config: HostsConfig) -> None:
+    """Join the other hosts; before JAX looks at its devices. Does nothing for one host.
+
+    "auto" leaves it to JAX, which knows TPU pods, SLURM, Open MPI and Kubernetes jobs.
+
+    Raises:
+      RuntimeError: the hosts do not find each other.
+    """
+    if not config.coordinator:
+        return
+    if os.environ.get("JAX_PLATFORMS", "") == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    options = {"heartbeat_timeout_seconds": config.timeout_s}
+    if config.coordinator != "auto":
+        options |= {
+            "coordinator_address": config.coordinator,
+            "num_processes": config.number,
+            "process_id": config.index,
+        }
+    jax.distributed.initialize(**options)
+
+
+def is_first() -> bool:
+    """Whether this host is the one that writes what one host writes."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Return when all hosts are here; `what` names the place."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def gather(tree: Any) -> Any:
+    """A tree of global arrays as whole NumPy arrays, on every host."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, jax.device_get(tree))
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it is true on any host; all hosts must ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array([flag])).any())
+
+
+def added(array: np.ndarray) -> np.ndarray:
+    """The sum over hosts of arrays that are 0 where another host has the entry."""
+    if jax.process_count() == 1:
+        return array
+    return multihost_utils.process_allgather(array).sum(0).astype(array.dtype)

@@ -1,0 +1,152 @@
+"""Several processes as hosts: the run of one process; a lost host is noticed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_main_job import SMALL
+
+from jaxrl_surrogate import build, cli
+from jaxrl_surrogate.parallel import hosts
+from jaxrl_surrogate.training import loop
+
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+MESH = ["--mesh.data=2", "--mesh.fsdp=2", "--mesh.tensor=2"]
+
+
+def _port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _start(directory, number, *more):
+    """One process a host, eight devices in all; what they say goes to files."""
+    where, processes = f"127.0.0.1:{_port()}", []
+    directory.mkdir(exist_ok=True)
+    for index in range(number):
+        found = [f"--hosts.coordinator={where}", f"--hosts.number={number}"]
+        found += [f"--hosts.index={index}", "--hosts.timeout_s=10"]
+        devices = f"--xla_force_host_platform_device_count={8 // number}"
+        said = (directory / f"said.{index}").open("w")
+        words = [f"--run_dir={directory}", *SMALL, *MESH, *more]
+        words += found if number > 1 else []
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "jaxrl_surrogate", "train", CONFIG, *words],
+                env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices},
+                stdout=said,
+                stderr=said,
+            )
+        )
+    return processes
+
+
+def _finish(processes, directory):
+    for process in processes:
+        process.wait(timeout=600)
+    said = [(directory / f"said.{i}").read_text() for i in range(len(processes))]
+    assert [p.returncode for p in processes] == [0] * len(processes), "\n".join(said)
+
+
+def _rows(path):
+    return {row.pop("step"): row for row in map(json.loads, path.open())}
+
+
+def _params(directory):
+    run = build.build_run(cli.load_config(directory, []))
+    state, step = loop.newest_state(run)
+    return step, jax.tree.map(np.asarray, state.params)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("one") / "run"
+    _finish(_start(directory, 1), directory)
+    return directory
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("number", [2, 4])
+def test_hosts_make_the_run_of_one_process(one, tmp_path, number):
+    directory = tmp_path / "run"
+    _finish(_start(directory, number), directory)
+    expected, found = (_rows(d / "digests.jsonl") for d in (one, directory))
+    assert found.keys() == expected.keys() == set(range(7))
+    for step in range(1, 7):
+        for phase, names in (
+            ("rollout", ("prompt_tokens", "tokens", "lengths")),
+            ("verification", ("rewards", "reward_mask")),
+        ):
+            for name in names:
+                assert found[step][phase][name] == expected[step][phase][name]
+    # Every host keeps the same record.
+    for index in range(1, number):
+        assert _rows(directory / "hosts" / str(index) / "digests.jsonl") == found
+    one_step, one_params = _params(one)
+    step, params = _params(directory)  # read by one process of eight devices
+    assert step == one_step == 6
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0.05, atol=2e-4),
+        params,
+        one_params,
+    )
+    # Stored by several, gone on with by one.
+    (again,) = _start(directory, 1, "--train.steps=8")
+    _finish([again], directory)
+    assert "resumed after step 6" in (directory / "said.0").read_text()
+    assert _rows(directory / "metrics.jsonl").keys() == set(range(9))
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_a_lost_host_ends_the_others_and_the_run_goes_on(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    _finish(_start(whole, 2), whole)
+    first, second = _start(killed, 2)
+    while not (killed / "checkpoints" / "update" / "2").is_dir():
+        assert first.poll() is None, (killed / "said.0").read_text()
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    lost = time.monotonic()
+    first.wait(timeout=60)
+    assert time.monotonic() - lost < 60
+    assert first.returncode != 0
+    assert "task:1" in (killed / "said.0").read_text()
+    second.wait()
+    _finish(_start(killed, 2), killed)
+    assert _rows(killed / "digests.jsonl") == _rows(whole / "digests.jsonl")
+
+
+def test_hosts_words_are_taken_off_and_checked():
+    words = ["--seed=1", "--hosts.coordinator=a:1", "--hosts.number=2"]
+    config, rest = hosts.take([*words, "--hosts.index=1"])
+    assert rest == ["--seed=1"]
+    assert (config.coordinator, config.number, config.index) == ("a:1", 2, 1)
+    assert hosts.take([]) == (hosts.HostsConfig(), [])
+    for wrong, message in (
+        (words, "hosts.index=-1: expected"),
+        (["--hosts.number=2"], "hosts.coordinator: expected address"),
+        (["--hosts.numbr=2"], "--hosts.numbr=2: expected"),
+        (["--hosts.number=x"], "hosts.number=x: expected an integer"),
+        (["--hosts.timeout_s=1"], "hosts.timeout_s=1: expected 5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hosts.take(wrong)
+
+
+def test_one_host_needs_nothing():
+    assert hosts.is_first()
+    assert hosts.any_of(True) and not hosts.any_of(False)
+    array = np.arange(3)
+    assert hosts.added(array) is array
+    hosts.wait_for_all("nowhere")
