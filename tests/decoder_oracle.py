@@ -92,16 +92,34 @@ def _attention(config, p, x, layer):
 
 
 def _mlp(config, p, x):
+    if config.num_experts:
+        return np.stack([_mixture(config, p, row) for row in x])
+
     def linear(name, x):
         return x @ p[name]["kernel"] + (p[name]["bias"] if config.mlp_bias else 0)
 
-    gate = linear("gate", x)
+    return linear("down", _gate(config, linear("gate", x)) * linear("up", x))
+
+
+def _gate(config, x):
     if config.activation == "silu":
-        gate = gate / (1 + np.exp(-gate))
-    else:  # the tanh form of GELU, Hendrycks and Gimpel, arXiv 1606.08415
-        inner = np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
-        gate = 0.5 * gate * (1 + np.tanh(inner))
-    return linear("down", gate * linear("up", x))
+        return x / (1 + np.exp(-x))
+    # the tanh form of GELU, Hendrycks and Gimpel, arXiv 1606.08415
+    inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+    return 0.5 * x * (1 + np.tanh(inner))
+
+
+def _mixture(config, p, row):
+    """The likeliest experts of one row, weighed by their probabilities."""
+    shares = _softmax(row @ p["router"])
+    chosen = np.argsort(-shares)[: config.experts_per_token]
+    total = shares[chosen].sum() if config.normalize_experts else 1.0
+    return sum(
+        shares[e]
+        / total
+        * (_gate(config, row @ p["gate"][e]) * (row @ p["up"][e]) @ p["down"][e])
+        for e in chosen
+    )
 
 
 def truncated_logprobs(sampling, logits):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_surrogate.models.blocks import Blocks
 from jaxrl_surrogate.models.key_values import KeyValues
 from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
@@ -50,34 +51,29 @@ def attend(
       (G, M, T, K, R, H) in the dtype of q.
     """
     num_queries = q.shape[2]
-    if num_queries <= QUERY_BLOCK:
-        return _attend_block(q, own, first, window, prefix)
-    num_blocks = -(-num_queries // QUERY_BLOCK)
-    padding = num_blocks * QUERY_BLOCK - num_queries
-    q = jnp.pad(q, [(0, padding) if axis == 2 else (0, 0) for axis in range(6)])
-    blocks = jnp.moveaxis(
-        q.reshape(*q.shape[:2], num_blocks, QUERY_BLOCK, *q.shape[3:]), 2, 0
-    )
+    steps = first + jnp.arange(num_queries)
+    blocks = Blocks.of(num_queries, QUERY_BLOCK)
+    if blocks.number == 1:
+        return _attend_block(q, own, steps, window, prefix)
 
     @jax.checkpoint
-    def one_block(index, block):
-        return _attend_block(block, own, first + index * QUERY_BLOCK, window, prefix)
+    def one_block(block, steps):
+        return _attend_block(block, own, steps, window, prefix)
 
-    out = jax.lax.map(lambda pair: one_block(*pair), (jnp.arange(num_blocks), blocks))
-    out = jnp.moveaxis(out, 0, 2)
-    out = out.reshape(*out.shape[:2], num_blocks * QUERY_BLOCK, *out.shape[4:])
-    return out[:, :, :num_queries]
+    parts = (blocks.split(q, 2), blocks.split(steps, 0))
+    out = jax.lax.map(lambda pair: one_block(*pair), parts)
+    return blocks.join(out, 2)
 
 
-def _attend_block(q, own, first, window, prefix):
+def _attend_block(q, own, steps, window, prefix):
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     own_scores = wide_einsum("gmtkrh,gmkhs->gmktrs", q, own.keys)
-    own_mask = _own_mask(q.shape[2], own.keys.shape[-1], first, window)
+    own_mask = _own_mask(steps, own.keys.shape[-1], window)
     own_scores = jnp.where(own_mask[None, None, None, :, None, :], own_scores, _MASKED)
     highest = own_scores.max(-1)  # (G, M, K, T, R)
     if prefix is not None:
         scores = wide_einsum("gmtkrh,gkhp->gkmtrp", q, prefix.cache.keys)
-        mask = _prefix_mask(q.shape[2], scores.shape[-1], first, window, prefix)
+        mask = _prefix_mask(steps, scores.shape[-1], window, prefix)
         scores = jnp.where(mask[:, None, None, :, None, :], scores, _MASKED)
         highest = jnp.maximum(highest, jnp.swapaxes(scores.max(-1), 1, 2))
     # Any constant shift leaves a softmax unchanged, so none is differentiated.
@@ -95,19 +91,18 @@ def _attend_block(q, own, first, window, prefix):
     return jnp.moveaxis(out, 2, 3).astype(q.dtype)
 
 
-def _own_mask(num_queries, num_keys, first, window):
+def _own_mask(steps, num_keys, window):
     """(T, S) bool: causal, inside the window."""
-    distance = (first + jnp.arange(num_queries))[:, None] - jnp.arange(num_keys)[None]
+    distance = steps[:, None] - jnp.arange(num_keys)[None]
     mask = distance >= 0
     return mask if window is None else mask & (distance < window)
 
 
-def _prefix_mask(num_queries, num_keys, first, window, prefix):
+def _prefix_mask(steps, num_keys, window, prefix):
     """(G, T, P) bool, T of size 1 when no window makes queries differ."""
     positions = jnp.arange(num_keys)[None, None]
     valid = positions < prefix.lengths[:, None, None]
     if window is None:
         return valid
-    queries = first + jnp.arange(num_queries)
-    distance = prefix.lengths[:, None, None] + queries[None, :, None] - positions
+    distance = prefix.lengths[:, None, None] + steps[None, :, None] - positions
     return valid & (distance < window)

@@ -17,7 +17,7 @@ class DecoderConfig:
     num_heads: Annotated[int, "query heads"]
     num_kv_heads: Annotated[int, "key and value heads; divides num_heads"]
     head_dim: Annotated[int, "width of one head; even"]
-    mlp_dim: Annotated[int, "hidden width of the gated MLP"]
+    mlp_dim: Annotated[int, "hidden width of the gated MLP, or of one expert"]
     activation: Annotated[Literal["silu", "gelu"], "gate of the MLP"] = "silu"
     qk_norm: Annotated[bool, "RMSNorm on queries and keys, a head at a time"] = False
     attention_bias: Annotated[bool, "bias on the q, k, v projections"] = False
@@ -31,6 +31,9 @@ class DecoderConfig:
     global_every: Annotated[
         int, "with a sliding window, every n-th layer sees everything; 0: none"
     ] = 0
+    num_experts: Annotated[int, "gated MLPs of a mixture; 0: one for all tokens"] = 0
+    experts_per_token: Annotated[int, "experts that a token uses"] = 0
+    normalize_experts: Annotated[bool, "weights of a token's experts sum to one"] = True
     compute_dtype: Annotated[
         Literal["float32", "bfloat16"], "of activations; parameters, softmax: float32"
     ] = "float32"
@@ -60,6 +63,16 @@ class DecoderConfig:
         for field in ("sliding_window", "global_every"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field}={getattr(self, field)}: expected 0 or more")
+        if self.num_experts < 0:
+            raise ValueError(f"num_experts={self.num_experts}: expected 0 or more")
+        least = min(1, self.num_experts)
+        if not least <= self.experts_per_token <= self.num_experts:
+            raise ValueError(
+                f"experts_per_token={self.experts_per_token}: expected {least} to "
+                f"num_experts={self.num_experts}"
+            )
+        if self.num_experts and self.mlp_bias:
+            raise ValueError("mlp_bias=True: experts have none; expected False")
         if self.rope_theta <= 1:
             raise ValueError(f"rope_theta={self.rope_theta}: expected more than 1")
 
@@ -84,9 +97,19 @@ class DecoderConfig:
     @property
     def num_params(self) -> int:
         """Parameters, embeddings counted once when tied."""
+        return self._count(self.num_experts)
+
+    @property
+    def num_active_params(self) -> int:
+        """Parameters that a token meets: `num_params` less experts it does not use."""
+        return self._count(self.experts_per_token)
+
+    def _count(self, experts: int) -> int:
         embed, mlp = self.embed_dim, self.mlp_dim
         q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        block = embed * (2 * q + 2 * kv) + 3 * embed * mlp + 2 * embed
+        mlps = experts if self.num_experts else 1
+        block = embed * (2 * q + 2 * kv) + 3 * embed * mlp * mlps + 2 * embed
+        block += embed * self.num_experts  # router
         block += 2 * self.head_dim * self.qk_norm
         block += (q + 2 * kv) * self.attention_bias
         block += (2 * mlp + embed) * self.mlp_bias

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxrl_surrogate.models.config import DecoderConfig
+from jaxrl_surrogate.models.experts import Experts
 from jaxrl_surrogate.models.key_values import KeyValues
 from jaxrl_surrogate.models.layout import pin, pin_last
 from jaxrl_surrogate.models.rotary import rotate
@@ -86,9 +87,10 @@ class Attention(nnx.Module):
           q (G, M, T, K, R, H) and `KeyValues` of the T positions.
         """
         c = self.config
-        q = pin(self.q(x), "batch", None, None, "heads", None)
+        q = pin(self.q(x), "batch", "samples", "positions", "heads", None)
         k, v = (
-            pin(of(x), "batch", None, None, "kv_heads", None) for of in (self.k, self.v)
+            pin(of(x), "batch", "samples", None, "kv_heads", None)
+            for of in (self.k, self.v)
         )
         if c.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -131,7 +133,7 @@ class Block(nnx.Module):
         self.attention_norm = RMSNorm(c.embed_dim, c.norm_eps, "embed")
         self.attention = Attention(c, rngs=rngs)
         self.mlp_norm = RMSNorm(c.embed_dim, c.norm_eps, "embed")
-        self.mlp = GatedMLP(c, rngs=rngs)
+        self.mlp = (Experts if c.num_experts else GatedMLP)(c, rngs=rngs)
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, attend: Callable

@@ -1,4 +1,4 @@
-"""Named shapes, from a toy that trains on a laptop to Qwen3-32B."""
+"""Named shapes, from a toy that trains on a laptop to 32B parameters."""
 
 import dataclasses
 import difflib
@@ -75,6 +75,17 @@ PRESETS = {
         embed_dim=5120,
         num_heads=64,
         mlp_dim=25_600,
+        tie_embeddings=False,
+    ),
+    "qwen3-30b-a3b": dataclasses.replace(
+        _QWEN3,
+        num_layers=48,
+        embed_dim=2048,
+        num_heads=32,
+        num_kv_heads=4,
+        mlp_dim=768,
+        num_experts=128,
+        experts_per_token=8,
         tie_embeddings=False,
     ),
     "llama3-8b": DecoderConfig(

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_surrogate.models import layout
+from jaxrl_surrogate.models.blocks import Blocks
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.forward import (
     Params,
@@ -59,35 +61,36 @@ def completion_scores(
     """
     params = lay_out_ends(config, params)
     last, prefix = prefill(config, params, prompt_tokens, prompt_lengths, remat=remat)
-    num_prompts, num_samples, num_tokens = tokens.shape
-    first = jnp.broadcast_to(
-        last[:, None, None], (num_prompts, num_samples, 1, last.shape[-1])
-    )
-    # Position t is predicted from the token before it; the last token predicts nothing.
-    if num_tokens > 1:
-        rest = extend(config, params, tokens[..., :-1], prefix, remat=remat)
-        hidden = jnp.concatenate([first, rest], axis=2)
-    else:
-        hidden = first
 
+    @jax.checkpoint
     def scores(hidden, targets):
         logits = logits_transform(output_logits(config, params, hidden))
         return _score(logits, targets, entropy)
 
-    width = max(1, min(num_tokens, chunk // max(1, num_prompts * num_samples)))
-    num_chunks = -(-num_tokens // width)
-    padding = num_chunks * width - num_tokens
-    hidden = jnp.pad(hidden, [(0, 0), (0, 0), (0, padding), (0, 0)])
-    targets = jnp.pad(tokens, [(0, 0), (0, 0), (0, padding)])
-    chunks = (
-        jnp.moveaxis(hidden.reshape(*tokens.shape[:2], num_chunks, width, -1), 2, 0),
-        jnp.moveaxis(targets.reshape(*tokens.shape[:2], num_chunks, width), 2, 0),
-    )
-    out = jax.lax.map(lambda pair: jax.checkpoint(scores)(*pair), chunks)
+    # Position t is predicted from the token before it; the last token predicts nothing.
+    # The first token of all completions is predicted from the prompt's last.
+    first = scores(last[:, None, None], tokens[..., :1])
+    num_prompts, num_samples, num_tokens = tokens.shape
+    if num_tokens == 1:
+        return jax.tree.map(lambda head: jnp.broadcast_to(head, tokens.shape), first)
+    # A mesh that splits the positions needs them in parts of one size.
+    ways = layout.ways("positions", num_tokens)
+    read = tokens if ways > 1 else tokens[..., :-1]
+    hidden = extend(config, params, read, prefix, remat=remat)
+    largest = max(1, chunk // max(1, num_prompts * num_samples * ways))
+    blocks = Blocks.of(read.shape[-1], largest)
+    targets = jnp.roll(tokens, -1, axis=-1)[..., : read.shape[-1]]
+    parts = (blocks.split(hidden, 2), blocks.split(targets, 2))
+    out = jax.lax.map(lambda pair: scores(*pair), parts)
     return jax.tree.map(
-        lambda leaf: jnp.moveaxis(leaf, 0, 2).reshape(*tokens.shape[:2], -1)[
-            :, :, :num_tokens
-        ],
+        lambda head, leaf: jnp.concatenate(
+            [
+                jnp.broadcast_to(head, (num_prompts, num_samples, 1)),
+                blocks.join(leaf, 2)[..., : num_tokens - 1],
+            ],
+            axis=-1,
+        ),
+        first,
         out,
     )
 

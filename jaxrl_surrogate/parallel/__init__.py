@@ -1,6 +1,6 @@
 """Where arrays live: the device mesh and the rules that place arrays on it."""
 
-from jaxrl_surrogate.parallel import hosts, partition
+from jaxrl_surrogate.parallel import hosts, partition, placement
 from jaxrl_surrogate.parallel.host_threads import enough_host_threads
 from jaxrl_surrogate.parallel.mesh import MeshConfig, make_mesh
 
@@ -10,4 +10,5 @@ __all__ = [
     "hosts",
     "make_mesh",
     "partition",
+    "placement",
 ]

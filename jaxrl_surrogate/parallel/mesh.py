@@ -1,7 +1,10 @@
-"""The device mesh: every device of the run, arranged along three named axes.
+"""The device mesh: every device of the run, arranged along five named axes.
 
     data     copies of the parameters; each takes another share of the batch
     fsdp     parameters and optimizer moments are split; the batch is split too
+    expert   the experts of a mixture are split; outside of them, the batch
+    sequence the positions of a completion are split in an update, the completions of a
+             group in a rollout
     tensor   heads, the MLP's hidden width and the vocabulary are split
 
 The axes are of type Auto on purpose: the compiler propagates shardings and places the
@@ -18,7 +21,7 @@ from typing import Annotated
 import jax
 from jax.experimental import mesh_utils
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,10 @@ class MeshConfig:
     data: Annotated[int, "copies of the parameters; -1: all devices that are left"] = -1
     fsdp: Annotated[int, "ways parameters and optimizer state are split; -1: rest"] = 1
     tensor: Annotated[int, "ways heads, MLP and vocabulary are split; -1: rest"] = 1
+    expert: Annotated[int, "ways experts, else the batch, are split; -1: rest"] = 1
+    sequence: Annotated[
+        int, "ways completions are split: by position, in rollouts by sample; -1: rest"
+    ] = 1
 
     def __post_init__(self):
         for axis in AXES:
@@ -44,7 +51,7 @@ class MeshConfig:
                 "to all axes but one"
             )
 
-    def sizes(self, num_devices: int) -> tuple[int, int, int]:
+    def sizes(self, num_devices: int) -> tuple[int, ...]:
         """Return the size of each axis of `AXES` on `num_devices` devices.
 
         Raises:
@@ -54,8 +61,9 @@ class MeshConfig:
         fixed = math.prod(size for size in sizes.values() if size != -1)
         free = next((axis for axis, size in sizes.items() if size == -1), None)
         asked = " x ".join(
-            f"{axis}={size}" for axis, size in sizes.items() if size != -1
+            f"{axis}={size}" for axis, size in sizes.items() if size not in (1, -1)
         )
+        asked = asked or "1 for every axis"
         if free is None:
             if fixed != num_devices:
                 raise ValueError(
@@ -83,7 +91,7 @@ def make_mesh(
         that the last axis, tensor, has the fastest links.
 
     Returns:
-      A mesh with the axes ("data", "fsdp", "tensor"), all of type Auto. An axis of
+      A mesh with the axes of `AXES`, all of type Auto. An axis of
       size 1 is there too: partition rules hold for every mesh.
 
     Raises:

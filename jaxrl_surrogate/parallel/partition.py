@@ -5,7 +5,6 @@ mesh axis. Everything else that has the shape of the parameters (gradients, opti
 moments, a whole train state) takes over the parameters' shardings.
 """
 
-import contextlib
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,8 +12,6 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-from jaxrl_surrogate.models import layout
 
 PyTree = Any
 LogicalAxes = tuple[str | None, ...]
@@ -28,11 +25,14 @@ RULES: Rules = MappingProxyType(
         "heads": "tensor",
         "kv_heads": "tensor",
         "mlp": "tensor",
+        "experts": "expert",
         "embed": "fsdp",
         "layers": None,
         "head_dim": None,
         # activations
-        "batch": ("data", "fsdp"),
+        "batch": ("data", "fsdp", "expert"),
+        "samples": None,
+        "positions": "sequence",
         "residual": "tensor",
     }
 )
@@ -43,11 +43,15 @@ RULES: Rules = MappingProxyType(
 # arXiv 2205.05198, with the width in the place of the sequence).
 COMPUTE_RULES: Rules = MappingProxyType({**RULES, "embed": None})
 # A token at a time there is little to keep, and one collective is quicker than two.
-DECODE_RULES: Rules = MappingProxyType({**COMPUTE_RULES, "residual": None})
+# The positions of a completion come one after the other, so its group is split instead.
+DECODE_RULES: Rules = MappingProxyType(
+    {**COMPUTE_RULES, "residual": None, "positions": None, "samples": "sequence"}
+)
 
 # Models have few key-value heads, often fewer than the tensor axis is long. They are
-# then kept whole on every device of the axis: small beside the rest of the layer.
-WHOLE_IF_UNEVEN = frozenset({"kv_heads", "residual"})
+# then kept whole on every device of the axis: small beside the rest of the layer. So
+# are positions and samples: a prompt has one sample, a decoded token one position.
+WHOLE_IF_UNEVEN = frozenset({"kv_heads", "residual", "positions", "samples"})
 
 
 def partition_spec(
@@ -214,22 +218,6 @@ def pin_tree(tree: PyTree, shardings: PyTree) -> PyTree:
     if all(sharding.num_devices == 1 for sharding in jax.tree.leaves(shardings)):
         return tree
     return jax.lax.with_sharding_constraint(tree, shardings)
-
-
-def placed(mesh: Mesh | None, rules: Rules) -> contextlib.AbstractContextManager[None]:
-    """Have the models lay out their activations on a mesh while a function is traced.
-
-    Args:
-      mesh: from `make_mesh`; None or a mesh of one device leave all to the compiler.
-      rules: `COMPUTE_RULES` or `DECODE_RULES`.
-    """
-    if mesh is None or mesh.size == 1:
-        return layout.placed_by(None)
-
-    def place(x, *axes):
-        return constrain(x, mesh, *axes, rules=rules)
-
-    return layout.placed_by(place)
 
 
 def abstract_like(abstract: PyTree, shardings: PyTree) -> PyTree:

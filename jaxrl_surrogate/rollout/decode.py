@@ -10,7 +10,7 @@ from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Completions, Prompts
 from jaxrl_surrogate.models import DecoderConfig, KeyValues
 from jaxrl_surrogate.models.layout import pin, pin_last
-from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout.sampling import SamplingConfig, sample, sampling_logits
 
 # Positions of the loop's first segment. A segment attends to its own end, not to the
@@ -60,13 +60,14 @@ def rollout(
       prompts: G prompts.
       key: of this step's rollout stream.
       mesh: static; where the arrays are, None for one device. Before the first prompt
-        is read, parameters are cast and gathered over fsdp; the cache is split over the
-        batch and over key-value heads, and no token gathers a parameter.
+        is read, parameters are cast and gathered over fsdp; the cache is split over
+        prompts, over completions of a group and over key-value heads, and no token
+        gathers a parameter.
 
     Returns:
       `Completions`. The stop token belongs to the completion: its decision is trained.
     """
-    with partition.placed(mesh, partition.DECODE_RULES):
+    with placement.on(mesh, partition.DECODE_RULES):
         return _rollout(config, decode, params, prompts, key)
 
 
@@ -129,11 +130,13 @@ def _pin_state(decode, state):
     """The same state: whole completions on a device, its key-value heads alone."""
     stacked = () if decode.unroll_layers else (None,)
     cache = jax.tree.map(
-        lambda x: pin(x, *stacked, "batch", None, "kv_heads", None, None), state.cache
+        lambda x: pin(x, *stacked, "batch", "samples", "kv_heads", None, None),
+        state.cache,
     )
     rows = {
-        name: pin_last(getattr(state, name), None)
+        name: pin(value, "batch", "samples", *[None] * (value.ndim - 2))
         for name in ("lengths", "ended", "tokens", "logprobs")
+        for value in [getattr(state, name)]
     }
     return dataclasses.replace(state, cache=cache, **rows)
 

@@ -23,7 +23,7 @@ from jaxrl_surrogate.losses import (
     total_loss,
 )
 from jaxrl_surrogate.objectives import TableFamily, graded
-from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout import SamplingConfig, sampling_logits
 from jaxrl_surrogate.training.state import TrainState, state_shardings
 
@@ -72,7 +72,7 @@ def make_update(
 
 
 def _update(config, update, optimizer, mesh, *arguments):
-    with partition.placed(mesh, partition.COMPUTE_RULES):
+    with placement.on(mesh, partition.COMPUTE_RULES):
         return _placed_update(config, update, optimizer, mesh, *arguments)
 
 

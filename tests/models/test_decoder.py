@@ -29,6 +29,11 @@ FAMILIES = {
         vocab_size=13, num_layers=3, embed_dim=8, num_heads=3, num_kv_heads=1,
         head_dim=4, mlp_dim=10, sliding_window=3, global_every=2, qk_norm=True,
     ),
+    "mixture": models.DecoderConfig(
+        vocab_size=13, num_layers=2, embed_dim=8, num_heads=2, num_kv_heads=1,
+        head_dim=4, mlp_dim=10, num_experts=5, experts_per_token=2,
+        normalize_experts=False, activation="gelu",
+    ),
 }  # fmt: skip
 P, T = 5, 6
 LENGTHS = np.array([5, 1, 3], np.int32)
@@ -135,7 +140,7 @@ def assert_trees_close(got, expected, rtol=1e-4, atol=2e-5):
     )
 
 
-@pytest.mark.parametrize("family", ["biased", "windowed"])
+@pytest.mark.parametrize("family", ["biased", "windowed", "mixture"])
 def test_scores_and_gradients_equal_the_equations(family, random):
     config = FAMILIES[family]
     params, prompts, tokens = draw(config, random)

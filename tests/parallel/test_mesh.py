@@ -14,11 +14,14 @@ from jaxrl_surrogate.parallel import MeshConfig, make_mesh
         (MeshConfig(fsdp=2, tensor=2), (2, 2, 2)),
         (MeshConfig(data=2, fsdp=4, tensor=1), (2, 4, 1)),
         (MeshConfig(data=1, fsdp=1, tensor=-1), (1, 1, 8)),
+        (MeshConfig(data=1, expert=4, sequence=2), (1, 1, 1, 4, 2)),
     ],
 )
 def test_axes_take_the_devices(config, sizes):
     mesh = make_mesh(config, jax.devices()[:8])
-    assert dict(mesh.shape) == dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
+    names = ("data", "fsdp", "tensor", "expert", "sequence")
+    expected = dict(zip(names, (*sizes, 1, 1), strict=False))
+    assert dict(mesh.shape) == expected
     assert mesh.size == 8
     assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
 
@@ -41,7 +44,9 @@ def test_one_axis_at_most_is_free():
 
 
 def test_errors_name_sizes_and_devices():
-    with pytest.raises(ValueError, match=r"data=2 x fsdp=2 x tensor=1 .* 4 .* are 8;"):
+    with pytest.raises(ValueError, match=r"data=2 x fsdp=2 is .* 4 .* are 8;"):
         MeshConfig(data=2, fsdp=2).sizes(8)
-    with pytest.raises(ValueError, match=r"fsdp=3 x tensor=1 does not divide the 8"):
+    with pytest.raises(ValueError, match=r"1 for every axis is .* 1 .* are 8;"):
+        MeshConfig(data=1).sizes(8)
+    with pytest.raises(ValueError, match=r"fsdp=3 does not divide the 8"):
         MeshConfig(fsdp=3).sizes(8)

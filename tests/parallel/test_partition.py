@@ -206,7 +206,9 @@ def test_a_sharded_step_equals_the_step_on_one_device(mesh, rng):
 def test_batch_is_split_over_data_and_fsdp(mesh):
     x = jax.device_put(np.arange(32).reshape(8, 4), partition.batch_sharding(mesh))
     assert {s.data.shape for s in x.addressable_shards} == {(2, 4)}
-    assert partition.batch_sharding(mesh).spec == PartitionSpec(("data", "fsdp"))
+    assert partition.batch_sharding(mesh).spec == PartitionSpec(
+        ("data", "fsdp", "expert")
+    )
 
 
 def test_constrain_refuses_a_batch_that_does_not_split(mesh):

@@ -50,9 +50,9 @@ def prompts():
     )
 
 
-def roll(params, prompts, key=KEY, **changes):
+def roll(params, prompts, key=KEY, mesh=None, config=CONFIG, **changes):
     decode = dataclasses.replace(DECODE, **changes)
-    return jax.device_get(rollout(CONFIG, decode, params, prompts, key))
+    return jax.device_get(rollout(config, decode, params, prompts, key, mesh))
 
 
 @pytest.fixture(scope="module")
@@ -215,19 +215,38 @@ def test_greedy_takes_the_likeliest_token(params, prompts):
         np.testing.assert_array_equal(rolled.tokens[g, 0, :length], likeliest)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 2, 4)])
-def test_eight_devices_sample_the_tokens_of_one(params, prompts, done, sizes):
-    mesh = parallel.make_mesh(parallel.MeshConfig(*sizes))
+def _assert_same_on(mesh, params, prompts, done, config=CONFIG):
+    mesh = parallel.make_mesh(parallel.MeshConfig(*mesh))
     shardings = partition.param_shardings(
-        mesh, models.logical_axes(CONFIG), models.abstract_params(CONFIG)
+        mesh, models.logical_axes(config), models.abstract_params(config)
     )
     many = roll(
         jax.device_put(params, shardings),
         jax.device_put(prompts, partition.batch_sharding(mesh)),
+        mesh=mesh,
+        config=config,
     )
     np.testing.assert_array_equal(many.tokens, done.tokens)
     np.testing.assert_array_equal(many.lengths, done.lengths)
     np.testing.assert_allclose(many.sampler_logprobs, done.sampler_logprobs, atol=2e-5)
+
+
+# Sizes of data, fsdp, tensor, expert, sequence.
+@pytest.mark.parametrize(
+    "sizes", [(8, 1, 1), (2, 2, 2), (1, 2, 4), (1, 2, 1, 1, 4), (1, 1, 2, 2, 2)]
+)
+def test_eight_devices_sample_the_tokens_of_one(params, prompts, done, sizes):
+    _assert_same_on(sizes, params, prompts, done)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 4, 2), (2, 1, 2, 2, 1)])
+def test_eight_devices_mix_experts_like_one(prompts, sizes):
+    mixture = dataclasses.replace(CONFIG, num_experts=8, experts_per_token=2)
+    params = decoder_oracle.random_params(
+        models.abstract_params(mixture), np.random.default_rng(8), scale=0.5
+    )
+    done = roll(params, prompts, config=mixture)
+    _assert_same_on(sizes, params, prompts, done, mixture)
 
 
 def test_bfloat16_rolls_out_and_scores_alike(params, prompts):

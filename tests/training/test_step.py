@@ -14,6 +14,7 @@ import pytest
 from jaxrl_surrogate import models, objectives, parallel, rng
 from jaxrl_surrogate.batch import Batch, Prompts
 from jaxrl_surrogate.losses import LossConfig
+from jaxrl_surrogate.models import attention
 from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig, rollout
 from jaxrl_surrogate.training.compiles import compile_count
 from jaxrl_surrogate.training.state import init_state, restart
@@ -51,11 +52,11 @@ def batch(params, random):
     )
 
 
-def _gradient(params, batch, mesh=ONE, loss=None, **settings):
+def _gradient(params, batch, mesh=ONE, loss=None, config=CONFIG, **settings):
     """Loss and gradient of one update."""
     update = UpdateConfig(loss or LossConfig(), SamplingConfig(), **settings)
-    state = restart(params, CONFIG, SGD, mesh)
-    step = make_update(CONFIG, update, SGD, mesh)
+    state = restart(params, config, SGD, mesh)
+    step = make_update(config, update, SGD, mesh)
     state, metrics = step(state, batch, _family(), None)
     grads = jax.tree.map(lambda a, b: np.asarray(a) - b, params, state.params)
     return float(metrics["loss"]), grads
@@ -161,10 +162,40 @@ def test_loss_and_gradient_are_those_of_the_equations(params, batch, random, los
     assert found == pytest.approx(expected, rel=2e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+# Sizes of data, fsdp, tensor, expert, sequence.
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 2, 2, 1, 2)])
 def test_eight_devices_take_the_step_of_one(params, batch, sizes):
     mesh = parallel.make_mesh(parallel.MeshConfig(*sizes))
     _assert_near(_gradient(params, batch), _gradient(params, batch, mesh))
+
+
+def test_positions_are_split_where_they_divide(params, batch, monkeypatch):
+    """Eight positions four ways, in several blocks of queries and of logits."""
+    monkeypatch.setattr(attention, "QUERY_BLOCK", 1)
+    longer = [(0, 0), (0, 0), (0, 1)]
+    done = batch.completions
+    done = dataclasses.replace(
+        done,
+        tokens=np.pad(done.tokens, longer),
+        sampler_logprobs=np.pad(done.sampler_logprobs, longer),
+    )
+    batch = dataclasses.replace(batch, completions=done)
+    mesh = parallel.make_mesh(parallel.MeshConfig(1, 2, 1, 1, 4))
+    config = dataclasses.replace(CONFIG, sliding_window=5)
+    settings = {"config": config, "logprob_chunk": 4 * 32, "remat": "block"}
+    one = _gradient(params, batch, **settings)
+    _assert_near(one, _gradient(params, batch, mesh, **settings))
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 1, 4, 1), (1, 1, 2, 2, 2)])
+def test_eight_devices_mix_experts_like_one(batch, random, sizes):
+    mixture = dataclasses.replace(CONFIG, num_experts=8, experts_per_token=3)
+    params = jax.device_get(init_state(mixture, SGD, ONE, 5).params)
+    mesh = parallel.make_mesh(parallel.MeshConfig(*sizes))
+    one = _gradient(params, batch, config=mixture)
+    router = one[1]["layers"]["mlp"]["router"]
+    assert np.abs(router).max() > 1e-5
+    _assert_near(one, _gradient(params, batch, mesh, config=mixture))
 
 
 def test_applied_weights_are_the_advantages_where_nothing_bends_them(params, batch):

@@ -1,0 +1,85 @@
+"""A mixture of experts in the place of the MLP: no row is lost to a limit.
+
+Every row goes to its experts whatever else is in the batch, so that a completion is a
+function of its own tokens: a capacity limit would make it depend on its neighbours.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxrl_surrogate.models import layout
+from jaxrl_surrogate.models.config import DecoderConfig
+from jaxrl_surrogate.models.grouped_product import grouped_product
+from jaxrl_surrogate.models.layout import pin, pin_last
+
+_IN = ("experts", "embed", "mlp")
+_OUT = ("experts", "mlp", "embed")
+
+
+class Experts(nnx.Module):
+    """Gated MLPs of which each row uses a few (Shazeer et al., arXiv 1701.06538).
+
+    The router is a softmax over all experts in float32; the k largest are kept and,
+    with `normalize_experts`, divided by their sum, as in Qwen3 (arXiv 2505.09388).
+    """
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        c = config
+        self.config = c
+        self.activation = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}[c.activation]
+        wide, narrow = c.embed_dim**-0.5, (2 * c.num_layers * c.mlp_dim) ** -0.5
+
+        def param(shape, axes, scale):
+            init = jax.nn.initializers.truncated_normal(scale)
+            return nnx.Param(init(rngs.params(), shape), logical_axes=axes)
+
+        bank = (c.num_experts, c.embed_dim, c.mlp_dim)
+        self.router = param((c.embed_dim, c.num_experts), ("embed", None), wide)
+        self.gate = param(bank, _IN, wide)
+        self.up = param(bank, _IN, wide)
+        self.down = param((bank[0], *bank[:0:-1]), _OUT, narrow)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(G, M, T, D) to (G, M, T, D)."""
+        weights, chosen = self.route(x)
+        banks = tuple(
+            pin(bank[...].astype(x.dtype), *axes)
+            for bank, axes in ((self.gate, _IN), (self.up, _IN), (self.down, _OUT))
+        )
+        return layout.sum_over_experts(
+            self._part, (x, weights, chosen), banks, (_IN, _IN, _OUT)
+        )
+
+    def route(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Weights (..., k) float32 and numbers (..., k) int32 of each row's experts."""
+        c = self.config
+        router = pin(self.router[...].astype(jnp.float32), None, None)
+        scores = pin_last(
+            jnp.matmul(x.astype(jnp.float32), router, precision="highest"), None
+        )
+        weights, chosen = jax.lax.top_k(jax.nn.softmax(scores), c.experts_per_token)
+        if c.normalize_experts:
+            weights /= weights.sum(-1, keepdims=True)
+        return weights, chosen
+
+    def _part(self, rows, banks, first):
+        """What the experts `first`, `first + 1`, ... of the banks add to their rows.
+
+        Rows are sorted by expert, those of other experts last.
+        """
+        x, weights, chosen = rows
+        gate, up, down = banks
+        flat = x.reshape(-1, x.shape[-1])
+        each = chosen.shape[-1]
+        number = (chosen.reshape(-1) - first) % self.config.num_experts
+        order = jnp.argsort(number, stable=True)
+        sizes = jnp.bincount(number, length=self.config.num_experts).astype(jnp.int32)
+        sorted_rows = flat[order // each]
+        hidden = self.activation(grouped_product(sorted_rows, gate, sizes))
+        hidden *= grouped_product(sorted_rows, up, sizes)
+        out = grouped_product(hidden, down, sizes)
+        # Back in the order of the rows: each one's experts are added in a fixed order.
+        out = out[jnp.argsort(order)].reshape(*weights.shape, -1)
+        out = (out * weights[..., None].astype(out.dtype)).sum(-2)
+        return out.reshape(x.shape)

@@ -1,0 +1,79 @@
+"""What the models' logical axes mean on a mesh while a function is traced."""
+
+import contextlib
+import dataclasses
+import math
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxrl_surrogate.models import layout
+from jaxrl_surrogate.parallel.partition import Rules, constrain, partition_spec
+
+
+def on(mesh: Mesh | None, rules: Rules) -> contextlib.AbstractContextManager[None]:
+    """Have the models lay out their activations on a mesh while a function is traced.
+
+    Args:
+      mesh: from `make_mesh`; None or a mesh of one device leave all to the compiler.
+      rules: `partition.COMPUTE_RULES` or `partition.DECODE_RULES`.
+    """
+    if mesh is None or mesh.size == 1:
+        return layout.placed_by(None)
+    return layout.placed_by(_OnMesh(mesh, rules))
+
+
+@dataclasses.dataclass(frozen=True)
+class _OnMesh:
+    """A `layout.Placement`."""
+
+    mesh: Mesh
+    rules: Rules
+
+    def pin(self, x, *axes):
+        return constrain(x, self.mesh, *axes, rules=self.rules)
+
+    def ways(self, axis, size):
+        (names,) = partition_spec(self.mesh, (axis,), (size,), rules=self.rules)
+        names = (names,) if isinstance(names, str) else names or ()
+        return math.prod(self.mesh.shape[name] for name in names)
+
+    def sum_over_experts(self, part, rows, banks, bank_axes):
+        """Rows are gathered over the axis of experts, what comes out is scattered.
+
+        Each device runs its own experts on the rows of all devices of that axis. With
+        k experts a row, an all-to-all would send every row k times and back: up to k
+        ways this sends no more, and there is no capacity beyond which rows are lost.
+        """
+        leading = ("batch", "samples", "positions")
+        rows_specs = tuple(
+            self._spec(x, (*leading, *[None] * (x.ndim - 3))) for x in rows
+        )
+        banks_specs = tuple(
+            self._spec(x, axes) for x, axes in zip(banks, bank_axes, strict=True)
+        )
+        shared = self.mesh.shape["expert"] > 1
+
+        def on_device(rows, banks):
+            first = 0
+            if shared:
+                rows = tuple(
+                    jax.lax.all_gather(x, "expert", axis=0, tiled=True) for x in rows
+                )
+                first = jax.lax.axis_index("expert") * banks[0].shape[0]
+            out = part(rows, banks, first)
+            out = jax.lax.psum(out, "tensor")
+            if shared:
+                out = jax.lax.psum_scatter(out, "expert", tiled=True)
+            return out
+
+        return jax.shard_map(
+            on_device,
+            mesh=self.mesh,
+            in_specs=(rows_specs, banks_specs),
+            out_specs=rows_specs[0],
+            check_vma=False,
+        )(rows, banks)
+
+    def _spec(self, x, axes) -> PartitionSpec:
+        return partition_spec(self.mesh, axes, x.shape, "activation", self.rules)
