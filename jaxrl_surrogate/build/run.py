@@ -19,6 +19,7 @@ from jaxrl_surrogate.build.problems import that_fit
 from jaxrl_surrogate.build.programs import decode_config, update_config
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import Faults, refused_at
+from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.tasks import PromptStream
@@ -131,7 +132,7 @@ def build_run(config: TrainConfig) -> Run:
             refill_rounds=config.train.dynamic_sampling_rounds,
             eval_every=config.eval.every,
             eval_batch_prompts=_round_up(
-                config.eval.batch_prompts or max(1, count), _batch_ways(mesh)
+                config.eval.batch_prompts or max(1, count), partition.batch_ways(mesh)
             ),
             checkpoint_every=config.checkpoint.every,
             save_rollouts=config.checkpoint.rollouts,
@@ -182,12 +183,12 @@ def _initial_params(config: TrainConfig, model: models.DecoderConfig):
 
 
 def _check_divisible(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
-    ways = _batch_ways(mesh)
+    ways = partition.batch_ways(mesh)
     part = config.rollout.prompts_per_step // config.train.minibatches
     part = config.train.microbatch_prompts or part
     faults = [
         f"{name}={value}: expected a multiple of {ways}, the devices that share a "
-        "batch (mesh.data x mesh.fsdp)"
+        "batch (mesh.data x mesh.fsdp x mesh.expert)"
         for name, value in (
             ("prompts of a microbatch", part),
             ("sft.batch_size", config.sft.batch_size if config.sft.steps else 0),
@@ -196,10 +197,6 @@ def _check_divisible(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
     ]
     if faults:
         raise SettingsError("\n".join(faults))
-
-
-def _batch_ways(mesh: jax.sharding.Mesh) -> int:
-    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def _round_up(value: int, multiple: int) -> int:

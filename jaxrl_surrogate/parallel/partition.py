@@ -187,6 +187,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
+def batch_ways(mesh: Mesh) -> int:
+    """How many ways the prompts of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

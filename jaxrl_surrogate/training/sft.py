@@ -11,7 +11,7 @@ import optax
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Prompts
 from jaxrl_surrogate.losses import Metrics
-from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.tasks import Problem, Tokenizer
 from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
 from jaxrl_surrogate.training.run_log import RunLog
@@ -51,7 +51,7 @@ def make_supervised_step(
         return -jnp.where(mask, logprobs, 0).sum() / mask.sum()
 
     def step(state, *batch):
-        with partition.placed(mesh, partition.COMPUTE_RULES):
+        with placement.on(mesh, partition.COMPUTE_RULES):
             value, grads = jax.value_and_grad(loss)(state.params, *batch)
         state, metrics = apply_gradients(optimizer, state, grads)
         return state, metrics | {"loss": value}

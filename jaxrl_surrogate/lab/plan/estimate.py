@@ -13,6 +13,7 @@ from jaxrl_surrogate.lab.plan.collectives import Collective
 from jaxrl_surrogate.lab.plan.job import Job, cache_arrays, decode_weights, shard_bytes
 from jaxrl_surrogate.lab.plan.roofline import collective_seconds
 from jaxrl_surrogate.lab.plan.topology import Topology
+from jaxrl_surrogate.parallel import partition
 
 # Compiled programs need about so much more than the formulas' parts.
 _SLACK = 1.25
@@ -40,7 +41,7 @@ def model_flops(job: Job) -> dict[str, float]:
     c, prompts = job.model, job.prompts_per_step
     table = c.vocab_size * c.embed_dim
     tables = 1 if c.tie_embeddings else 2
-    blocks = c.num_params - tables * table
+    blocks = c.num_active_params - tables * table
     length, read = job.decode.max_length, job.max_prompt_length
     completions = prompts * job.decode.group_size
     seen = length * (length + 1) / 2 + length * read
@@ -77,21 +78,24 @@ def _update_bytes(job, mesh):
     c, tensor = job.model, mesh.shape["tensor"]
     params, others = _state_bytes(job, mesh)
     micro = job.update.microbatch_prompts or job.update_prompts
-    rows = micro * job.decode.group_size // _batch_ways(mesh)
-    tokens = rows * job.decode.max_length
+    rows = micro * job.decode.group_size // partition.batch_ways(mesh)
+    tokens = rows * job.decode.max_length / mesh.shape["sequence"]
     wide = np.dtype(c.compute_dtype).itemsize
     queries, mlp = c.num_heads * c.head_dim / tensor, c.mlp_dim / tensor
+    if c.num_experts:  # every row once for each of its experts, of all devices' rows
+        mlp = c.experts_per_token * mesh.shape["expert"] * (mlp + c.embed_dim)
     block = tokens * wide * (4 * c.embed_dim + 4 * queries + 4 * mlp)
     kept = 1 if job.update.remat == "block" else 0
     residual = c.embed_dim / (tensor if c.embed_dim % tensor == 0 else 1)
     layers = tokens * wide * c.num_layers * residual
     if not kept:
         layers += c.num_layers * block * 0.75
-    queried = min(512, job.decode.max_length)
+    queried = min(512, job.decode.max_length / mesh.shape["sequence"])
     positions = job.decode.max_length + job.max_prompt_length
     scores = 3 * 4 * rows * c.num_heads / tensor * queried * positions
     chunk = max(1, job.update.logprob_chunk // (micro * job.decode.group_size))
-    logits = 3 * 4 * rows * min(chunk, job.decode.max_length) * c.vocab_size / tensor
+    chunk = min(chunk, job.decode.max_length) / mesh.shape["sequence"]
+    logits = 3 * 4 * rows * chunk * c.vocab_size / tensor
     tables = (
         (1 if c.tie_embeddings else 2) * 2 * 4 * c.vocab_size * c.embed_dim / tensor
     )
@@ -114,16 +118,28 @@ def _update_seconds(job, topology, mesh):
     parts = job.update_prompts // (job.update.microbatch_prompts or job.update_prompts)
     passes = 3 if job.update.remat == "block" else 2  # forward, again, backward
     wide = np.dtype(c.compute_dtype).itemsize
-    weights = c.num_params * wide / mesh.shape["tensor"]
+    split = mesh.shape["tensor"] * (mesh.shape["expert"] if c.num_experts else 1)
+    weights = c.num_params * wide / split
     gathered = (
         parts * (passes + 1) * _seconds("all-gather", weights, "fsdp", topology, mesh)
     )
-    summed = _seconds("all-reduce", 4 * c.num_params / mesh.shape["tensor"], "data",
-                      topology, mesh) / mesh.shape["fsdp"] * parts  # fmt: skip
-    rows = job.update_prompts * job.decode.group_size / _batch_ways(mesh)
-    stream = rows * job.decode.max_length * c.embed_dim * wide
+    shard = 4 * c.num_params / split / mesh.shape["fsdp"]
+    summed = parts * sum(
+        _seconds("all-reduce", shard, axis, topology, mesh)
+        for axis in ("data", "sequence")
+    )
+    rows = job.update_prompts * job.decode.group_size / partition.batch_ways(mesh)
+    tokens = rows * job.decode.max_length / mesh.shape["sequence"]
+    stream = tokens * c.embed_dim * wide
     moves = 2 * 2 * passes * c.num_layers  # two halves of a block, gather and scatter
     across = moves * _seconds("all-gather", stream, "tensor", topology, mesh)
+    if c.num_experts:
+        mixed = stream * mesh.shape["expert"]
+        across += moves / 2 * _seconds("all-gather", mixed, "expert", topology, mesh)
+    seen = 2 * tokens * mesh.shape["sequence"] * c.num_kv_heads * c.head_dim * wide
+    across += (
+        passes * c.num_layers * _seconds("all-gather", seen, "sequence", topology, mesh)
+    )
     return compute + job.updates * (gathered + summed + across)
 
 
@@ -131,12 +147,17 @@ def _rollout_seconds(job, topology, mesh):
     c, chip = job.model, topology.chip
     weights = sum(shard_bytes(*pair) for pair in decode_weights(job, mesh).values())
     cache = sum(shard_bytes(*pair) for pair in cache_arrays(job, mesh).values())
-    rows = job.prompts_per_step * job.decode.group_size / _batch_ways(mesh)
-    flops = 2 * c.num_params / mesh.shape["tensor"] * rows
+    rows = job.prompts_per_step * job.decode.group_size / partition.batch_ways(mesh)
+    rows /= mesh.shape["sequence"]
+    flops = 2 * c.num_active_params / mesh.shape["tensor"] * rows
     token = max((weights + 0.5 * cache) / chip.hbm_bandwidth, flops / chip.peak_flops)
     wide = np.dtype(c.compute_dtype).itemsize
     sent = rows * c.embed_dim * wide
     token += 2 * c.num_layers * _seconds("all-reduce", sent, "tensor", topology, mesh)
+    if c.num_experts:
+        mixed = sent * mesh.shape["expert"]
+        moves = 2 * c.num_layers
+        token += moves * _seconds("all-gather", mixed, "expert", topology, mesh)
     logits = 4 * rows * c.vocab_size
     token += _seconds("all-gather", logits, "tensor", topology, mesh)
     return job.decode.max_length * token
@@ -151,7 +172,3 @@ def _seconds(kind, size, axis, topology, mesh):
     groups = np.moveaxis(ids, place, -1).reshape(-1, mesh.shape[axis])
     each = Collective(kind, math.ceil(size), (), groups, False, "")
     return collective_seconds(each, topology, mesh)
-
-
-def _batch_ways(mesh):
-    return mesh.shape["data"] * mesh.shape["fsdp"]

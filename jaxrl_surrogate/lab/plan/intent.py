@@ -32,9 +32,11 @@ class Intended:
 
 def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
     """What the loop over tokens may send."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = job.prompts_per_step // ways * job.decode.group_size
-    tensor = frozenset({"tensor"})
+    samples = job.decode.group_size
+    if samples % mesh.shape["sequence"] == 0:
+        samples //= mesh.shape["sequence"]
+    rows = job.prompts_per_step // partition.batch_ways(mesh) * samples
+    tensor, expert = frozenset({"tensor"}), frozenset({"expert"})
     summed = ("all-reduce", "reduce-scatter", "all-gather")
     c = job.model
     vocabulary = -(-c.vocab_size // 128) * 128  # sampled from in blocks of 128
@@ -48,6 +50,11 @@ def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
             rows * vocabulary, "logits of a row, of which one token is drawn",
         ),
         Intended(("all-reduce",), tensor, rows, "largest logit and the token's own"),
+        Intended(
+            ("all-gather", "reduce-scatter"), expert,
+            rows * mesh.shape["expert"] * c.embed_dim,
+            "rows of all devices to their experts, and what these make of them",
+        ),
         Intended(("all-reduce",), frozenset(mesh.axis_names), 1, "whether all ended"),
     )  # fmt: skip
 
@@ -102,10 +109,10 @@ def _gather_fault(work, phase, job, mesh):
     each, axes = work.collective, set(work.collective.axes(mesh))
     if each.kind != "all-gather":
         return None
-    if "tensor" in axes:
-        for array in _arrays(job, mesh):
-            if array.split_over_tensor and _same(each.dims, array.whole, array.layer):
-                return f"{array.name} should stay split over tensor"
+    for axis in ("tensor", "expert"):
+        for array in _arrays(job, mesh) if axis in axes else ():
+            if axis in array.split and _same(each.dims, array.whole, array.layer):
+                return f"{array.name} should stay split over {axis}"
     if axes & _BATCH and (work.loops or phase == "update"):
         arrays = list(_arrays(job, mesh))
         for array in arrays:
@@ -125,7 +132,7 @@ class _Array:
     whole: tuple[int, ...]
     used: tuple[int, ...]
     stacked: bool
-    split_over_tensor: bool
+    split: tuple[str, ...]  # the axes that it stays split over
 
     @property
     def layer(self) -> tuple[int, ...]:
@@ -156,7 +163,7 @@ def _arrays(job: Job, mesh: jax.sharding.Mesh) -> Iterator[_Array]:
             size // (mesh.shape[axis] if axis else 1)
             for size, axis in zip(leaf.shape, spec, strict=True)
         )
-        split = "tensor" in spec and mesh.shape["tensor"] > 1
+        split = tuple(axis for axis in spec if axis and mesh.shape[axis] > 1)
         yield _Array(name, leaf.shape, used, stacked, split)
 
 

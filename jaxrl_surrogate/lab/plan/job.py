@@ -51,7 +51,7 @@ class Job:
             not split.
         """
         mesh = make_mesh(self.mesh, devices)
-        ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        ways = partition.batch_ways(mesh)
         slices = self.update.microbatch_prompts or self.update_prompts
         for field, size in (
             ("rollout.prompts_per_step", self.prompts_per_step),
@@ -61,8 +61,9 @@ class Job:
             if size % ways:
                 raise ValueError(
                     f"{field}: {size} prompts are not a multiple of the {ways} ways "
-                    f"that mesh axes data={mesh.shape['data']} and "
-                    f"fsdp={mesh.shape['fsdp']} split a batch; raise tensor, or prompts"
+                    f"that mesh axes data={mesh.shape['data']}, "
+                    f"fsdp={mesh.shape['fsdp']} and expert={mesh.shape['expert']} "
+                    "split a batch; raise tensor or sequence, or prompts"
                 )
         return mesh
 
@@ -144,9 +145,11 @@ def cache_arrays(
     lengths = {"completions": job.decode.max_length, "prompts": job.max_prompt_length}
     found = {}
     for owner, positions in lengths.items():
-        rows = (job.prompts_per_step, *[job.decode.group_size] * (owner != "prompts"))
+        rows, who = (job.prompts_per_step,), ("batch",)
+        if owner == "completions":
+            rows, who = (*rows, job.decode.group_size), (*who, "samples")
         shape = (c.num_layers, *rows, c.num_kv_heads, positions, c.head_dim)
-        names = (None, "batch", *[None] * (len(rows) - 1), "kv_heads", None, None)
+        names = (None, *who, "kv_heads", None, None)
         sharding = _by_rules(mesh, names, shape, partition.DECODE_RULES)
         for part in ("keys", "values"):
             array = jax.ShapeDtypeStruct(shape, c.compute_dtype)

@@ -12,6 +12,7 @@ from jaxrl_surrogate.lab.plan.job import Job
 from jaxrl_surrogate.lab.plan.report import Plan, make_plan
 from jaxrl_surrogate.lab.plan.topology import Topology
 from jaxrl_surrogate.parallel import MeshConfig
+from jaxrl_surrogate.parallel.mesh import AXES
 
 # Formulas may be wrong by so much before a compilation is thought not worth its time.
 _HOPE = 1.1
@@ -113,9 +114,26 @@ def _variants(
         for tensor in _divisors(chips):
             if not _splits(job, tensor):
                 continue
-            for fsdp in _divisors(chips // tensor):
-                data = chips // tensor // fsdp
-                yield from _slices(job, count, MeshConfig(data, fsdp, tensor))
+            for expert, sequence, fsdp in _rest(job, chips // tensor):
+                data = chips // (tensor * expert * sequence * fsdp)
+                mesh = MeshConfig(data, fsdp, tensor, expert, sequence)
+                yield from _slices(job, count, mesh)
+
+
+def _rest(job: Job, chips: int) -> Iterator[tuple[int, int, int]]:
+    """Sizes of expert, sequence and fsdp; what is not split has size 1.
+
+    Positions are split no further than the samples of a group: rollouts split those.
+    """
+    experts, samples = job.model.num_experts, job.decode.group_size
+    for expert in _divisors(chips):
+        if expert > 1 and (not experts or experts % expert):
+            continue
+        for sequence in _divisors(chips // expert):
+            if samples % sequence or job.decode.max_length % sequence:
+                continue
+            for fsdp in _divisors(chips // expert // sequence):
+                yield expert, sequence, fsdp
 
 
 def _splits(job: Job, tensor: int) -> bool:
@@ -125,7 +143,8 @@ def _splits(job: Job, tensor: int) -> bool:
 
 
 def _slices(job, count, mesh):
-    ways, batch = mesh.data * mesh.fsdp, count // job.minibatches
+    ways = mesh.data * mesh.fsdp * mesh.expert
+    batch = count // job.minibatches
     sizes = [size for size in _divisors(batch) if size % ways == 0]
     for size in sizes:
         for remat in ("none", "block"):
@@ -143,7 +162,9 @@ def _changes(job: Job, variant: Job) -> dict[str, Any]:
     """Fields of the config that make one job of the other; the mesh always."""
     fields: dict[str, Any] = {
         f"mesh.{axis}": getattr(variant.mesh, axis)
-        for axis in ("data", "fsdp", "tensor")
+        for axis in AXES
+        if axis in ("data", "fsdp", "tensor")
+        or (getattr(job.mesh, axis), getattr(variant.mesh, axis)) != (1, 1)
     }
     if variant.update.microbatch_prompts != job.update.microbatch_prompts:
         fields["train.microbatch_prompts"] = variant.update.microbatch_prompts
