@@ -53,6 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     enough_host_threads()
     try:
+        status = _said(words)
+    except Exception as error:
+        hosts.leave(1, error)
+        raise
+    if status not in (0, 130):  # all hosts finish or stop together, but fail alone
+        hosts.leave(status)
+    return status
+
+
+def _said(words: list[str]) -> int:
+    """Run a command and say what the user can mend; returns the exit status."""
+    try:
         return _dispatch(words)
     except (DamagedCheckpoint, NoRoom, NotFinite) as error:
         print(f"jaxrl: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -67,6 +68,12 @@ def _params(directory):
     return step, jax.tree.map(np.asarray, state.params)
 
 
+def _assert_near(params, others):
+    """Equal to rounding, but where Adam makes whole steps of next to no gradient."""
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(others), strict=True):
+        assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(b)
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     directory = tmp_path_factory.mktemp("one") / "run"
@@ -95,15 +102,12 @@ def test_hosts_make_the_run_of_one_process(one, tmp_path, number):
     one_step, one_params = _params(one)
     step, params = _params(directory)  # read by one process of eight devices
     assert step == one_step == 6
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=0.05, atol=2e-4),
-        params,
-        one_params,
-    )
-    # Stored by several, gone on with by one.
-    (again,) = _start(directory, 1, "--train.steps=8")
-    _finish([again], directory)
-    assert "resumed after step 6" in (directory / "said.0").read_text()
+    _assert_near(params, one_params)
+    # Stored by several, gone on with by fewer, then by one.
+    for fewer, steps in ((number // 2, 7), (1, 8)):
+        _finish(_start(directory, fewer, f"--train.steps={steps}"), directory)
+        said = (directory / "said.0").read_text()
+        assert f"resumed after step {steps - 1}" in said
     assert _rows(directory / "metrics.jsonl").keys() == set(range(9))
 
 
@@ -121,8 +125,21 @@ def test_a_lost_host_ends_the_others_and_the_run_goes_on(tmp_path):
     first.wait(timeout=60)
     assert time.monotonic() - lost < 60
     assert first.returncode != 0
-    assert "task:1" in (killed / "said.0").read_text()
+    said = (killed / "said.0").read_text()
+    assert re.search(r"task:1\b|unhealthy \(stopped sending heartbeats\):\n1\n", said)
     second.wait()
+    # The first one is the coordinator; it can be lost too.
+    first, second = _start(killed, 2)
+    while not (killed / "checkpoints" / "update" / "4").is_dir():
+        assert first.poll() is None, (killed / "said.0").read_text()
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    lost = time.monotonic()
+    second.wait(timeout=60)
+    assert time.monotonic() - lost < 60
+    assert second.returncode != 0
+    assert re.search(r"coordinat(or|ion service)", (killed / "said.1").read_text())
+    first.wait()
     _finish(_start(killed, 2), killed)
     assert _rows(killed / "digests.jsonl") == _rows(whole / "digests.jsonl")
 

@@ -23,6 +23,7 @@ from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.tasks import PromptStream
+from jaxrl_surrogate.training import offload
 from jaxrl_surrogate.training.collect import Collector
 from jaxrl_surrogate.training.optimizer import make_optimizer
 from jaxrl_surrogate.training.run import Run, Schedule
@@ -59,6 +60,12 @@ def build_run(config: TrainConfig) -> Run:
         )
         if mesh is not None:
             faults.at("", _check_divisible, config, mesh)
+            device = mesh.devices.flat[0]
+            for field, rule in (
+                ("optimizer", optimizer),
+                ("sft.optimizer", sft_optimizer),
+            ):
+                faults.at(field, offload.check, rule, device)
     tokenizer = refused_at(
         "task", build_tokenizer, config.task.tokenizer, task, directory
     )

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
       SettingsError: an unknown topology, or a config or mesh that does not fit it.
     """
     args, overrides = _parser().parse_known_args(arguments)
-    if args.topology.split(":")[0] in topologies.CHIPS:
+    if topologies.names_a_pod(args.topology):
         _stay_off_devices()
     try:
         topology = topologies.get(args.topology)

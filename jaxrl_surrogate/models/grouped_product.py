@@ -40,15 +40,19 @@ def _by_kernel(rows, banks, sizes):
     """
     from jax.experimental.pallas.ops.tpu.megablox import gmm
 
-    count, wide = rows.shape
-    padding = -count % _ROWS
+    count, groups = rows.shape[0], sizes.shape[0]
+    height = _MANY_ROWS if count >= _MANY_ROWS * groups else _FEW_ROWS
+    padding = -count % height
     if padding:  # more rows of the last group, cut off again
         rows = jnp.pad(rows, ((0, padding), (0, 0)))
         sizes = sizes.at[-1].add(padding)
-    tiles = (_ROWS, min(1024, wide), min(1024, banks.shape[2]))
+
+    def tiles(rows, contracted, columns):
+        return height, min(_WIDTH, contracted), min(_WIDTH, columns)
+
     out = gmm(rows, banks, sizes, preferred_element_type=rows.dtype, tiling=tiles)
     return out[:count]
 
 
-# Rows that a kernel handles at once; a power of two of at least the sublanes.
-_ROWS = 128
+# What a kernel handles at once: rows where groups are large or small, and columns.
+_MANY_ROWS, _FEW_ROWS, _WIDTH = 512, 128, 1024

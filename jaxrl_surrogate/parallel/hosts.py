@@ -7,6 +7,9 @@ on its devices. With one host everything here does nothing.
 
 import dataclasses
 import os
+import sys
+import time
+import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -15,6 +18,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 PREFIX = "--hosts."
+
+# The coordinator's own time to notice, after the seconds of silence.
+_GRACE_S = 15
+_TIMEOUT_S = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +88,8 @@ def start(config: HostsConfig) -> None:
         return
     if os.environ.get("JAX_PLATFORMS", "") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    global _TIMEOUT_S
+    _TIMEOUT_S = config.timeout_s
     options = {"heartbeat_timeout_seconds": config.timeout_s}
     if config.coordinator != "auto":
         options |= {
@@ -89,6 +98,34 @@ def start(config: HostsConfig) -> None:
             "process_id": config.index,
         }
     jax.distributed.initialize(**options)
+
+
+def leave(status: int, error: Exception | None = None) -> None:
+    """End this process without waiting for others, where there are others.
+
+    Whoever fails must not meet them once more: they would wait for each other. Once
+    this process is gone the others notice it. An error that says that another host is
+    gone is held back until the coordinator names that host, which ends this process.
+
+    Args:
+      status: the exit status.
+      error: what went wrong, if it was not expected.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        reason = str(error).splitlines()[0]
+        print(
+            f"jaxrl: a host does not answer ({reason}); asking the coordinator which",
+            file=sys.stderr,
+            flush=True,
+        )
+        time.sleep(_TIMEOUT_S + _GRACE_S)
+    if error is not None:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def is_first() -> bool:

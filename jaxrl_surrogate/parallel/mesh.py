@@ -14,6 +14,7 @@ to name its output sharding, and the models would have to know the mesh.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Annotated
@@ -36,7 +37,18 @@ class MeshConfig:
         int, "ways completions are split: by position, in rollouts by sample; -1: rest"
     ] = 1
 
+    slices: Annotated[
+        int, "slices joined by the data-centre network; data is split over them first"
+    ] = 1
+
     def __post_init__(self):
+        if self.slices < 1:
+            raise ValueError(f"slices={self.slices}: expected at least 1")
+        if self.data != -1 and self.data % self.slices:
+            raise ValueError(
+                f"slices={self.slices}: expected a divisor of data={self.data}, which "
+                "is split over the slices first"
+            )
         for axis in AXES:
             size = getattr(self, axis)
             if size != -1 and size < 1:
@@ -77,6 +89,11 @@ class MeshConfig:
             )
         else:
             sizes[free] = num_devices // fixed
+        if sizes["data"] % self.slices:
+            raise ValueError(
+                f"data=-1 is {sizes['data']} of {num_devices} devices, expected a "
+                f"multiple of slices={self.slices}"
+            )
         return tuple(sizes[axis] for axis in AXES)
 
 
@@ -95,16 +112,43 @@ def make_mesh(
       size 1 is there too: partition rules hold for every mesh.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices, or these are of
+        another number of slices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = config.sizes(len(devices))
+    if config.slices > 1:
+        place = functools.partial(_over_slices, config.slices)
+    else:
+        place = mesh_utils.create_device_mesh
     try:
-        placed = mesh_utils.create_device_mesh(sizes, devices)
+        placed = place(sizes, devices)
     except NotImplementedError:
         # An axis that is part of a dimension of the network, such as 4 chips of 8.
-        placed = mesh_utils.create_device_mesh(
-            sizes, devices, allow_split_physical_axes=True
-        )
+        placed = place(sizes, devices, allow_split_physical_axes=True)
     types = (jax.sharding.AxisType.Auto,) * len(AXES)
     return jax.sharding.Mesh(placed, AXES, axis_types=types)
+
+
+def _over_slices(slices, sizes, devices, **options):
+    """A mesh whose data axis runs over slices first, then within each.
+
+    Devices that know no slices, such as CPUs and GPUs, are grouped by host.
+    """
+    found = {getattr(device, "slice_index", None) for device in devices}
+    by_host = len(found) == 1
+    if by_host:
+        found = {device.process_index for device in devices}
+    if len(found) != slices:
+        raise ValueError(
+            f"slices={slices}: the {len(devices)} devices are of {len(found)} "
+            f"{'hosts' if by_host else 'slices'}; expected as many"
+        )
+    data, *rest = sizes
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // slices, *rest),
+        (slices, *[1] * len(rest)),
+        devices,
+        process_is_granule=by_host,
+        **options,
+    )

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 from orbax.checkpoint import checkpoint_managers
 
 from jaxrl_surrogate.training.keep_best import KeepBest
@@ -232,7 +233,9 @@ class RunCheckpoints:
     def __enter__(self) -> "RunCheckpoints":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind, *exception) -> None:
+        if kind is not None and jax.process_count() > 1:
+            return  # the other hosts may be gone: nothing more is done together
         self.close()
 
     def _prune_rollouts(self) -> None:

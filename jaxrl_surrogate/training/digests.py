@@ -145,7 +145,9 @@ def first_difference(
 
 @jax.jit
 def _fingerprints(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [fingerprint(leaf) for leaf in leaves]
+    return [
+        fingerprint(jax.device_put(leaf, jax.memory.Space.Device)) for leaf in leaves
+    ]
 
 
 def _words(array: jax.Array) -> jax.Array:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl_surrogate.training.offload import offloaded
+
 PyTree = Any
 
 # Axes that do not make a matrix of an array: "layers" stacks the arrays of one layer,
@@ -34,6 +36,9 @@ class OptimizerConfig:
     eps: Annotated[float, "added to the root of the second moment"] = 1e-8
     weight_decay: Annotated[float, "decoupled weight decay, matrices only"] = 0.0
     clip_norm: Annotated[float, "clip the global gradient norm; 0 does not clip"] = 1.0
+    offload: Annotated[
+        bool, "hold the moments in pinned host memory between updates"
+    ] = False
 
     def __post_init__(self):
         hints = typing.get_type_hints(OptimizerConfig)
@@ -144,9 +149,10 @@ def make_optimizer(
     if config.weight_decay:
         decay = optax.add_decayed_weights(config.weight_decay, decay_mask(logical_axes))
     schedule = optax.scale_by_learning_rate(learning_rate(config, total_steps))
-    return optax.named_chain(
+    chain = optax.named_chain(
         ("clip", clip), ("rule", _rule(config)), ("decay", decay), ("rate", schedule)
     )
+    return offloaded(chain) if config.offload else chain
 
 
 def decay_mask(logical_axes: PyTree) -> PyTree:

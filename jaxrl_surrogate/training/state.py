@@ -9,6 +9,7 @@ import optax
 
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.training import offload
 
 
 @jax.tree_util.register_dataclass
@@ -38,7 +39,9 @@ def state_shardings(
     params = models.abstract_params(config)
     shardings = partition.param_shardings(mesh, models.logical_axes(config), params)
     abstract = jax.eval_shape(functools.partial(new_state, optimizer=optimizer), params)
-    return partition.state_shardings(mesh, shardings, abstract, params)
+    placed = partition.state_shardings(mesh, shardings, abstract, params)
+    opt_state = offload.place(optimizer, placed.opt_state)
+    return dataclasses.replace(placed, opt_state=opt_state)
 
 
 def abstract_state(

@@ -25,6 +25,7 @@ from jaxrl_surrogate.losses import (
 from jaxrl_surrogate.objectives import TableFamily, graded
 from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout import SamplingConfig, sampling_logits
+from jaxrl_surrogate.training import offload
 from jaxrl_surrogate.training.state import TrainState, state_shardings
 
 
@@ -185,13 +186,14 @@ def apply_gradients(
       The new state, and "grad_norm" (before clipping) and "skipped" (steps so far).
     """
     norm = optax.tree.norm(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    held, grads = offload.fetch(optimizer, state.opt_state, after=grads)
+    updates, opt_state = optimizer.update(grads, held, state.params)
     params = optax.apply_updates(state.params, updates)
     finite = jnp.isfinite(norm)
     params, opt_state = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
         (params, opt_state),
-        (state.params, state.opt_state),
+        (state.params, held),
     )
     state = TrainState(
         params, opt_state, state.step + 1, state.skipped + jnp.where(finite, 0, 1)

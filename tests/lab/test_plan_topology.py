@@ -85,11 +85,27 @@ def test_bytes_over_a_ring_and_over_a_line(kind, sweeps):
 
 
 @TPU
+def test_what_crosses_slices_takes_the_slower_network():
+    """A sum over 2 slices of 8 chips: in a slice, then half of an eighth each way."""
+    where = topology.get("2*v5e:2x4")
+    assert where.num_chips == 16 and where.slices == 2
+    mesh = make_mesh(MeshConfig(data=2, fsdp=8, slices=2), where.devices)
+    assert {where.slice_of(d) for d in mesh.devices[0].flat} == {0}
+    size = 2**30
+    inside = Collective("all-reduce", size, (), np.arange(8)[None], False, "")
+    across = Collective("all-reduce", size, (), np.arange(16)[None], False, "")
+    extra = collective_seconds(across, where, mesh)
+    extra -= collective_seconds(inside, where, mesh)
+    over_ici = 2 * size * (15 / 16 - 7 / 8) / (2 * 45e9)  # two links, of 15/16 of all
+    assert extra - over_ici == pytest.approx(size / 8 / 3.125e9)
+
+
+@TPU
 def test_axes_that_are_part_of_a_dimension_have_a_mesh():
     """4 chips of a row of 8, which JAX refuses unless asked."""
     where = topology.get("v6e:8x8")
     mesh = make_mesh(MeshConfig(1, 16, 4), where.devices)
-    rows = [[where.coordinates(d) for d in row] for row in mesh.devices[0]]
+    rows = [[where.coordinates(d) for d in row] for row in mesh.devices.reshape(16, 4)]
     for row in rows:
         across = [len(set(column)) for column in zip(*row, strict=True)]
         assert sorted(across) == [1, 4]

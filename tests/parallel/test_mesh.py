@@ -1,9 +1,12 @@
 """The mesh: sizes, the free axis, axis types, and what is refused."""
 
+import dataclasses
+import functools
+
 import jax
 import pytest
 
-from jaxrl_surrogate.parallel import MeshConfig, make_mesh
+from jaxrl_surrogate.parallel import MeshConfig, make_mesh, mesh
 
 
 @pytest.mark.parametrize(
@@ -18,18 +21,53 @@ from jaxrl_surrogate.parallel import MeshConfig, make_mesh
     ],
 )
 def test_axes_take_the_devices(config, sizes):
-    mesh = make_mesh(config, jax.devices()[:8])
+    found = make_mesh(config, jax.devices()[:8])
     names = ("data", "fsdp", "tensor", "expert", "sequence")
     expected = dict(zip(names, (*sizes, 1, 1), strict=False))
-    assert dict(mesh.shape) == expected
-    assert mesh.size == 8
-    assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+    assert dict(found.shape) == expected
+    assert found.size == 8
+    assert set(found.axis_types) == {jax.sharding.AxisType.Auto}
 
 
 def test_all_devices_by_default_and_a_part_on_request():
     assert make_mesh(MeshConfig()).size == jax.device_count()
     one = make_mesh(MeshConfig(), jax.devices()[3:4])
     assert [d.id for d in one.devices.flat] == [jax.devices()[3].id]
+
+
+def test_data_runs_over_slices_first():
+    """Devices of two hosts: neighbours on the data axis are on different ones."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        id: int
+        process_index: int
+        platform: str = "cpu"
+        device_kind: str = "cpu"
+
+    devices = [Device(i, i // 4) for i in range(8)]
+    place = functools.partial(mesh._over_slices, 2)
+    found = place((4, 2, 1, 1, 1), devices)
+    hosts = [[device.process_index for device in row.flat] for row in found]
+    assert hosts == [[0, 0], [0, 0], [1, 1], [1, 1]]
+    with pytest.raises(ValueError, match=r"slices=4: the 8 devices are of 2 hosts"):
+        mesh._over_slices(4, (4, 2, 1, 1, 1), devices)
+    with pytest.raises(ValueError, match=r"slices=2: the 8 devices are of 1 hosts"):
+        make_mesh(MeshConfig(data=4, fsdp=2, slices=2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"slices": 0}, "slices=0: expected at least 1"),
+        ({"slices": 2, "data": 3}, "slices=2: expected a divisor of data=3"),
+    ],
+)
+def test_slices_divide_data(fields, message):
+    with pytest.raises(ValueError, match=message):
+        MeshConfig(**fields)
+    with pytest.raises(ValueError, match="multiple of slices=3"):
+        MeshConfig(slices=3).sizes(8)
 
 
 @pytest.mark.parametrize("size", [0, -2])

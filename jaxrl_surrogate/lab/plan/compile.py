@@ -10,6 +10,7 @@ import jax
 from jaxrl_surrogate.lab.plan.cost import Cost, read_cost
 from jaxrl_surrogate.lab.plan.job import Job, cache_arrays, decode_weights, shard_bytes
 from jaxrl_surrogate.lab.plan.topology import Topology
+from jaxrl_surrogate.training import offload
 
 Phase = Literal["rollout", "update"]
 PHASES: tuple[Phase, ...] = ("rollout", "update")
@@ -78,7 +79,11 @@ def _held(job: Job, phase: Phase, mesh: jax.sharding.Mesh) -> dict[str, int]:
     state = job.abstract_state(mesh)
 
     def size(tree):
-        return sum(shard_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(tree))
+        return sum(
+            shard_bytes(leaf, leaf.sharding)
+            for leaf in jax.tree.leaves(tree)
+            if leaf.sharding.memory_kind != offload.HOST
+        )
 
     held = {
         "parameters": size(state.params),

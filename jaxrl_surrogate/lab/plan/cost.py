@@ -17,6 +17,7 @@ from jaxrl_surrogate.lab.plan.hlo import (
     parse,
     trip_count,
 )
+from jaxrl_surrogate.lab.plan.kernels import grouped_product
 
 # Names for what is there already, or for work that is counted elsewhere.
 _FREE = frozenset(
@@ -170,6 +171,9 @@ def _flops(computation: Computation, instruction: Instruction) -> float:
     """Operations of one matrix product or convolution."""
     opcode = instruction.opcode
     if opcode == "custom-call":
+        kernel = grouped_product(computation, instruction)
+        if kernel is not None:
+            return kernel[0]
         if not re.search(
             r'target="(__cublas|__onednn|.*matmul)', instruction.attributes
         ):
@@ -243,6 +247,9 @@ def hbm_bytes(
     opcode = instruction.opcode
     if opcode in _FREE or opcode in _COLLECTIVE:
         return 0.0
+    kernel = grouped_product(computation, instruction)
+    if kernel is not None:
+        return kernel[1]
     if opcode == "copy-start":
         source = computation.instructions[instruction.operands[0]].arrays
         target = instruction.arrays[: len(source)]

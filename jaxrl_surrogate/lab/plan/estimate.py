@@ -14,6 +14,7 @@ from jaxrl_surrogate.lab.plan.job import Job, cache_arrays, decode_weights, shar
 from jaxrl_surrogate.lab.plan.roofline import collective_seconds
 from jaxrl_surrogate.lab.plan.topology import Topology
 from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.training import offload
 
 # Compiled programs need about so much more than the formulas' parts.
 _SLACK = 1.25
@@ -69,6 +70,8 @@ def _state_bytes(job, mesh):
         sum(shard_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(tree))
         for tree in (state.params, state.opt_state)
     ]
+    if isinstance(job.optimizer, offload.Offloaded):
+        sizes[1] = 0  # it comes when the activations are gone
     if job.update.loss.kl_coef:
         sizes[1] += sizes[0]
     return sizes

@@ -73,7 +73,7 @@ def roofline(cost: Cost, topology: Topology, mesh: jax.sharding.Mesh) -> Rooflin
     shares = {
         "compute": by_compute,
         "HBM": by_memory,
-        "ICI": exposed + max(0.0, hidden - busy),
+        "ICI" if topology.slices == 1 else "network": exposed + max(0.0, hidden - busy),
     }
     return Roofline(
         flops=cost.flops,
@@ -90,7 +90,7 @@ def roofline(cost: Cost, topology: Topology, mesh: jax.sharding.Mesh) -> Rooflin
 def collective_seconds(
     each: Collective, topology: Topology, mesh: jax.sharding.Mesh
 ) -> float | None:
-    """One run of a collective: the slower of its bytes and its hops.
+    """One run of a collective: the slower of its bytes and its hops, then DCN.
 
     Bytes move over every link of the network's dimensions that the group extends in,
     in both directions where the group closes a ring (scaling book, chapter 3).
@@ -107,8 +107,9 @@ def collective_seconds(
             closed = ring and extent == size
             links += 2 if closed else 1
             hops += extent // 2 if closed else extent - 1
+    between = _between_slices(each, topology, mesh)
     if not hops:
-        return 0.0
+        return between
     sweeps = 2 if each.kind == "all-reduce" else 1
     if each.kind == "all-to-all":  # half the way on average, both ways at once
         moved = each.bytes * max(extents) / 4
@@ -116,7 +117,18 @@ def collective_seconds(
         moved, links = each.bytes, 1
     else:
         moved = sent_bytes(each)
-    return max(moved / (links * link), sweeps * hops * HOP_SECONDS)
+    return between + max(moved / (links * link), sweeps * hops * HOP_SECONDS)
+
+
+def _between_slices(each, topology, mesh) -> float:
+    """Seconds over the data-centre network; what a slice has in common is sent once."""
+    members = each.groups[0]
+    number = len({topology.slice_of(mesh.devices.flat[i]) for i in members})
+    if number == 1:
+        return 0.0
+    share = each.bytes * number / len(members)
+    across = dataclasses.replace(each, bytes=share, groups=np.arange(number)[None])
+    return sent_bytes(across) / topology.chip.slice_bandwidth
 
 
 def sent_bytes(each: Collective) -> float:

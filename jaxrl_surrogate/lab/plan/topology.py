@@ -19,7 +19,8 @@ class Chip:
     Peak and HBM bandwidth are those of Google's pages on each TPU version
     (cloud.google.com/tpu/docs/v5e, v5p, v6e) and of NVIDIA's data sheets; link
     bandwidths are those measured in "How to Scale Your Model", chapter 2
-    (jax-ml.github.io/scaling-book/tpus), which are a tenth below the nominal ones.
+    (jax-ml.github.io/scaling-book/tpus), which are a tenth below the nominal ones. What
+    a chip sends over the data-centre network is Google's figure for a pod, divided.
     """
 
     name: str
@@ -30,26 +31,35 @@ class Chip:
     link_bandwidth: float | None  # bytes per second, one link in one direction
     dimensions: int = 1  # of the network
     ring_at: int = 0  # sizes of a dimension that are multiples of this close a ring
+    slice_bandwidth: float | None = None  # bytes per second of a chip, between slices
 
 
 CHIPS = {
     "v5e": Chip(
-        "TPU v5e", 16 * _GIB, int(15.75 * _GIB), 197e12, 819e9, 45e9, 2, 16
+        "TPU v5e", 16 * _GIB, int(15.75 * _GIB), 197e12, 819e9, 45e9, 2, 16, 3.125e9
     ),
-    "v5p": Chip("TPU v5p", 96 * _GIB, int(95.74 * _GIB), 459e12, 2765e9, 90e9, 3, 4),
+    "v5p": Chip(
+        "TPU v5p", 96 * _GIB, int(95.74 * _GIB), 459e12, 2765e9, 90e9, 3, 4, 6.25e9
+    ),
     "v6e": Chip(
-        "TPU v6e", 32 * _GIB, int(31.25 * _GIB), 918e12, 1640e9, 90e9, 2, 16
+        "TPU v6e", 32 * _GIB, int(31.25 * _GIB), 918e12, 1640e9, 90e9, 2, 16, 12.5e9
     ),
-}  # fmt: skip
+}
 EXAMPLES = "v5e:4x4, v5e:16x16, v5p:2x2x4, v5p:4x4x4, v5p:8x8x16, v6e:8x8, v6e:16x16"
 
 # A message takes about this long from a chip to the next (scaling book, chapter 3).
 HOP_SECONDS = 1e-6
 
 _GPUS = {
-    "H100": Chip("NVIDIA H100 SXM", 80 * 10**9, 75 * 10**9, 989e12, 3350e9, 450e9),
-    "H200": Chip("NVIDIA H200 SXM", 141 * 10**9, 106 * 10**9, 989e12, 4800e9, 450e9),
-    "A100": Chip("NVIDIA A100 80 GB", 80 * 10**9, 60 * 10**9, 312e12, 2039e9, 300e9),
+    "H100": Chip(
+        "NVIDIA H100 SXM", 80 * 10**9, 75 * 10**9, 989e12, 3350e9, 450e9, None
+    ),
+    "H200": Chip(
+        "NVIDIA H200 SXM", 141 * 10**9, 106 * 10**9, 989e12, 4800e9, 450e9, None
+    ),
+    "A100": Chip(
+        "NVIDIA A100 80 GB", 80 * 10**9, 60 * 10**9, 312e12, 2039e9, 300e9, None
+    ),
 }
 
 
@@ -59,7 +69,8 @@ class Topology:
 
     name: str
     chip: Chip
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of one slice
+    slices: int  # joined by the data-centre network
     devices: Sequence[jax.Device]
     compiles_for_others: bool  # no device of it needs to be here
 
@@ -79,13 +90,18 @@ class Topology:
             return (list(self.devices).index(device),)
         return tuple(device.coords[: len(self.shape)])
 
+    def slice_of(self, device: jax.Device) -> int:
+        """The slice that a device is in."""
+        return device.slice_index if self.slices > 1 else 0
+
 
 def get(name: str) -> Topology:
     """A topology by name.
 
     Args:
       name: KIND:SIZExSIZE.. such as "v5p:4x4x4", chips along each dimension of the
-        network; or "local", "cpu", "cuda", "tpu": the devices of this machine.
+        network; "2*v5p:4x4x4": two such slices; or "local", "cpu", "cuda", "tpu": the
+        devices of this machine.
 
     Raises:
       ValueError: unknown, ill-formed, not built by XLA's TPU compiler, or the compiler
@@ -93,19 +109,27 @@ def get(name: str) -> Topology:
     """
     if name in ("local", "cpu", "cuda", "gpu", "tpu"):
         return _local(name)
-    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
-    if not found or found[1] not in CHIPS:
+    found = re.fullmatch(r"(?:([1-9]\d*)\*)?(\w+):(\d+(?:x\d+)*)", name)
+    if not found or found[2] not in CHIPS:
         raise ValueError(
             f"topology={name!r}: expected KIND:SIZES with KIND one of "
             f"{', '.join(CHIPS)}, such as {EXAMPLES}, or local, cpu, cuda, tpu"
         )
-    chip, shape = CHIPS[found[1]], tuple(map(int, found[2].split("x")))
+    slices, chip = int(found[1] or 1), CHIPS[found[2]]
+    shape = tuple(map(int, found[3].split("x")))
     if len(shape) != chip.dimensions or 0 in shape:
         raise ValueError(
             f"topology={name!r}: expected {chip.dimensions} sizes of at least 1, the "
             f"network of {chip.name} has as many dimensions; such as {EXAMPLES}"
         )
-    return Topology(name, chip, shape, _described(name, math.prod(shape)), True)
+    one = f"{found[2]}:{found[3]}"
+    devices = _described(one, slices, math.prod(shape))
+    return Topology(name, chip, shape, slices, devices, True)
+
+
+def names_a_pod(name: str) -> bool:
+    """Whether a name is of chips that need not be here."""
+    return name.split(":")[0].split("*")[-1] in CHIPS
 
 
 def available() -> bool:
@@ -113,7 +137,7 @@ def available() -> bool:
     return importlib.util.find_spec("libtpu") is not None
 
 
-def _described(name: str, num_chips: int) -> Sequence[jax.Device]:
+def _described(name: str, slices: int, num_chips: int) -> Sequence[jax.Device]:
     if not available():
         raise ValueError(
             f"topology={name!r}: expected package libtpu, which holds XLA's compiler "
@@ -130,14 +154,16 @@ def _described(name: str, num_chips: int) -> Sequence[jax.Device]:
     from jax.experimental import topologies
 
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+        found = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, num_slices=slices
+        )
     except Exception as error:  # the library's own, of many types
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"topology={name!r}: refused by the TPU compiler ({reason}); expected a "
             f"slice that can be had, such as {EXAMPLES}"
         ) from error
-    if len(found.devices) != num_chips:
+    if len(found.devices) != slices * num_chips:
         raise ValueError(
             f"topology={name!r}: has {len(found.devices)} devices on {num_chips} "
             "chips; expected chips that are one device each"
@@ -161,7 +187,7 @@ def _local(name: str) -> Topology:
         stats = devices[0].memory_stats() or {}
         memory = stats.get("bytes_limit", memory)
         chip = Chip(kind, memory, memory, None, None, None)
-    return Topology(name, chip, (len(devices),), devices, False)
+    return Topology(name, chip, (len(devices),), 1, devices, False)
 
 
 def _host_memory() -> int:
