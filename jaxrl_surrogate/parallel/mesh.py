@@ -4,7 +4,7 @@
     fsdp     parameters and optimizer moments are split; the batch is split too
     expert   the experts of a mixture are split; outside of them, the batch
     sequence the positions of a completion are split in an update, the completions of a
-             group in a rollout
+             group in a rollout; parameters are split over it as over fsdp
     tensor   heads, the MLP's hidden width and the vocabulary are split
 
 The axes are of type Auto on purpose: the compiler propagates shardings and places the

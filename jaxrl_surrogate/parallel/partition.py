@@ -26,7 +26,7 @@ RULES: Rules = MappingProxyType(
         "kv_heads": "tensor",
         "mlp": "tensor",
         "experts": "expert",
-        "embed": "fsdp",
+        "embed": ("fsdp", "sequence"),
         "layers": None,
         "head_dim": None,
         # activations
@@ -92,6 +92,9 @@ def partition_spec(
             spec.append(None)
             continue
         names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
+        # What has one device does not split: one name less in every table.
+        names = tuple(n for n in names if mesh.shape[n] > 1) or names[:1]
+        mesh_axes = names if len(names) > 1 else names[0]
         ways = math.prod(mesh.shape[n] for n in names)
         if size % ways:
             if axis in WHOLE_IF_UNEVEN:

@@ -113,13 +113,13 @@ def _gather_fault(work, phase, job, mesh):
         for array in _arrays(job, mesh) if axis in axes else ():
             if axis in array.split and _same(each.dims, array.whole, array.layer):
                 return f"{array.name} should stay split over {axis}"
-    if axes & _BATCH and (work.loops or phase == "update"):
+    if axes & {*_BATCH, "sequence"} and (work.loops or phase == "update"):
         arrays = list(_arrays(job, mesh))
         for array in arrays:
             if array.stacked and _same(each.dims, array.used):
                 return f"all layers of {array.name} are gathered at once"
         limit = max(math.prod(array.used_layer) for array in arrays)
-        if each.largest > limit:
+        if axes & _BATCH and each.largest > limit:
             return f"no layer or table that is used at once has more than {limit}"
     return None
 
