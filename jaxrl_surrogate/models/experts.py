@@ -12,6 +12,11 @@ from jaxrl_surrogate.models import layout
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.grouped_product import grouped_product
 from jaxrl_surrogate.models.layout import pin, pin_last
+from jaxrl_surrogate.models.wide_einsum import wide_einsum
+
+# Up to so many rows a device waits for the experts' weights, not for its products: a
+# chip does a few hundred operations in the time it reads a byte.
+FEW_ROWS = 256
 
 _IN = ("experts", "embed", "mlp")
 _OUT = ("experts", "mlp", "embed")
@@ -64,10 +69,30 @@ class Experts(nnx.Module):
         return weights, chosen
 
     def _part(self, rows, banks, first):
-        """What the experts `first`, `first + 1`, ... of the banks add to their rows.
+        """What the experts `first`, `first + 1`, ... of the banks add to their rows."""
+        few = rows[0].size // rows[0].shape[-1] <= FEW_ROWS
+        return (self._all_of_all if few else self._sorted)(rows, banks, first)
 
-        Rows are sorted by expert, those of other experts last.
+    def _all_of_all(self, rows, banks, first):
+        """Every expert on every row; only what was chosen has a weight.
+
+        Reading the experts takes longer than that for few rows, and XLA reads a layer's
+        part of all layers in place, which a kernel cannot.
         """
+        x, weights, chosen = rows
+        gate, up, down = banks
+        flat = x.reshape(-1, x.shape[-1])
+        numbers = first + jnp.arange(gate.shape[0], dtype=jnp.int32)
+        mine = chosen.reshape(len(flat), -1, 1) == numbers[None, None]
+        shares = jnp.where(mine, weights.reshape(len(flat), -1, 1), 0).sum(1)
+        hidden = self.activation(jnp.einsum("nd,edf->enf", flat, gate))
+        hidden *= jnp.einsum("nd,edf->enf", flat, up)
+        hidden = (hidden * shares.T[..., None]).astype(x.dtype)
+        out = wide_einsum("enf,efd->nd", hidden, down)
+        return out.astype(x.dtype).reshape(x.shape)
+
+    def _sorted(self, rows, banks, first):
+        """Rows sorted by expert, those of other devices' experts last."""
         x, weights, chosen = rows
         gate, up, down = banks
         flat = x.reshape(-1, x.shape[-1])

@@ -14,7 +14,7 @@ import pytest
 from jaxrl_surrogate import models, objectives, parallel, rng
 from jaxrl_surrogate.batch import Batch, Prompts
 from jaxrl_surrogate.losses import LossConfig
-from jaxrl_surrogate.models import attention
+from jaxrl_surrogate.models import attention, experts
 from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig, rollout
 from jaxrl_surrogate.training.compiles import compile_count
 from jaxrl_surrogate.training.state import init_state, restart
@@ -187,12 +187,15 @@ def test_positions_are_split_where_they_divide(params, batch, monkeypatch):
     _assert_near(one, _gradient(params, batch, mesh, **settings))
 
 
-@pytest.mark.parametrize("sizes", [(1, 2, 1, 4, 1), (1, 1, 2, 2, 2)])
-def test_eight_devices_mix_experts_like_one(batch, random, sizes):
+@pytest.mark.parametrize(
+    ("sizes", "few"), [((1, 2, 1, 4, 1), 0), ((1, 1, 2, 2, 2), experts.FEW_ROWS)]
+)
+def test_eight_devices_mix_experts_like_one(batch, monkeypatch, sizes, few):
     mixture = dataclasses.replace(CONFIG, num_experts=8, experts_per_token=3)
     params = jax.device_get(init_state(mixture, SGD, ONE, 5).params)
     mesh = parallel.make_mesh(parallel.MeshConfig(*sizes))
     one = _gradient(params, batch, config=mixture)
+    monkeypatch.setattr(experts, "FEW_ROWS", few)
     router = one[1]["layers"]["mlp"]["router"]
     assert np.abs(router).max() > 1e-5
     _assert_near(one, _gradient(params, batch, mesh, config=mixture))

@@ -74,6 +74,15 @@ def compile_phase(
     return CompiledPhase(phase, Memory(parts, usable), cost, seconds)
 
 
+def host_bytes(job: Job, mesh: jax.sharding.Mesh) -> int:
+    """Bytes of the train state that one device leaves in its host's memory."""
+    return sum(
+        shard_bytes(leaf, leaf.sharding)
+        for leaf in jax.tree.leaves(job.abstract_state(mesh))
+        if leaf.sharding.memory_kind == offload.HOST
+    )
+
+
 def _held(job: Job, phase: Phase, mesh: jax.sharding.Mesh) -> dict[str, int]:
     """Bytes that stay for a whole phase, by what they are for."""
     state = job.abstract_state(mesh)

@@ -51,7 +51,7 @@ def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
         ),
         Intended(("all-reduce",), tensor, rows, "largest logit and the token's own"),
         Intended(
-            ("all-gather", "reduce-scatter"), expert,
+            summed, expert,
             rows * mesh.shape["expert"] * c.embed_dim,
             "rows of all devices to their experts, and what these make of them",
         ),

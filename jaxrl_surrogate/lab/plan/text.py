@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxrl_surrogate.lab.plan.compile import CompiledPhase
+from jaxrl_surrogate.lab.plan.compile import CompiledPhase, host_bytes
 from jaxrl_surrogate.lab.plan.job import Job, cache_arrays, decode_weights
 from jaxrl_surrogate.lab.plan.report import ASSUMPTIONS, Plan
 from jaxrl_surrogate.lab.plan.roofline import Roofline
@@ -14,8 +14,8 @@ _SHOWN_BYTES = 10**6  # rows of the traffic table that move less are summed
 
 def plan_text(plan: Plan) -> str:
     """All of a plan."""
-    sizes = " x ".join(f"{axis}={size}" for axis, size in plan.mesh.shape.items())
-    c = plan.job.model
+    sizes = mesh_text(plan)
+    c, host = plan.job.model, host_bytes(plan.job, plan.mesh)
     lines = [
         f"{plan.name} on {plan.topology.name}: {plan.topology.num_chips} x "
         f"{plan.topology.chip.name}, mesh {sizes}",
@@ -25,6 +25,7 @@ def plan_text(plan: Plan) -> str:
         "",
         f"memory of a chip, {'GiB' if _unit(plan) == 2**30 else 'MiB'}",
         table(_memory_rows(plan)),
+        *([f"and in its host's memory {_size(plan, host)}: optimizer"] if host else []),
         "",
         "time of a phase",
         table(_time_rows(plan)),
@@ -39,6 +40,12 @@ def plan_text(plan: Plan) -> str:
     if plan.step_seconds is not None:
         lines += ["assumed: " + "; ".join(ASSUMPTIONS)]
     return "\n".join(lines)
+
+
+def mesh_text(plan: Plan) -> str:
+    """Axes of the mesh that split something."""
+    split = {axis: size for axis, size in plan.mesh.shape.items() if size > 1}
+    return " x ".join(f"{axis}={size}" for axis, size in split.items()) or "of one"
 
 
 def search_text(tried: Sequence[Tried]) -> str:
@@ -215,6 +222,10 @@ def _verdict(plan: Plan) -> str:
 
 def _fits(phase: CompiledPhase) -> bool:
     return phase.cost is not None and phase.memory.fits
+
+
+def _size(plan: Plan, number: int) -> str:
+    return f"{number / _unit(plan):.2f}"
 
 
 def _unit(plan: Plan) -> int:
