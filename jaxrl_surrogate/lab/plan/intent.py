@@ -116,7 +116,8 @@ def _gather_fault(work, phase, job, mesh):
     if axes & {*_BATCH, "sequence"} and (work.loops or phase == "update"):
         arrays = list(_arrays(job, mesh))
         for array in arrays:
-            if array.stacked and _same(each.dims, array.used):
+            one = job.model.num_layers == 1
+            if array.stacked and not one and _same(each.dims, array.used):
                 return f"all layers of {array.name} are gathered at once"
         limit = max(math.prod(array.used_layer) for array in arrays)
         if axes & _BATCH and each.largest > limit:
