@@ -13,6 +13,7 @@ from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.lab.plan import Plan, make_plan
 from jaxrl_surrogate.lab.plan import text as plan_text
 from jaxrl_surrogate.lab.plan import topology as topologies
+from jaxrl_surrogate.lab.plan.drawing import drawings
 from jaxrl_surrogate.lab.plan.search import search
 from jaxrl_surrogate.settings import SettingsError
 
@@ -40,6 +41,9 @@ def main(arguments: list[str]) -> int:
         job.make_mesh(topology.devices)
         if args.shardings:
             print(plan_text.shardings_text(job, topology.devices))
+            return 0
+        if args.draw:
+            print(drawings(job, topology.devices, args.draw))
             return 0
         if args.search:
             return _search(job, topology, args)
@@ -80,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         "--shardings",
         action="store_true",
         help="print how every array is split; compiles nothing",
+    )
+    parser.add_argument(
+        "--draw",
+        metavar="NAME",
+        help="draw how the arrays with this in their names are split",
     )
     parser.add_argument(
         "--search",

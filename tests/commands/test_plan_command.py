@@ -79,6 +79,25 @@ def test_shardings_are_printed_without_compiling(capsys):
         assert part in said
 
 
+def test_an_array_is_drawn_as_it_lies(capsys):
+    words = [*SMALL, "--mesh.data=2", "--mesh.fsdp=2", "--mesh.tensor=2"]
+    status, said = _plan(capsys, *words, "--draw", "params/layers/mlp/up")
+    assert status == 0
+    assert said.splitlines() == [
+        "params/layers/mlp/up/kernel: 1x128x384; 128 in 2 over fsdp; "
+        "384 in 2 over tensor",
+        "+-----+-----+",
+        "| 0,4 | 1,5 |",
+        "+-----+-----+",
+        "| 2,6 | 3,7 |",
+        "+-----+-----+",
+    ]
+    _, said = _plan(capsys, *words, "--draw", "final_norm")
+    assert "in 2 over fsdp" in said
+    _, said = _plan(capsys, *words, "--draw", "cache/prompts/values")
+    assert said.startswith("cache/prompts/values: ") and "over data+fsdp" in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -88,6 +107,7 @@ def test_shardings_are_printed_without_compiling(capsys):
         (["--rollout.prompts_per_step=6"], "6 prompts are not a multiple of the 8"),
         (["--mesh.slices=2"], "slices=2"),
         (["--rollout.group=4"], "rollout.group"),
+        (["--draw", "nothing"], "draw='nothing': in the name of no array"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(capsys, words, message):
