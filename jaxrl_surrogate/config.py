@@ -114,6 +114,11 @@ class RolloutConfig:
     stop: Annotated[
         tuple[str, ...], "texts of one token that end a completion, as its end token"
     ] = ()
+    gather_weights: Annotated[
+        bool,
+        "each device holds whole layers while it samples; false: what training holds, "
+        "and every token gathers each layer, in less memory",
+    ] = True
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
     def __post_init__(self):

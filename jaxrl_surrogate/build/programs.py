@@ -30,6 +30,7 @@ def decode_config(
         max_length=config.rollout.max_completion_length,
         stop_tokens=tuple(stops),
         sampling=config.rollout.sampling,
+        gather_weights=config.rollout.gather_weights,
         unroll_layers=platform == "cpu" and model.num_layers <= _UNROLLED_LAYERS,
     )
 

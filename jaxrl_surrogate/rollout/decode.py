@@ -30,6 +30,7 @@ class DecodeConfig:
     stop_tokens: tuple[int, ...]  # a completion ends with the first of these
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     unroll_layers: bool = False  # faster on a CPU; compile time then grows with depth
+    gather_weights: bool = True  # whole layers on each device, before the first token
 
     def __post_init__(self):
         if self.group_size < 1:
@@ -60,9 +61,10 @@ def rollout(
       prompts: G prompts.
       key: of this step's rollout stream.
       mesh: static; where the arrays are, None for one device. Before the first prompt
-        is read, parameters are cast and gathered over fsdp; the cache is split over
-        prompts, over completions of a group and over key-value heads, and no token
-        gathers a parameter.
+        is read, parameters are cast and gathered over fsdp and sequence; the cache is
+        split over prompts, over completions of a group and over key-value heads, and
+        no token gathers a parameter. Without `gather_weights` layers stay split, and
+        every token gathers each of them as it comes to it.
 
     Returns:
       `Completions`. The stop token belongs to the completion: its decision is trained.
@@ -72,7 +74,8 @@ def rollout(
 
 
 def _rollout(config, decode, params, prompts, key):
-    params = models.lay_out(config, models.cast(params, config.compute_dtype))
+    lay_out = models.lay_out if decode.gather_weights else models.lay_out_ends
+    params = lay_out(config, models.cast(params, config.compute_dtype))
     if decode.unroll_layers:
         params = models.unstack_layers(params)
     last, prefix = models.prefill(config, params, prompts.tokens, prompts.lengths)

@@ -53,6 +53,21 @@ def test_a_token_needs_the_collectives_that_the_plan_lists(config, pod):
     assert _faults("rollout", config, pod) == ()
 
 
+def test_layers_that_stay_split_are_gathered_by_every_token():
+    job = small_job(MESHES[1])
+    split = dataclasses.replace(job.decode, gather_weights=False)
+    assert _faults("rollout", MESHES[1], decode=split) == ()
+    where = topology.get("cpu")
+    mesh = job.make_mesh(where.devices)
+    whole, less = (
+        compile_phase(dataclasses.replace(job, decode=d), "rollout", where, mesh)
+        for d in (job.decode, split)
+    )
+    parts = "decode weights"
+    assert less.memory.parts[parts] < 0.65 * whole.memory.parts[parts]
+    assert less.memory.total < whole.memory.total
+
+
 def test_key_value_heads_that_do_not_split_are_no_fault():
     """More ways than key-value heads: whole on every device, and intended."""
     wide = dataclasses.replace(MODEL, num_heads=8)

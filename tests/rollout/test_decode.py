@@ -215,7 +215,7 @@ def test_greedy_takes_the_likeliest_token(params, prompts):
         np.testing.assert_array_equal(rolled.tokens[g, 0, :length], likeliest)
 
 
-def _assert_same_on(mesh, params, prompts, done, config=CONFIG):
+def _assert_same_on(mesh, params, prompts, done, config=CONFIG, **changes):
     mesh = parallel.make_mesh(parallel.MeshConfig(*mesh))
     shardings = partition.param_shardings(
         mesh, models.logical_axes(config), models.abstract_params(config)
@@ -225,6 +225,7 @@ def _assert_same_on(mesh, params, prompts, done, config=CONFIG):
         jax.device_put(prompts, partition.batch_sharding(mesh)),
         mesh=mesh,
         config=config,
+        **changes,
     )
     np.testing.assert_array_equal(many.tokens, done.tokens)
     np.testing.assert_array_equal(many.lengths, done.lengths)
@@ -237,6 +238,10 @@ def _assert_same_on(mesh, params, prompts, done, config=CONFIG):
 )
 def test_eight_devices_sample_the_tokens_of_one(params, prompts, done, sizes):
     _assert_same_on(sizes, params, prompts, done)
+
+
+def test_layers_may_stay_split_while_sampling(params, prompts, done):
+    _assert_same_on((1, 4, 2), params, prompts, done, gather_weights=False)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 4, 2), (2, 1, 2, 2, 1)])

@@ -40,7 +40,12 @@ def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
     summed = ("all-reduce", "reduce-scatter", "all-gather")
     c = job.model
     vocabulary = -(-c.vocab_size // 128) * 128  # sampled from in blocks of 128
-    return (
+    layer = max(math.prod(a.used_layer) for a in _arrays(job, mesh) if a.stacked)
+    gathered = Intended(
+        ("all-gather",), frozenset({"fsdp", "sequence"}), layer,
+        "a matrix of the layer that comes next",
+    )  # fmt: skip
+    return (*([] if job.decode.gather_weights else [gathered]),
         Intended(
             summed, tensor, rows * c.embed_dim,
             "sums of attention, MLP and embedding over their split halves",
