@@ -161,6 +161,28 @@ def test_hosts_words_are_taken_off_and_checked():
             hosts.take(wrong)
 
 
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        ("UNKNOWN: Gloo AllGather failed: Connection reset by peer", True),
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes", False),
+    ],
+)
+def test_who_fails_leaves_and_who_lost_a_host_waits_for_its_name(
+    monkeypatch, capsys, message, lost
+):
+    slept, ended = [], []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(hosts.time, "sleep", slept.append)
+    monkeypatch.setattr(hosts.os, "_exit", ended.append)
+    hosts.leave(1, jax.errors.JaxRuntimeError(message))
+    assert ended == [1] and bool(slept) == lost
+    said = capsys.readouterr().err
+    assert ("does not answer" in said) == lost and message in said
+    hosts.leave(3)
+    assert ended == [1, 3]
+
+
 def test_one_host_needs_nothing():
     assert hosts.is_first()
     assert hosts.any_of(True) and not hosts.any_of(False)

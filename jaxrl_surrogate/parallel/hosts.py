@@ -7,6 +7,7 @@ on its devices. With one host everything here does nothing.
 
 import dataclasses
 import os
+import re
 import sys
 import time
 import traceback
@@ -22,6 +23,10 @@ PREFIX = "--hosts."
 # The coordinator's own time to notice, after the seconds of silence.
 _GRACE_S = 15
 _TIMEOUT_S = 30
+# What the libraries say that carry collectives when a peer is gone.
+_LOST = re.compile(
+    r"gloo|nccl|connection|socket|heartbeat|unavailable|deadline|peer", re.IGNORECASE
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +118,7 @@ def leave(status: int, error: Exception | None = None) -> None:
     """
     if not jax.distributed.is_initialized():
         return
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
         reason = str(error).splitlines()[0]
         print(
             f"jaxrl: a host does not answer ({reason}); asking the coordinator which",
