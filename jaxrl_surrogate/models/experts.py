@@ -59,7 +59,7 @@ class Experts(nnx.Module):
     def route(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Weights (..., k) float32 and numbers (..., k) int32 of each row's experts."""
         c = self.config
-        # Rounded as a rollout holds it, or sampler and trainer would choose differently.
+        # Rounded as a rollout holds it, or sampler and trainer would choose otherwise.
         router = pin(self.router[...].astype(x.dtype), None, None).astype(jnp.float32)
         scores = pin_last(
             jnp.matmul(x.astype(jnp.float32), router, precision="highest"), None
