@@ -25,8 +25,8 @@ Made by `python -m benchmarks.plans --out docs/plans.md`, on a machine with two 
 cores and no TPU. Group size 16, 64 prompts a step, prompts of up to 512 and completions
 of up to 2,048 tokens, AdamW, float32 parameters and moments, bfloat16 activations.
 Nothing here was measured on a TPU: memory is the compiler's own figure, times are a
-roofline ([what it assumes](plan.md)). Compile times are of a machine that did other work
-as well.
+roofline ([what it assumes](plan.md)). Compile times are of a machine that did other
+work as well.
 
 """
 COLUMNS = (
