@@ -22,3 +22,11 @@ def random(request):
     seed = secrets.randbits(32)
     print(f"seed of this run of {request.node.name}: {seed}")
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def quick_compiler():
+    """For programs that run once: compiling them well would take most of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

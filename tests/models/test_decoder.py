@@ -14,6 +14,8 @@ from jaxrl_surrogate.batch import Completions, Prompts
 from jaxrl_surrogate.models import attention
 from jaxrl_surrogate.rollout import SamplingConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 # Between them every option of the decoder, each at least once on and off.
 FAMILIES = {
     "qwen3": models.DecoderConfig(
@@ -37,14 +39,6 @@ FAMILIES = {
 }  # fmt: skip
 P, T = 5, 6
 LENGTHS = np.array([5, 1, 3], np.int32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs run once here; the compiler's effort is most of the time they take."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(params=FAMILIES)

@@ -14,6 +14,8 @@ from jaxrl_surrogate.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrl_surrogate.training.state import abstract_state, init_state
 from jaxrl_surrogate.training.step import UpdateConfig, make_update
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 MODEL = models.presets.get("nano", vocab_size=40)
 MESH = parallel.MeshConfig(2, 2, 2)
 
@@ -63,10 +65,9 @@ def _steps(optimizer, mesh, batch, number=2):
     return state
 
 
-@pytest.mark.parametrize("rule", ["adamw", "adafactor"])
-def test_an_offloaded_state_takes_the_same_steps(mesh, batch, rule):
-    plain = _steps(_optimizer(name=rule), mesh, batch)
-    state = _steps(_optimizer(name=rule, offload=True), mesh, batch)
+def test_an_offloaded_state_takes_the_same_steps(mesh, batch):
+    plain = _steps(_optimizer(), mesh, batch)
+    state = _steps(_optimizer(offload=True), mesh, batch)
     assert _kinds(state.opt_state) == {offload.HOST}
     assert _kinds(state.params) == _kinds(plain.opt_state) != {offload.HOST}
     assert state_digests(state) == state_digests(plain)

@@ -20,6 +20,8 @@ from jaxrl_surrogate.training.compiles import compile_count
 from jaxrl_surrogate.training.state import init_state, restart
 from jaxrl_surrogate.training.step import UpdateConfig, make_update
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 CONFIG = models.presets.get("nano", vocab_size=40)
 ONE = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
 SGD = optax.sgd(1.0)
