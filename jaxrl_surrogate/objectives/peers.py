@@ -1,11 +1,12 @@
-"""What other trainers do on binary rewards, weight for weight, as tables.
+"""What other trainers do with rewards, weight for weight.
 
-Each rule is the trainer's formula on one group's rewards, with its deviation, epsilon
-and conventions for groups of one; `advantages.get("verl:grpo")` finds it, so that its
-objective can be read off, and trained with. Rules that depend on more than one group
-(whitening over a batch) or on lengths are not tables and are not here. Published code
-computes in float32, where an all-equal group can get rounding noise over epsilon; a
-table of counts cannot.
+Each rule is the trainer's formula on one group's rewards, with its deviation, epsilon,
+conventions for groups of one and special cases of graded rewards; on binary rewards it
+is a table. `advantages.get("verl:grpo")` finds it, so that its objective can be read
+off, and trained with. Rules that depend on more than one group (whitening over a batch)
+or on lengths are not tables and are not here. Published code computes in float32, where
+an all-equal group can get rounding noise over epsilon; in the float64 of this file
+equal rewards have a deviation of exactly 0.
 
 Read from the releases of 2026 of: verl, TRL, OpenRLHF, oat, AReaL, slime, NeMo-RL,
 open-instruct, prime-rl, tinker, torchforge, SkyRL, the MaxRL release, RUCAIBox's Pass@k
@@ -13,6 +14,7 @@ training.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -23,20 +25,28 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 Rule = Callable[[np.ndarray], np.ndarray]
 
 
+def _deviation(rewards: np.ndarray, ddof: int) -> float:
+    """The standard deviation; 0 where all are equal, without what rounding leaves."""
+    if rewards.min() == rewards.max():
+        return 0.0
+    return float(rewards.std(ddof=ddof))
+
+
 def _standardised(
     rewards: np.ndarray, epsilon: float, ddof: int = 1, single: str = "zero"
 ) -> np.ndarray:
     """(r - mean) / (std + epsilon); a group of one by the trainer's convention."""
     if len(rewards) == 1:
         return rewards / (1 + epsilon) if single == "raw" else 0 * rewards
-    centred = rewards - rewards.mean()
-    return centred / (rewards.std(ddof=ddof) + epsilon)
+    return _centred(rewards) / (_deviation(rewards, ddof) + epsilon)
 
 
 def _centred(rewards: np.ndarray, single: str = "zero") -> np.ndarray:
     """r - mean; a group of one keeps its reward where its mean is taken as 0."""
     if len(rewards) == 1 and single == "raw":
         return rewards
+    if rewards.min() == rewards.max():
+        return 0 * rewards
     return rewards - rewards.mean()
 
 
@@ -44,18 +54,30 @@ def _leave_one_out(rewards: np.ndarray, single: str = "zero") -> np.ndarray:
     """r less the mean of the others."""
     if len(rewards) == 1:
         return rewards if single == "raw" else 0 * rewards
-    return (rewards - rewards.mean()) * len(rewards) / (len(rewards) - 1)
+    return _centred(rewards) * len(rewards) / (len(rewards) - 1)
 
 
-def _over_mean(
-    rewards: np.ndarray, epsilon: float = 0.0, single: str = "zero"
+def _over_positive_mean(rewards: np.ndarray) -> np.ndarray:
+    """prime-rl: (r - mean) / mean, and 0 where the mean is 0 or negative."""
+    mean = rewards.mean()
+    return _centred(rewards) / mean if mean > 0 else 0 * rewards
+
+
+def _over_any_mean(
+    rewards: np.ndarray, epsilon: float = 1e-6, single: str = "raw"
 ) -> np.ndarray:
-    """(r - mean) / (mean + epsilon), 0 where none is right."""
-    if len(rewards) == 1 and single == "raw":
-        return rewards
-    if rewards.mean() == 0:
-        return 0 * rewards
-    return (rewards - rewards.mean()) / (rewards.mean() + epsilon)
+    """(r - mean) / (mean + epsilon), whatever the mean is.
+
+    Rewards of both signs whose mean is 0 are divided by epsilon alone.
+    """
+    if len(rewards) > 1:
+        return _centred(rewards) / (rewards.mean() + epsilon)
+    if single == "refused":
+        raise ValueError(
+            "group_size=1: the MaxRL release takes the mean of one sample as 0 and "
+            f"divides its reward by {epsilon:g}; take groups of 2 or more"
+        )
+    return rewards
 
 
 def _best_less_second(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
@@ -64,7 +86,7 @@ def _best_less_second(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
         raise ValueError("group_size=1: verl's grpo_passk takes 2 samples or more")
     lead = np.sort(rewards)[-1] - np.sort(rewards)[-2]
     out = np.zeros(len(rewards))
-    out[np.argmax(rewards)] = lead / (rewards.std(ddof=1) + epsilon)
+    out[np.argmax(rewards)] = lead / (_deviation(rewards, 1) + epsilon)
     return out
 
 
@@ -80,32 +102,42 @@ def _of_the_others(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
     for i in range(len(rewards)):
         others = np.delete(rewards, i)
         # One other has no deviation: it is left out of the division.
-        std = others.std(ddof=1) if len(others) > 1 else 0.0
+        std = _deviation(others, 1) if len(others) > 1 else 0.0
         if std > 0:
             out[i] /= std + epsilon
     return out
 
 
 def _pass_at_k_training(rewards: np.ndarray, k: int, epsilon: float) -> np.ndarray:
-    """Chen et al., arXiv 2508.10751, eqs. 11-15, with the epsilon of the release."""
-    size, right = len(rewards), int(rewards.sum())
+    """Chen et al., arXiv 2508.10751, eqs. 11-15, with the epsilon of the release.
+
+    The release replaces rewards of exactly 1 and exactly 0 by their advantages and
+    counts the former; any other reward stays, and is the weight of its sample.
+    """
+    size, right = len(rewards), int((rewards == 1).sum())
     if not 1 <= k <= size:
         raise ValueError(f"k={k}: expected 1 to the group size {size}")
     miss = _share_without(size, right, k)
     scale = np.sqrt(miss * (1 - miss)) + epsilon
     wrong = miss - _share_without(size - 1, right, k - 1)
-    return np.where(rewards > 0.5, miss, wrong) / scale
+    advantages = np.where(rewards == 1, miss / scale, wrong / scale)
+    return np.where((rewards == 0) | (rewards == 1), advantages, rewards)
 
 
 def _fake_leave_one_out(rewards: np.ndarray, k: int) -> np.ndarray:
-    """The MaxRL release's "pkpo": the others' transformed rewards hold one's own."""
-    size, right = len(rewards), int(rewards.sum())
-    if size < 2 or not 1 <= k <= size:
-        raise ValueError(
-            f"k={k}: expected 1 to the group size, and groups of 2 or more"
-        )
-    shaped = rewards * _share_without(size - 1, max(right - 1, 0), k - 1)
-    return (size * shaped - shaped.sum()) / (size - 1)
+    """The MaxRL release's "pkpo": the others' transformed rewards hold one's own.
+
+    Rewards are rounded first, halves to the even integer, and their sum counts as the
+    number of right samples: a reward of 2 counts as two.
+    """
+    size = len(rewards)
+    if not 1 <= k <= size:
+        raise ValueError(f"k={k}: expected 1 to the group size {size}")
+    rounded = np.round(rewards)
+    wrong = size - int(rounded.sum())
+    missing = math.comb(max(wrong, 0), k - 1) / math.comb(size - 1, k - 1)
+    shaped = rounded * missing
+    return shaped if size == 1 else (size * shaped - shaped.sum()) / (size - 1)
 
 
 def _share_without(size: int, right: int, k: int) -> float:
@@ -134,13 +166,13 @@ _RULES: dict[str, Callable[..., np.ndarray]] = {
     "open_instruct:centered": _centred,
     "open_instruct:standard": functools.partial(_standardised, epsilon=1e-8, ddof=0),
     "prime_rl:grpo": _centred,
-    "prime_rl:max_rl": _over_mean,
+    "prime_rl:max_rl": _over_positive_mean,
     "tinker:grpo": _centred,
     "forge:grpo": functools.partial(_standardised, epsilon=1e-4),
     "skyrl:grpo": _GRPO,
     "skyrl:rloo": _leave_one_out,
-    "skyrl:maxrl": functools.partial(_over_mean, epsilon=1e-6, single="raw"),
-    "maxrl:maxrl": functools.partial(_over_mean, epsilon=1e-6),
+    "skyrl:maxrl": _over_any_mean,
+    "maxrl:maxrl": functools.partial(_over_any_mean, single="refused"),
     "maxrl:pkpo": _fake_leave_one_out,
     "passk_training:analytic": functools.partial(_pass_at_k_training, epsilon=1e-6),
 }
@@ -152,7 +184,11 @@ def names() -> tuple[str, ...]:
 
 
 def rule(name: str, **params) -> Rule:
-    """The rule itself, of (M,) rewards of any kind, as the trainer applies it."""
+    """The rule itself, of (M,) rewards, as the trainer applies it to graded ones too.
+
+    Raises:
+      ValueError: when it is called, for a group size or k that it cannot serve.
+    """
     return functools.partial(_RULES[name], **params)
 
 
