@@ -156,7 +156,7 @@ def test_an_advantage_function_comes_before_a_surrogate_of_the_name(tmp_path, na
     config = _config(tmp_path, f"--objective.name={name}", *options)
     method = objectives.advantages.get(name, **config.objective.options)
     expected = objectives.table_family(method.table, config.rollout.group_size)
-    found = build.build_objective(config)(0)
+    found = build.build_objective(config)(1)
     np.testing.assert_array_equal(found.correct, expected.correct)
     np.testing.assert_array_equal(found.incorrect, expected.incorrect)
 
@@ -181,7 +181,7 @@ def test_options_of_method_and_baseline_reach_the_weights(tmp_path):
         "--objective.prior=[1, 3]",
         "--objective.weight_options={norm: l2}",
     )
-    found = build.build_objective(given)(0).table()
+    found = build.build_objective(given)(1).table()
     expected = objectives.from_surrogate(
         objectives.surrogates.get("log"),
         8,
@@ -203,14 +203,14 @@ def test_a_schedule_mixes_objectives_by_step(tmp_path):
     log = objectives.from_surrogate(objectives.surrogates.get("log"), 8)
     rloo = objectives.advantages.table("rloo", 8)
     for step, share in ((1, 0.0), (6, 0.5), (11, 1.0), (20, 1.0)):
-        found = schedule(step - 1).table()
+        found = schedule(step).table()
         expected = (1 - share) * log + share * rloo
         np.testing.assert_allclose(found.correct, expected.correct)
         np.testing.assert_allclose(found.incorrect, expected.incorrect)
     jump = [*words, "--objective.schedule.shape=hold", "--objective.schedule.end=4"]
     schedule = build.build_objective(_config(tmp_path, *jump))
-    np.testing.assert_array_equal(schedule(2).table().correct, log.correct)
-    np.testing.assert_array_equal(schedule(3).table().correct, rloo.correct)
+    np.testing.assert_array_equal(schedule(3).table().correct, log.correct)
+    np.testing.assert_array_equal(schedule(4).table().correct, rloo.correct)
     wrong = _config(tmp_path, *words, "--objective.schedule.begin=11")
     assert "objective.schedule.begin=11" in _refusal(build.build_objective, wrong)
     wrong = _config(tmp_path, *words[:1], "--objective.schedule.to=rlo")
@@ -229,7 +229,7 @@ def test_a_surrogate_becomes_weights(tmp_path):
         lambda size: objectives.from_surrogate(surrogate, size),
         config.rollout.group_size,
     )
-    found = build.build_objective(config)(0)
+    found = build.build_objective(config)(1)
     np.testing.assert_array_equal(found.correct, expected.correct)
 
 

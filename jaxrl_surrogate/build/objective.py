@@ -8,7 +8,7 @@ from jaxrl_surrogate.settings import SettingsError
 
 
 def build_objective(config: TrainConfig) -> Schedule:
-    """Weights for every group size up to M, for every step counted from 0.
+    """Weights for every group size up to M, for every step of the run.
 
     Raises:
       SettingsError: unknown name or option, or one the group size cannot serve.
@@ -29,8 +29,8 @@ def build_objective(config: TrainConfig) -> Schedule:
         schedules.interpolate,
         first,
         last,
-        change.begin - 1,
-        end - 1,
+        change.begin,
+        end,
         change.shape,
     )
 

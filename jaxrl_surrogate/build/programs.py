@@ -77,7 +77,7 @@ def build_job(config: TrainConfig, platform: str) -> Job:
         decode=decode_config(
             config, model, range(1 + len(config.rollout.stop)), platform
         ),
-        objective=build_objective(config)(0),
+        objective=build_objective(config)(1),
         mesh=config.mesh,
         prompts_per_step=config.rollout.prompts_per_step,
         max_prompt_length=config.rollout.max_prompt_length,

@@ -128,7 +128,7 @@ def build_run(config: TrainConfig) -> Run:
         eval_problems=[
             dataclasses.replace(test[index], id=index) for index in range(count)
         ],
-        objective=lambda step: weights(step - 1),
+        objective=weights,
         update=update_config(config),
         optimizer=optimizer,
         schedule=Schedule(

@@ -163,7 +163,7 @@ def _nominal(config: TrainConfig, groups: Groups) -> WeightTable:
     schedule = build.build_objective(config)
     steps, counts = np.unique(groups.step, return_counts=True)
     parts = [
-        float(count / len(groups)) * schedule(int(step) - 1).table()
+        float(count / len(groups)) * schedule(int(step)).table()
         for step, count in zip(steps, counts, strict=True)
     ]
     return functools.reduce(operator.add, parts)

@@ -2,7 +2,8 @@
 
 The compiled step takes its family as data, so another one compiles nothing; mixtures of
 families are families, whose objective is the mixture of the objectives. A schedule is a
-function of the step alone: a resumed run goes on where it was.
+function of the step alone, counted from 1 as everywhere: a resumed run goes on where it
+was.
 """
 
 import bisect
@@ -45,10 +46,10 @@ class Schedule:
                 f"{len(self.families)} families, and at least one"
             )
         ordered = all(math.isfinite(step) for step in self.steps)
-        ordered &= self.steps[0] >= 0
+        ordered &= self.steps[0] >= 1
         ordered &= all(one < other for one, other in itertools.pairwise(self.steps))
         if not ordered:
-            raise ValueError(f"steps={self.steps}: expected increasing, from 0 on")
+            raise ValueError(f"steps={self.steps}: expected increasing, from 1 on")
         sizes = {family.group_size for family in self.families}
         if len(sizes) > 1:
             raise ValueError(
@@ -66,7 +67,13 @@ class Schedule:
         return self.families[0].group_size
 
     def __call__(self, step: int) -> TableFamily:
-        """The family of one step, counted from 0."""
+        """The family of one step, counted from 1.
+
+        Raises:
+          ValueError: a step before the first.
+        """
+        if step < 1:
+            raise ValueError(f"step={step}: expected 1 or more, the first step is 1")
         last = bisect.bisect_right(self.steps, step) - 1
         if last < 0:
             return self.families[0]
@@ -83,7 +90,7 @@ class Schedule:
 
 def constant(family: TableFamily) -> Schedule:
     """The same objective at every step."""
-    return Schedule((family,), (0,))
+    return Schedule((family,), (1,))
 
 
 def interpolate(
@@ -98,7 +105,7 @@ def interpolate(
     Args:
       start: until `begin_step`.
       end: from `end_step` on.
-      begin_step: 0 or more.
+      begin_step: 1 or more.
       end_step: above it.
       shape: of the share of `end`; "hold" jumps at `end_step`.
 
@@ -107,8 +114,8 @@ def interpolate(
 
     >>> from jaxrl_surrogate.objectives import advantages, table_family
     >>> make = lambda name: table_family(advantages.get(name).table, 4)
-    >>> schedule = interpolate(make("maxrl"), make("rloo"), 0, 100)
-    >>> print(schedule(50).table().gap)
+    >>> schedule = interpolate(make("maxrl"), make("rloo"), 1, 101)
+    >>> print(schedule(51).table().gap)
     [2.         1.5        1.16666667 1.        ]
     """
     return Schedule((start, end), (begin_step, end_step), shape)
@@ -137,7 +144,7 @@ def anneal_k(
       group_size: M.
       start: k until `begin_step`.
       end: k from `end_step` on.
-      begin_step: 0 or more.
+      begin_step: 1 or more.
       end_step: above it.
       shape: "linear", "cosine" (slow at both ends of each k) or "hold".
       make_family: k to a family; by default the unbiased weights of pass@k with the
@@ -146,8 +153,8 @@ def anneal_k(
     Raises:
       ValueError: for a k that the group size cannot serve, and as `Schedule`.
 
-    >>> schedule = anneal_k(8, start=4, end=1, begin_step=0, end_step=30)
-    >>> [float(schedule(step).table().gap[0].round(6)) for step in (0, 5, 10, 30, 99)]
+    >>> schedule = anneal_k(8, start=4, end=1, begin_step=1, end_step=31)
+    >>> [float(schedule(step).table().gap[0].round(6)) for step in (1, 6, 11, 31, 99)]
     [4.0, 3.5, 3.0, 1.0, 1.0]
     """
     for name, k in (("start", start), ("end", end)):

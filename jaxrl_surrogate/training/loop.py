@@ -76,7 +76,7 @@ def train(run: Run, log: RunLog) -> Outcome:
             if stop.agreed():
                 break  # the rollout is stored; the state before it is stored below
             state, losses, applied = update_phase(
-                run, update, state, batch, reference, step
+                run, update, state, batch, reference, step + 1
             )
             step += 1
             meta |= {"prompts": position}
@@ -280,7 +280,7 @@ def update_phase(
     reference: models.Params | None,
     step: int,
 ):
-    """All optimizer steps on one batch; `step` is the one before it.
+    """All optimizer steps of `step` on its batch.
 
     Returns the state, metrics that are means over the steps, and (G, M) the weight that
     each sample was given on average over the epochs.

@@ -117,7 +117,7 @@ def reexecute(
         if wrong:  # what follows from it differs as well
             return Comparison(start, step, compared, wrong)
         state, _, applied = loop.update_phase(
-            run, update, state, batch, reference, step - 1
+            run, update, state, batch, reference, step
         )
         found = digests.update_digests(applied)
         if "state" in logged.get(step, {}):

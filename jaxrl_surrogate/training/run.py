@@ -57,7 +57,7 @@ class Run:
     collector: Collector
     evaluator: Collector
     eval_problems: list[Problem]
-    objective: Callable[[int], TableFamily]  # of the step: a schedule is data
+    objective: Callable[[int], TableFamily]  # of a step, from 1 on; a schedule is data
     update: UpdateConfig
     optimizer: optax.GradientTransformation
     schedule: Schedule
