@@ -267,9 +267,13 @@ def _evaluated(config: TrainConfig, console: Console):
             "started with `jaxrl train` or `jaxrl sft`"
         )
     run = build.build_run(config)
-    state, step = loop.newest_state(run)
+
+    def warn(what):
+        console.print(f"warning: {what}", highlight=False, markup=False)
+
+    params, step = loop.newest_params(run, warn)
     console.print(f"parameters after step {step}", highlight=False)
-    return run, loop.run_evaluation(run, state.params)
+    return run, loop.run_evaluation(run, params)
 
 
 def _help(command: str) -> str:

@@ -180,11 +180,11 @@ def _initial_params(config: TrainConfig, model: models.DecoderConfig):
             f"{model}"
         )
 
-    def load():
+    def load(on_damage):
         # Imported here: the loop needs none of this file, and only this needs the loop.
-        from jaxrl_surrogate.training.loop import newest_state
+        from jaxrl_surrogate.training.loop import newest_params
 
-        return newest_state(other)[0].params
+        return newest_params(other, on_damage)[0]
 
     return load
 

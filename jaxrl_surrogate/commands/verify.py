@@ -13,8 +13,9 @@ from jaxrl_surrogate import build, settings
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training.environment import environment, environment_difference
-from jaxrl_surrogate.training.reexecution import Comparison, reexecute, stored_steps
+from jaxrl_surrogate.training.reexecution import Comparison, reexecute
 from jaxrl_surrogate.training.run_log import read_digests, read_environment
+from jaxrl_surrogate.training.state_reader import StateReader
 
 
 def main(arguments: list[str]) -> int:
@@ -90,7 +91,7 @@ def _stretch(
             "--log.digests_every of at least 1"
         )
     newest = max(logged)
-    stored = [step for step in stored_steps(directory) if step < newest]
+    stored = [step for step in StateReader(directory).steps() if step < newest]
     if not stored:
         raise SettingsError(
             f"{directory}: no state is stored before step {newest}, the newest that is "

@@ -160,14 +160,13 @@ class RunCheckpoints:
         self,
         abstract_state: PyTree,
         on_damage: Callable[[str], None] = lambda what: None,
-        set_aside: bool = True,
     ) -> tuple[int, PyTree, dict] | None:
         """Read the newest state that is sound.
 
         Args:
           abstract_state: see `restore_update`.
-          on_damage: told of every newer one that is not, with what is wrong.
-          set_aside: move those to DIRECTORY/damaged/; where False nothing is changed.
+          on_damage: told of every newer one that is not, with what is wrong; those
+            are moved to DIRECTORY/damaged/.
 
         Returns:
           Its step, the state and its meta; None where no update was ever stored.
@@ -184,8 +183,7 @@ class RunCheckpoints:
                 faults[step] = str(error)
                 continue
             for damaged, fault in faults.items():
-                if set_aside:
-                    self._updates.set_aside(damaged, self._damaged)
+                self._updates.set_aside(damaged, self._damaged)
                 on_damage(f"{fault}; going on from step {step}")
             return step, state, meta
         if faults:

@@ -6,6 +6,7 @@ on from the newest update, with the stored rollouts of the steps after it.
 """
 
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +32,12 @@ from jaxrl_surrogate.training.run_log import RunLog
 from jaxrl_surrogate.training.sft import warm_start
 from jaxrl_surrogate.training.state import (
     TrainState,
+    abstract_params,
     abstract_state,
     init_state,
     restart,
 )
+from jaxrl_surrogate.training.state_reader import StateReader
 from jaxrl_surrogate.training.step import Update, make_update
 from jaxrl_surrogate.training.stops import NotFinite
 
@@ -144,7 +147,7 @@ def starting_state(run: Run, log: RunLog) -> TrainState:
         if run.init_params is None:
             state = init_state(run.model, run.optimizer, run.mesh, run.seed)
         else:
-            params = run.init_params()
+            params = run.init_params(log.damage)
             state = restart(params, run.model, run.optimizer, run.mesh)
         if run.warm_start is not None:
             params = warm_start(run.warm_start, state.params, run.model, run.mesh, log)
@@ -153,23 +156,12 @@ def starting_state(run: Run, log: RunLog) -> TrainState:
         return state
 
 
-def newest_state(run: Run) -> tuple[TrainState, int]:
-    """The newest stored state of a run and its step.
-
-    Raises:
-      ValueError: the run directory holds no state.
-    """
-    abstract = abstract_state(run.model, run.optimizer, run.mesh)
-    with _open_store(run) as store:
-        found = store.newest_update(abstract, set_aside=False)
-        if found is not None:
-            return found[1], found[0]
-    with RunCheckpoints(run.directory / "checkpoints" / "start") as store:
-        if store.latest_update() is None:
-            raise ValueError(
-                f"{run.directory}: holds no checkpoint; expected a run that was started"
-            )
-        return store.restore_update(0, abstract)[0], 0
+def newest_params(
+    run: Run, on_damage: Callable[[str], None]
+) -> tuple[models.Params, int]:
+    """The newest stored parameters of a run and their step; see `StateReader`."""
+    abstract = abstract_params(run.model, run.mesh)
+    return StateReader(run.directory).newest_params(abstract, on_damage)
 
 
 def run_evaluation(run: Run, params: models.Params) -> Evaluation:

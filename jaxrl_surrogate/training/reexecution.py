@@ -1,15 +1,13 @@
 """A stretch of a run executed again from a stored state, against its digests."""
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from jaxrl_surrogate.training import digests, loop
-from jaxrl_surrogate.training.checkpoint import RunCheckpoints
 from jaxrl_surrogate.training.collect import collect_batch
 from jaxrl_surrogate.training.run import Run
-from jaxrl_surrogate.training.state import TrainState, abstract_state
+from jaxrl_surrogate.training.state import abstract_params, abstract_state
+from jaxrl_surrogate.training.state_reader import StateReader
 from jaxrl_surrogate.training.step import make_update
 
 
@@ -36,32 +34,6 @@ class Comparison:
     difference: Difference | None
 
 
-def stored_steps(directory: Path) -> list[int]:
-    """Steps whose state a run directory holds, ascending; 0 is its starting state."""
-    updates = _numbers(directory / "checkpoints" / "update")
-    return _numbers(directory / "checkpoints" / "start" / "update") + updates
-
-
-def stored_state(run: Run, step: int) -> tuple[TrainState, dict]:
-    """The state that is stored for a step, and its meta; the run is not touched.
-
-    Raises:
-      ValueError: there is none, or it is not of this model and optimizer.
-    """
-    stores = run.directory / "checkpoints"
-    path = (stores if step else stores / "start") / "update" / str(step)
-    if not path.is_dir():
-        raise ValueError(f"step={step}: no state in {path}")
-    with tempfile.TemporaryDirectory() as temporary:
-        # A store clears what a killed process left. This run may be in progress, so
-        # the store that is opened holds no more than a link.
-        (Path(temporary) / "update").mkdir()
-        (Path(temporary) / "update" / str(step)).symlink_to(path.absolute())
-        with RunCheckpoints(temporary) as store:
-            abstract = abstract_state(run.model, run.optimizer, run.mesh)
-            return store.restore_update(step, abstract)
-
-
 def reexecute(
     run: Run,
     logged: Mapping[int, Mapping[str, Mapping[str, str]]],
@@ -77,16 +49,18 @@ def reexecute(
     Args:
       run: built from the run's config; its prompt stream is moved.
       logged: rows of digests by step (`run_log.read_digests`).
-      start: a step of `stored_steps`.
+      start: a step of `StateReader.steps`.
       last: the last step to execute.
       on_step: told of each step that agrees, and of digests compared so far.
 
     Raises:
       ValueError: no such state.
     """
-    kl_coef = run.update.loss.kl_coef
-    reference = stored_state(run, 0)[0].params if kl_coef else None
-    state, meta = stored_state(run, start)
+    reader, reference = StateReader(run.directory), None
+    if run.update.loss.kl_coef:
+        reference = reader.params(0, abstract_params(run.model, run.mesh))
+    abstract = abstract_state(run.model, run.optimizer, run.mesh)
+    state, meta = reader.state(start, abstract)
     # Its position alone: that seed and source are the same is what is to be shown.
     position = meta["prompts"]["position"] if "prompts" in meta else 0
     run.prompts.restore({"position": position})
@@ -126,8 +100,3 @@ def reexecute(
         if not wrong:
             on_step(step, compared)
     return Comparison(start, last, compared, wrong)
-
-
-def _numbers(directory: Path) -> list[int]:
-    names = (path.name for path in directory.glob("*") if path.is_dir())
-    return sorted(int(name) for name in names if name.isdecimal())

@@ -51,7 +51,8 @@ class Run:
     seed: int
     model: models.DecoderConfig
     mesh: jax.sharding.Mesh
-    init_params: Callable[[], models.Params] | None  # None: drawn from the seed
+    # Told of newer ones that are damaged; None: drawn from the seed.
+    init_params: Callable[[Callable[[str], None]], models.Params] | None
     warm_start: WarmStart | None
     prompts: PromptStream
     collector: Collector

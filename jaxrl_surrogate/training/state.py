@@ -57,6 +57,15 @@ def abstract_state(
     return partition.abstract_like(abstract, state_shardings(config, optimizer, mesh))
 
 
+def abstract_params(
+    config: models.DecoderConfig, mesh: jax.sharding.Mesh
+) -> models.Params:
+    """Shapes, dtypes and shardings of the parameters of a train state."""
+    params = models.abstract_params(config)
+    shardings = partition.param_shardings(mesh, models.logical_axes(config), params)
+    return partition.abstract_like(params, shardings)
+
+
 def init_state(
     config: models.DecoderConfig,
     optimizer: optax.GradientTransformation,

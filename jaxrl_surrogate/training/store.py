@@ -1,40 +1,26 @@
 """One sequence of checkpoints: a tree of arrays and JSON under each step, by Orbax."""
 
-import hashlib
 import json
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxrl_surrogate.parallel import hosts
-from jaxrl_surrogate.training import digests
-from jaxrl_surrogate.training.manifest import (
-    ManifestWriter,
-    file_faults,
-    manifest_path,
-)
-from jaxrl_surrogate.training.stops import DamagedCheckpoint, NoRoom
+from jaxrl_surrogate.training.manifest import ManifestWriter, manifest_path
+from jaxrl_surrogate.training.stops import NoRoom
+from jaxrl_surrogate.training.stored_step import first_line, make_record, read_step
 
 PyTree = Any
 
-# Goes up when the layout changes, so that an old checkpoint is named, not misread.
-FORMAT = 2
-
 _TRASH = "deleted"
-_MAX_NAMED = 5
 _ROOM_BESIDES = 4 << 20  # bytes of a save that are not arrays, and of the logs
-_LIBRARIES = ("jaxrl_surrogate", "jax", "jaxlib", "optax", "orbax-checkpoint", "numpy")
 
 
 class Store:
-    """A directory with a checkpoint under each step."""
-
     """One sequence of checkpoints: a tree of arrays and JSON under each step."""
 
     def __init__(
@@ -74,10 +60,7 @@ class Store:
             raise ValueError(f"meta: expected JSON values, but {error}") from error
         self._empty_trash()
         self._check_room(step, state)
-        record = {"format": FORMAT, "meta": meta, "arrays": _array_digests(state)}
-        record["libraries"] = {name: metadata.version(name) for name in _LIBRARIES}
-        record["metric"] = metric
-        record["seal"] = _seal(record)
+        record = make_record(state, meta, metric)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -96,35 +79,7 @@ class Store:
             raise ValueError(
                 f"step={step}: not in {self._directory}, which has {steps or 'none'}"
             )
-        where = self._directory / str(step)
-        faults = file_faults(where)
-        if faults:
-            raise DamagedCheckpoint("; ".join(faults[:_MAX_NAMED]))
-        record = self._read(step, "its record", meta=ocp.args.JsonRestore())["meta"]
-        if not isinstance(record, dict) or "format" not in record:
-            raise DamagedCheckpoint(f"{where}/meta holds no record of a checkpoint")
-        if record["format"] != FORMAT:
-            raise ValueError(
-                f"{where}: checkpoint format {record['format']}, this version reads "
-                f"{FORMAT}"
-            )
-        if record.pop("seal", None) != _seal(record):
-            raise DamagedCheckpoint(f"{where}/meta holds another record than was saved")
-        try:
-            saved = self._manager.item_metadata(step)["state"].tree
-        except Exception as error:
-            raise DamagedCheckpoint(f"{where}/state: {_first_line(error)}") from error
-        _check_fit(where, saved, abstract)
-        args = ocp.args.StandardRestore(jax.tree.map(_placed, abstract))
-        state = self._read(step, "its arrays", state=args)["state"]
-        found = _array_digests(state, record["arrays"])
-        wrong = [name for name, old in record["arrays"].items() if found[name] != old]
-        if wrong:
-            raise DamagedCheckpoint(
-                f"{where}/state: {', '.join(wrong[:_MAX_NAMED])} came back with other "
-                "bits than were saved"
-            )
-        return state, record["meta"]
+        return read_step(self._directory / str(step), abstract)
 
     def _check_room(self, step: int, state: PyTree) -> None:
         """Refuse a save that does not fit: half of it would only use up the rest."""
@@ -143,15 +98,6 @@ class Store:
                 f"needed and {free} MiB free; {have}. Make room, or lower "
                 "checkpoint.keep_last, and start again"
             )
-
-    def _read(self, step: int, what: str, **args: Any) -> Any:
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
-        except Exception as error:  # of whatever library meets the damage
-            raise DamagedCheckpoint(
-                f"{self._directory / str(step)}: {what} cannot be read: "
-                f"{_first_line(error)}"
-            ) from error
 
     def set_aside(self, step: int, where: Path) -> None:
         """Move a step and its manifest out of the way, under a name that is free."""
@@ -191,7 +137,7 @@ class Store:
         except Exception as error:
             if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
                 raise NoRoom(
-                    f"{self._directory}: {_first_line(error)}; the checkpoints before "
+                    f"{self._directory}: {first_line(error)}; the checkpoints before "
                     "are intact. Make room and start again"
                 ) from error
             raise
@@ -210,79 +156,3 @@ class Store:
             for path in self._directory.glob("*.files.json"):
                 if not (self._directory / path.name.partition(".")[0]).is_dir():
                     path.unlink(missing_ok=True)
-
-
-def _array_digests(tree: PyTree, kinds: dict[str, str] | None = None) -> dict[str, str]:
-    """A digest of every leaf, taken where it is: "device:..." or "host:...".
-
-    Args:
-      tree: of jax and NumPy arrays.
-      kinds: digests to compare with, whose kind decides; None: by where a leaf is.
-    """
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
-    out, on_device = {}, {}
-    for name, leaf in leaves.items():
-        host = not isinstance(leaf, jax.Array)
-        if kinds is not None:
-            host = kinds[name].startswith("host:")
-        if host:
-            out[name] = f"host:{digests.host_digest(leaf)}"
-        else:
-            on_device[name] = leaf
-    found = digests.device_digests(list(on_device.values()))
-    out |= {n: f"device:{f}" for n, f in zip(on_device, found, strict=True)}
-    return {name: out[name] for name in leaves}
-
-
-def _seal(record: dict) -> str:
-    """SHA-256 of a record as JSON; what is read back has the same."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
-
-
-def _placed(leaf):
-    """A leaf to restore into: NumPy stays NumPy, everything else has a sharding."""
-    if isinstance(leaf, np.ndarray):
-        return leaf
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _check_fit(where: str, saved: PyTree, abstract: PyTree) -> None:
-    """Refuse a tree that is not the one saved; Orbax alone would cast its dtypes."""
-    saved, expected = _signature(saved), _signature(abstract)
-    wrong = [
-        f"{name}: {_text(saved.get(name))} in the checkpoint, "
-        f"{_text(expected.get(name))} expected"
-        for name in sorted(saved.keys() | expected.keys())
-        if saved.get(name) != expected.get(name)
-    ]
-    if wrong:
-        more = len(wrong) - _MAX_NAMED
-        tail = f"; and {more} more" if more > 0 else ""
-        raise ValueError(
-            f"{where} holds another state: {'; '.join(wrong[:_MAX_NAMED])}{tail}. "
-            "Restore with the model and optimizer it was saved with"
-        )
-
-
-def _signature(tree: PyTree) -> dict[str, tuple]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            tuple(leaf.shape),
-            str(np.dtype(leaf.dtype)),
-        )
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
-
-
-def _text(signature: tuple | None) -> str:
-    return "absent" if signature is None else f"{signature[1]}{list(signature[0])}"

@@ -145,16 +145,6 @@ def test_where_nothing_is_sound_nothing_is_moved(stored, tmp_path):
     assert not (copy / "damaged").exists()
 
 
-def test_looking_alone_moves_nothing(stored, tmp_path):
-    directory, trees = stored
-    copy = tmp_path / "copy"
-    shutil.copytree(directory, copy)
-    _flip(copy / "update" / "4" / "meta" / "metadata")
-    with RunCheckpoints(copy) as store:
-        assert store.newest_update(_into(trees[2]), set_aside=False)[0] == 2
-        assert store.update_steps() == [2, 4]
-
-
 def test_a_damaged_manifest_is_named(stored, tmp_path):
     directory, _ = stored
     copy = tmp_path / "copy"
