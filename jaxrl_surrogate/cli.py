@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import errno
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -228,7 +229,7 @@ def _open(config: TrainConfig):
     from jaxrl_surrogate.training.run_log import RunLog
 
     lock = RunLock(build.run_directory(config))
-    build.check_directory(config)
+    build.check_continuation(config)
     with contextlib.ExitStack() as held:
         run = build.build_run(config)
         if not hosts.is_first():
@@ -248,6 +249,7 @@ def _open(config: TrainConfig):
             every=config.log.every,
             tensorboard=config.log.tensorboard,
             config_changes=changes,
+            take_up=functools.partial(build.store_config, config),
         )
         hosts.wait_for_all("run directory")
         return run, log, held.pop_all()

@@ -237,9 +237,10 @@ def test_a_run_directory_keeps_what_its_numbers_mean(tmp_path):
     config = _config(tmp_path, "--task.options.max_digits=3")
     directory = build.open_directory(config)
     assert settings.load(TrainConfig, directory / "config.yaml") == config
-    build.open_directory(
-        _config(tmp_path, "--task.options.max_digits=3", "--log.every=7")
-    )
+    again = _config(tmp_path, "--task.options.max_digits=3", "--log.every=7")
+    build.open_directory(again)  # stored when the run has taken it up, not before
+    assert settings.load(TrainConfig, directory / "config.yaml") == config
+    build.store_config(again)
     refused = _refusal(build.open_directory, _config(tmp_path, "--seed=5"))
     assert "seed=5" in refused and "task.options.max_digits" in refused
     stored = settings.load(TrainConfig, directory / "config.yaml")

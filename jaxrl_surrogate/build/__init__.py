@@ -1,10 +1,12 @@
 """From a config to a run: the only place that knows both the config and the rooms."""
 
 from jaxrl_surrogate.build.directory import (
+    check_continuation,
     check_directory,
     config_changes,
     open_directory,
     run_directory,
+    store_config,
 )
 from jaxrl_surrogate.build.model import build_model, build_shape, build_tokenizer
 from jaxrl_surrogate.build.objective import build_objective
@@ -18,8 +20,10 @@ __all__ = [
     "build_run",
     "build_shape",
     "build_tokenizer",
+    "check_continuation",
     "check_directory",
     "config_changes",
     "open_directory",
     "run_directory",
+    "store_config",
 ]

@@ -1,13 +1,15 @@
-"""Where a run lives, and what may continue it."""
+"""Where a run lives, its config there, and what a config may continue."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxrl_surrogate import settings
+from jaxrl_surrogate.build.continuation import role
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.training.reexecution import stored_steps
 
-# Sections that decide what the numbers of a run mean: a resumed run keeps them.
-_FIXED = ("seed", "task", "model", "rollout", "sft", "loss.normalization")
+Change = tuple[str, object, object]  # dotted path, old value, new value
 
 
 def run_directory(config: TrainConfig) -> Path:
@@ -22,37 +24,71 @@ def check_directory(config: TrainConfig) -> Path:
       SettingsError: the directory holds a run whose results would not be continued.
     """
     directory = run_directory(config)
-    path = directory / "config.yaml"
-    if path.exists():
-        stored = settings.load(TrainConfig, path)
-        changed = [
-            f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "
-            "choose another run_dir"
-            for name, old, new in settings.difference(stored, config)
-            if any(name == fixed or name.startswith(f"{fixed}.") for fixed in _FIXED)
-        ]
-        if changed:
-            raise SettingsError("\n".join(changed))
+    refused = [
+        f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "
+        f"start another run with {_elsewhere(config)}"
+        for name, old, new in config_changes(config)
+        if role(name) == "kept"
+    ]
+    if refused:
+        raise SettingsError("\n".join(refused))
     return directory
 
 
-def config_changes(config: TrainConfig) -> list[tuple[str, object, object]]:
-    """Path, old and new value of what a run is continued with; empty for a new run."""
+def check_continuation(config: TrainConfig) -> Path:
+    """The run directory, in which this config may be trained with.
+
+    Raises:
+      SettingsError: as `check_directory`, or the run there has no step left that its
+        other numbers would hold for.
+    """
+    directory = check_directory(config)
+    newest = max(stored_steps(directory), default=0)
+    changed = [row for row in config_changes(config) if role(row[0]) == "numbers"]
+    if changed and newest and config.train.steps <= newest:
+        raise SettingsError(
+            "\n".join(
+                f"{name}={new!r}: {directory} has done {newest} steps with {old!r}, "
+                "and no step is left for another value; start another run with "
+                f"{_elsewhere(config)}, or go on with this one with --train.steps of "
+                f"more than {newest}"
+                for name, old, new in changed
+            )
+        )
+    return directory
+
+
+def config_changes(config: TrainConfig) -> list[Change]:
+    """What a run would be continued with; empty for a new run, and where it lives."""
     path = run_directory(config) / "config.yaml"
     if not path.exists():
         return []
-    stored = settings.load(TrainConfig, path)
-    changes = settings.difference(stored, config)
+    changes = settings.difference(settings.load(TrainConfig, path), config)
     return [change for change in changes if change[0] not in ("run_dir", "name")]
 
 
 def open_directory(config: TrainConfig) -> Path:
-    """Make the run directory and store the config in it.
+    """Make the run directory, and store the config in it if it holds none.
+
+    What a run that is there is continued with is stored by `store_config`, once the
+    run has taken it up.
 
     Raises:
-      SettingsError: as `check_directory`, or it cannot be written.
+      SettingsError: as `check_continuation`, or it cannot be written.
     """
-    directory = check_directory(config)
+    directory = check_continuation(config)
+    if not (directory / "config.yaml").exists():
+        store_config(config)
+    return directory
+
+
+def store_config(config: TrainConfig) -> None:
+    """Make this config the one that the run directory is resumed with.
+
+    Raises:
+      SettingsError: it cannot be written.
+    """
+    directory = run_directory(config)
     # Whole or not at all: a run is resumed from this file.
     temporary = directory / "config.yaml.tmp"
     try:
@@ -61,4 +97,23 @@ def open_directory(config: TrainConfig) -> Path:
         temporary.replace(directory / "config.yaml")
     except OSError as error:
         raise SettingsError(f"run_dir={config.run_dir!r}: {error}") from error
-    return directory
+
+
+def _elsewhere(config: TrainConfig) -> str:
+    """Words of the command line that give a run a directory of its own."""
+    field = "name" if "{name}" in config.run_dir else "run_dir"
+    here = config.name if field == "name" else config.run_dir.rstrip("/")
+    free = next(name for name in _numbered(here) if not _taken(config, field, name))
+    return f"--{field}={free}"
+
+
+def _numbered(name: str) -> Iterator[str]:
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1
+
+
+def _taken(config: TrainConfig, field: str, value: str) -> bool:
+    text = config.run_dir.replace("{name}", value) if field == "name" else value
+    return Path(text).exists()

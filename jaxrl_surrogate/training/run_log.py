@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,7 @@ class RunLog:
         tensorboard: bool = True,
         console: Console | None = None,
         config_changes: Sequence[tuple[str, object, object]] = (),
+        take_up: Callable[[], None] = lambda: None,
     ):
         """Open the log of a run, new or old.
 
@@ -70,7 +71,8 @@ class RunLog:
           tensorboard: also write TensorBoard events, if the library is there.
           console: default the terminal.
           config_changes: path, old and new value of what a resumed run is continued
-            with; recorded when it resumes.
+            with; recorded when it resumes with a step to do.
+          take_up: called after that; stores the config that those steps are done with.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._every, self._total = directory, every, total_steps
@@ -78,7 +80,7 @@ class RunLog:
         self._progress: Progress | None = None
         self._tensorboard, self._writer = tensorboard, None
         self._said: set[str] = set()
-        self._config_changes = config_changes
+        self._config_changes, self._take_up = config_changes, take_up
         (directory / "environment.json").write_text(
             json.dumps(environment(), indent=2) + "\n"
         )
@@ -120,9 +122,13 @@ class RunLog:
         if self._tensorboard:
             self._writer = self._open_tensorboard(step)
         self.event(step, "start", environment=environment())
-        for name, old, new in self._config_changes:
-            self.event(step, "config", name=name, old=old, new=new)
-            self.note(f"from step {step + 1} on: {name} {old} -> {new}")
+        # In this order: a config that is stored has its changes recorded. A finished
+        # run computes nothing, and keeps the config that it was computed with.
+        if step < self._total:
+            for name, old, new in self._config_changes:
+                self.event(step, "config", name=name, old=old, new=new)
+                self.note(f"from step {step + 1} on: {name} {old} -> {new}")
+            self._take_up()
         if step:
             self.note(f"resumed after step {step}")
 
