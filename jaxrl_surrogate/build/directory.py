@@ -7,7 +7,7 @@ from jaxrl_surrogate import settings
 from jaxrl_surrogate.build.continuation import role
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.training.reexecution import stored_steps
+from jaxrl_surrogate.training.state_reader import StateReader
 
 Change = tuple[str, object, object]  # dotted path, old value, new value
 
@@ -43,7 +43,7 @@ def check_continuation(config: TrainConfig) -> Path:
         other numbers would hold for.
     """
     directory = check_directory(config)
-    newest = max(stored_steps(directory), default=0)
+    newest = max(StateReader(directory).steps(), default=0)
     changed = [row for row in config_changes(config) if role(row[0]) == "numbers"]
     if changed and newest and config.train.steps <= newest:
         raise SettingsError(
