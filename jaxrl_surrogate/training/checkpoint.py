@@ -100,24 +100,22 @@ class RunCheckpoints:
           ValueError: `step` is not new, or `meta` is not JSON.
         """
         self._rollouts.wait()
+        self._check_is_new(step)
         self._updates.save(step, state, meta, metric)
 
     def save_rollout(self, step: int, batch: PyTree, meta: dict) -> None:
         """Save the batch after the rollout phase of `step`.
 
         Args:
-          step: later than every update and rollout on disk.
+          step: later than every update on disk, and without a rollout there. Later
+            ones may be: a run that fell back behind a damaged update has them still.
           batch: tree of jax or NumPy arrays.
           meta: JSON values.
 
         Raises:
           ValueError: `step` is not new, or `meta` is not JSON.
         """
-        newest = self.latest_update()
-        if newest is not None and step <= newest:
-            raise ValueError(
-                f"step={step}: expected a step after {newest}, whose update is saved"
-            )
+        self._check_is_new(step)
         self._prune_rollouts()
         self._rollouts.save(step, batch, meta)
 
@@ -197,20 +195,34 @@ class RunCheckpoints:
         self,
         step: int,
         abstract_batch: PyTree,
+        policy: str,
         on_damage: Callable[[str], None] = lambda what: None,
     ) -> tuple[PyTree, dict] | None:
-        """The batch of a step and its meta; None where it has none that is sound.
+        """The batch of a step and its meta; None where it has none that can be used.
 
-        A damaged one is moved to DIRECTORY/damaged/: its step is sampled again.
+        One that is damaged, or that another policy sampled, is moved to
+        DIRECTORY/damaged/: its step is sampled again.
+
+        Args:
+          step: of the rollout.
+          abstract_batch: see `restore_update`.
+          policy: a digest of the parameters that would sample it now. Those of a later
+            step than the next need not be the ones that did: the run may have fallen
+            back behind a damaged update and go on with other settings.
+          on_damage: told of what was set aside, and why.
         """
         if step not in self.rollout_steps():
             return None
         try:
-            return self.restore_rollout(step, abstract_batch)
+            batch, meta = self.restore_rollout(step, abstract_batch)
+            if meta.get("policy", policy) == policy:
+                return batch, meta
+            why = f"{self._rollouts.path(step)} was sampled by other parameters"
         except DamagedCheckpoint as error:
-            self._rollouts.set_aside(step, self._damaged)
-            on_damage(f"{error}; sampling step {step} again")
-            return None
+            why = str(error)
+        self._rollouts.set_aside(step, self._damaged)
+        on_damage(f"{why}; sampling step {step} again")
+        return None
 
     def restore_rollout(self, step: int, abstract_batch: PyTree) -> tuple[PyTree, dict]:
         """Read the batch saved after the rollout of `step`; see `restore_update`."""
@@ -235,6 +247,13 @@ class RunCheckpoints:
         if kind is not None and jax.process_count() > 1:
             return  # the other hosts may be gone: nothing more is done together
         self.close()
+
+    def _check_is_new(self, step: int) -> None:
+        newest = self.latest_update()
+        if newest is not None and step <= newest:
+            raise ValueError(
+                f"step={step}: expected a step after {newest}, whose update is saved"
+            )
 
     def _prune_rollouts(self) -> None:
         newest = self.latest_update()

@@ -75,6 +75,12 @@ def state_digests(state: TrainState) -> Digests:
     }
 
 
+def policy_digest(params: Any) -> str:
+    """One digest of all parameters, in hexadecimal; the same on every mesh."""
+    found = device_digests(jax.tree.leaves(params))
+    return hashlib.sha256("".join(found).encode()).hexdigest()[:32]
+
+
 def device_digests(arrays: list[jax.Array]) -> list[str]:
     """`fingerprint` of each array in hexadecimal, by one program on their devices."""
     return [word.tobytes().hex() for word in jax.device_get(_fingerprints(arrays))]

@@ -39,7 +39,7 @@ from jaxrl_surrogate.training.state import (
 )
 from jaxrl_surrogate.training.state_reader import StateReader
 from jaxrl_surrogate.training.step import Update, make_update
-from jaxrl_surrogate.training.stops import NotFinite
+from jaxrl_surrogate.training.stops import DamagedCheckpoint, NotFinite
 
 
 def train(run: Run, log: RunLog) -> Outcome:
@@ -140,10 +140,17 @@ def starting_state(run: Run, log: RunLog) -> TrainState:
     Raises:
       DamagedCheckpoint: it is stored and not sound.
     """
-    with RunCheckpoints(run.directory / "checkpoints" / "start") as store:
+    directory = run.directory / "checkpoints" / "start"
+    with RunCheckpoints(directory) as store:
         if store.latest_update() is not None:
             abstract = abstract_state(run.model, run.optimizer, run.mesh)
-            return store.restore_update(0, abstract)[0]
+            try:
+                return store.restore_update(0, abstract)[0]
+            except DamagedCheckpoint as error:
+                raise DamagedCheckpoint(
+                    f"{error}. Remove {directory} to make the starting state again, "
+                    "by the same initialisation and warm start"
+                ) from error
         if run.init_params is None:
             state = init_state(run.model, run.optimizer, run.mesh, run.seed)
         else:
@@ -203,7 +210,10 @@ def _rollout_phase(
 ):
     """The batch of a step, its metrics, and the prompt stream's position after it."""
     plan, rewards = run.schedule, run.directory / "checkpoints" / "rewards"
-    stored = store.sound_rollout(step, _batch_like(run), log.damage)
+    policy = ""
+    if plan.save_rollouts or step in store.rollout_steps():
+        policy = digests.policy_digest(state.params)
+    stored = store.sound_rollout(step, _batch_like(run), policy, log.damage)
     keep_only(rewards, {step, *store.rollout_steps()})
     # Each host judges its share, and would have to read the others' files.
     journal = None
@@ -222,7 +232,7 @@ def _rollout_phase(
     def save(prompts, completions):
         shape = completions.lengths.shape
         rewards = np.zeros(shape, np.float32), np.zeros(shape, bool)
-        meta = {"prompts": run.prompts.state(), "before": before}
+        meta = {"prompts": run.prompts.state(), "before": before, "policy": policy}
         store.save_rollout(step, Batch(prompts, completions, *rewards), meta)
 
     early = plan.save_rollouts and not plan.refill_rounds
@@ -240,7 +250,8 @@ def _rollout_phase(
     )
     position = run.prompts.state()
     if plan.save_rollouts and not early:
-        store.save_rollout(step, batch, {"prompts": position, "metrics": metrics})
+        meta = {"prompts": position, "metrics": metrics, "policy": policy}
+        store.save_rollout(step, batch, meta)
     return batch, batch_metrics(batch) | metrics, position
 
 

@@ -48,12 +48,8 @@ class Store:
         self, step: int, state: PyTree, meta: dict, metric: float | None = None
     ) -> None:
         """Copy what is needed and return; see `RunCheckpoints.save_update`."""
-        steps = self.steps()
-        if steps and step <= steps[-1]:
-            raise ValueError(
-                f"step={step}: expected a step after {steps[-1]}, the newest in "
-                f"{self._directory}"
-            )
+        if step in self.steps():
+            raise ValueError(f"step={step}: is stored in {self._directory} already")
         try:
             json.dumps(meta)
         except (TypeError, ValueError) as error:
@@ -70,7 +66,7 @@ class Store:
         )
         # Hashing takes time, and other hosts' files come late: one process's alone.
         if jax.process_count() == 1:
-            self._writer.start(self._directory / str(step))
+            self._writer.start(self.path(step))
 
     def restore(self, step: int, abstract: PyTree) -> tuple[PyTree, dict]:
         """See `RunCheckpoints.restore_update`."""
@@ -79,7 +75,7 @@ class Store:
             raise ValueError(
                 f"step={step}: not in {self._directory}, which has {steps or 'none'}"
             )
-        return read_step(self._directory / str(step), abstract)
+        return read_step(self.path(step), abstract)
 
     def _check_room(self, step: int, state: PyTree) -> None:
         """Refuse a save that does not fit: half of it would only use up the rest."""
@@ -102,7 +98,7 @@ class Store:
     def set_aside(self, step: int, where: Path) -> None:
         """Move a step and its manifest out of the way, under a name that is free."""
         if hosts.is_first():
-            source = self._directory / str(step)
+            source = self.path(step)
             where.mkdir(exist_ok=True)
             name, number = f"{self._directory.name}-{step}", 0
             while (where / name).exists():
@@ -113,6 +109,10 @@ class Store:
                 manifest_path(source).rename(manifest_path(where / name))
         hosts.wait_for_all("set aside")
         self._manager.reload()
+
+    def path(self, step: int) -> Path:
+        """The directory of a step."""
+        return self._directory / str(step)
 
     def steps(self) -> list[int]:
         """Steps on disk, ascending; waits for one in flight."""

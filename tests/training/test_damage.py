@@ -120,10 +120,10 @@ def test_a_damaged_rollout_is_sampled_again(stored, tmp_path):
         _delete(copy / file.relative_to(directory))
         told = []
         with RunCheckpoints(copy) as store:
-            assert store.sound_rollout(5, like, told.append) is None
+            assert store.sound_rollout(5, like, "", told.append) is None
             assert store.rollout_steps() == []
             store.save_rollout(5, like, {"step": 5})
-            batch, meta = store.sound_rollout(5, like)
+            batch, meta = store.sound_rollout(5, like, "")
             assert _same(batch, like) and meta == {"step": 5}
         assert "sampling step 5 again" in told[0]
         shutil.rmtree(copy)
