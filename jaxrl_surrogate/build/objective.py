@@ -10,14 +10,19 @@ from jaxrl_surrogate.settings import SettingsError
 def build_objective(config: TrainConfig) -> Schedule:
     """Weights for every group size up to M, for every step of the run.
 
+    With dynamic sampling all-right and all-wrong groups have weights of 0: those that
+    were not replaced count like those that were.
+
     Raises:
       SettingsError: unknown name or option, or one the group size cannot serve.
     """
-    wanted, change = config.objective, config.objective.schedule
-    first = _family(config, "objective", wanted.name, wanted.options)
+    change = config.objective.schedule
+    parts = [family for _, family in named_families(config)]
+    if config.train.dynamic_sampling_rounds:
+        parts = [objectives.mixed_only(family) for family in parts]
     if change.to is None:
-        return schedules.constant(first)
-    last = _family(config, "objective.schedule", change.to, change.options, "to")
+        return schedules.constant(parts[0])
+    first, last = parts
     end = change.end or config.train.steps
     if not change.begin < end:
         raise SettingsError(
@@ -33,6 +38,20 @@ def build_objective(config: TrainConfig) -> Schedule:
         end,
         change.shape,
     )
+
+
+def named_families(config: TrainConfig) -> list[tuple[str, TableFamily]]:
+    """The objective by name, and the one that a schedule ends with, as they are alone.
+
+    Raises:
+      SettingsError: as `build_objective`.
+    """
+    wanted, change = config.objective, config.objective.schedule
+    first = _family(config, "objective", wanted.name, wanted.options)
+    if change.to is None:
+        return [(wanted.name, first)]
+    last = _family(config, "objective.schedule", change.to, change.options, "to")
+    return [(wanted.name, first), (change.to, last)]
 
 
 def _family(

@@ -15,6 +15,7 @@ from jaxrl_surrogate.build.model import (
     stop_tokens,
 )
 from jaxrl_surrogate.build.objective import build_objective
+from jaxrl_surrogate.build.objective_notes import objective_notes
 from jaxrl_surrogate.build.problems import that_fit
 from jaxrl_surrogate.build.programs import decode_config, update_config
 from jaxrl_surrogate.config import TrainConfig
@@ -41,6 +42,7 @@ def build_run(config: TrainConfig) -> Run:
     with Faults() as faults:  # of rooms that do not need each other: all at once
         mesh = faults.at("mesh", parallel.make_mesh, config.mesh)
         weights = faults.at("objective", build_objective, config)
+        notes = weights and faults.at("objective", objective_notes, config)
         task = faults.at("task", tasks.get, config.task.name, **config.task.options)
         shape = faults.at("model", build_shape, config)
         axes = shape and models.logical_axes(shape)
@@ -129,6 +131,7 @@ def build_run(config: TrainConfig) -> Run:
             dataclasses.replace(test[index], id=index) for index in range(count)
         ],
         objective=weights,
+        notes=notes,
         update=update_config(config),
         optimizer=optimizer,
         schedule=Schedule(

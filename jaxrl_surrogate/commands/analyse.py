@@ -28,6 +28,7 @@ from jaxrl_surrogate.objectives import (
     from_surrogate,
     induced_surrogate,
     inverse,
+    mixed_only,
     peers,
     surrogates,
     tabulate,
@@ -78,6 +79,11 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         metavar=("ALPHA", "BETA"),
         help="with --frontier: where success rates lie; default uniform",
     )
+    parser.add_argument(
+        "--dynamic-sampling",
+        action="store_true",
+        help="of mixed groups alone, as train.dynamic_sampling_rounds makes it",
+    )
     parser.add_argument("--figure", type=Path, help="draw it: .svg, .png or .pdf")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(arguments)
@@ -101,6 +107,9 @@ def main(arguments: list[str], console: Console | None = None) -> int:
             )
     else:
         make_table = _rule(args.name, dict(map(_pair, args.param)))
+    if args.dynamic_sampling:
+        alone = make_table
+        make_table = lambda size: mixed_only(alone(size))  # noqa: E731
     reports, graded = {}, {}
     for size in args.group_size:
         try:

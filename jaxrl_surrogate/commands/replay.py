@@ -20,7 +20,7 @@ from jaxrl_surrogate.lab.effective import effective_objective
 from jaxrl_surrogate.lab.groups import Groups, read_groups
 from jaxrl_surrogate.lab.ledger import ledger, trends, warnings
 from jaxrl_surrogate.lab.replay import replay
-from jaxrl_surrogate.objectives import WeightTable, advantages
+from jaxrl_surrogate.objectives import WeightTable, advantages, mixed_only
 from jaxrl_surrogate.settings import SettingsError
 
 _RATES = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])
@@ -88,14 +88,27 @@ def report_of(
         )
     nominal = _nominal(config, groups)
     others = {name: _rule(name, nominal.group_size) for name in rules if name}
-    report = make_report(groups, nominal, others)
-    if config.train.dynamic_sampling_rounds:
+    mixed = config.train.dynamic_sampling_rounds > 0
+    if mixed:
+        others = {name: mixed_only(table) for name, table in others.items()}
+    report = make_report(groups, nominal, others, mixed)
+    report["warnings"] += _notes(config)
+    if mixed:
         report["warnings"].append(
             "dynamic sampling replaced groups that were all right or all wrong: "
+            "nominal is the objective of mixed groups, of this rule and of others, and "
             "estimates are of the groups that were trained with, nearer to p = 1/2 "
             "than the prompts are"
         )
     return report
+
+
+def _notes(config: TrainConfig) -> list[str]:
+    """What the run said of its objective, or would be refused for today."""
+    try:
+        return list(build.objective_notes(config))
+    except SettingsError as error:
+        return [str(error)]
 
 
 def store_report(config: TrainConfig, directory: Path) -> list[str]:
@@ -113,9 +126,15 @@ def store_report(config: TrainConfig, directory: Path) -> list[str]:
 
 
 def make_report(
-    groups: Groups, nominal: WeightTable, others: dict[str, WeightTable]
+    groups: Groups,
+    nominal: WeightTable,
+    others: dict[str, WeightTable],
+    mixed: bool = False,
 ) -> dict:
-    """Everything `jaxrl objective --replay` prints, as plain numbers and lists."""
+    """Everything `jaxrl objective --replay` prints, as plain numbers and lists.
+
+    `mixed`: groups that are not mixed were replaced, and the tables are for that.
+    """
     trend = trends(groups, nominal)
     report = {
         "groups": len(groups),
@@ -127,7 +146,7 @@ def make_report(
             for name, estimate in ledger(groups, nominal).items()
         },
         "warnings": warnings(trend),
-        "effective": _effective(groups, nominal),
+        "effective": _effective(groups, nominal, mixed),
         "rules": {
             name: dataclasses.asdict(replay(groups, nominal, table))
             for name, table in ({"its own": nominal} | others).items()
@@ -136,12 +155,12 @@ def make_report(
     return report
 
 
-def _effective(groups: Groups, nominal: WeightTable) -> dict | None:
+def _effective(groups: Groups, nominal: WeightTable, mixed: bool) -> dict | None:
     """None where no group was mixed: there is nothing to estimate a gap from."""
-    mixed = (groups.whole.correct > 0) & (groups.whole.correct < nominal.group_size)
-    if not mixed.any():
+    correct = groups.whole.correct
+    if not ((correct > 0) & (correct < nominal.group_size)).any():
         return None
-    found = effective_objective(groups, nominal)
+    found = effective_objective(groups, nominal, mixed)
     departure, error = found.departure()
     nominal, effective, slope_error = found.slopes(_RATES)
     return {

@@ -15,6 +15,8 @@ from jaxrl_surrogate.lab.analysis import analyse
 from jaxrl_surrogate.objectives import (
     advantages,
     induced_surrogate,
+    mixed_groups,
+    mixed_only,
     peers,
     variance,
 )
@@ -39,12 +41,14 @@ def table() -> str:
         "nearest named surrogate, with its factor, is the best fit of p q h'; the",
         "percentage is what is left over. Noise is E[Z^2] over its least, p q E[d^2],",
         "which no weights with this objective go below. Rules with one gap differ in",
-        "noise alone. Made by",
+        "noise alone. With dynamic sampling (groups that are all right or all wrong",
+        "are replaced by other prompts') h' is that of mixed groups; where it falls,",
+        "a run is refused. Made by",
         "`python -m jaxrl_surrogate.lab.catalogue docs/objectives.md`.",
         "",
         f"| rule | d_0 .. d_{last} | h' at p = {rates} | nearest surrogate "
-        f"| noise at p = {rates} | arXiv |",
-        "|---|---|---|---|---|---|",
+        f"| noise at p = {rates} | h' with dynamic sampling | arXiv |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [_row(name) for name in (*advantages.names(), *peers.names())]
     return "\n".join(lines) + "\n"
@@ -66,7 +70,18 @@ def _row(name):
     moment = variance.second_moment(weights, _RATES)
     least = _RATES * (1 - _RATES) * (basis(_GROUP_SIZE - 1, _RATES) @ weights.gap**2)
     noise = ", ".join(_short(x) for x in moment / least)
-    return f"| {shown} | {gap} | {slope} | {fit} | {noise} | {_sources(name)} |"
+    cells = (shown, gap, slope, fit, noise, _mixed(weights), _sources(name))
+    return f"| {' | '.join(cells)} |"
+
+
+def _mixed(weights):
+    """The slope of the objective of mixed groups, where it is another."""
+    change = mixed_groups.change(weights)
+    if change is None:
+        return "the same"
+    slope = induced_surrogate(mixed_only(weights)).slope(_RATES)
+    falls = f", falls: {_short(change.lowest)} at p = {change.lowest_at:.2g}"
+    return ", ".join(map(_short, slope)) + (falls if change.falls else "")
 
 
 def _sources(name):

@@ -61,12 +61,16 @@ class Effective:
         return nominal, effective, error
 
 
-def effective_objective(groups: Groups, nominal: WeightTable) -> Effective:
+def effective_objective(
+    groups: Groups, nominal: WeightTable, mixed_only: bool = False
+) -> Effective:
     """Estimate what was climbed.
 
     Args:
       groups: of a run, or of some of its steps; those that lost samples are left out.
       nominal: the table the run was given, group size M.
+      mixed_only: all-right and all-wrong groups were replaced by others: where none
+        is left, it is known that they were given no weight.
 
     Raises:
       ValueError: another group size than the groups', or no whole group that was mixed.
@@ -78,6 +82,10 @@ def effective_objective(groups: Groups, nominal: WeightTable) -> Effective:
         )
     right, right_error = _by_count(groups.correct, groups.right_weight, size)
     wrong, wrong_error = _by_count(groups.correct, groups.wrong_weight, size)
+    if mixed_only:
+        for means, errors, m in ((wrong, wrong_error, 0), (right, right_error, size)):
+            if not np.isfinite(means[m]):
+                means[m] = errors[m] = 0.0
     # A right sample of m has S = m - 1; a wrong one has S = m.
     seen = np.concatenate([wrong[:-1], right[1:]])
     asked = np.concatenate([nominal.incorrect, nominal.correct])

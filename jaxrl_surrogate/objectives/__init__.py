@@ -9,6 +9,7 @@ from jaxrl_surrogate.objectives import (
     combine,
     graded,
     inverse,
+    mixed_groups,
     pass_at_k,
     peers,
     priors,
@@ -21,6 +22,7 @@ from jaxrl_surrogate.objectives.certificate import Certificate, Deviation, certi
 from jaxrl_surrogate.objectives.curl import Circulation, circulation
 from jaxrl_surrogate.objectives.induced import induced_surrogate
 from jaxrl_surrogate.objectives.inverse import from_surrogate
+from jaxrl_surrogate.objectives.mixed_groups import mixed_only
 from jaxrl_surrogate.objectives.priors import Prior
 from jaxrl_surrogate.objectives.schedules import Schedule
 from jaxrl_surrogate.objectives.surrogate import Surrogate
@@ -54,6 +56,8 @@ __all__ = [
     "group_advantages",
     "induced_surrogate",
     "inverse",
+    "mixed_groups",
+    "mixed_only",
     "pass_at_k",
     "peers",
     "priors",

@@ -115,7 +115,8 @@ class Collector:
 def has_signal(batch: Batch) -> np.ndarray:
     """(G,) bool: groups whose verified rewards are not all equal.
 
-    The others carry no gradient under any centred objective.
+    The others carry no gradient under any centred objective; uncentred ones may give
+    them weight (`objectives.mixed_groups`).
     """
     highest = np.where(batch.reward_mask, batch.rewards, -np.inf).max(-1)
     lowest = np.where(batch.reward_mask, batch.rewards, np.inf).min(-1)
@@ -138,9 +139,12 @@ def collect_batch(
 
     Dynamic sampling (DAPO, arXiv 2503.14476): while some groups are all right or all
     wrong and rounds are left, fresh prompts are sampled and their mixed groups take
-    those places, in stream order. Filling with other prompts rescales the expected
-    update but leaves the relative weight of prompts, and so the objective, as it was;
-    sampling the same prompt again would not.
+    those places, in stream order. A prompt then contributes what its mixed groups do,
+    times one constant that all prompts share: the objective is that of mixed groups
+    (`objectives.mixed_groups`), the rule's own where all-right and all-wrong groups
+    weigh nothing in it, as in centred rules. Those that no group took the place of are
+    kept; the weights given to the update must be 0 for them. Sampling the same prompt
+    again until its group is mixed would change every objective.
 
     Args:
       collector: samples and verifies.

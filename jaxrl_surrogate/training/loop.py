@@ -50,6 +50,8 @@ def train(run: Run, log: RunLog) -> Outcome:
       started again.
     """
     plan = run.schedule
+    for note in run.notes:
+        log.note_once(note)
     update = make_update(run.model, run.update, run.optimizer, run.mesh)
     with _open_store(run) as store, StopRequest() as stop:
         found = _newest(run, store, log)

@@ -62,6 +62,7 @@ class Run:
     update: UpdateConfig
     optimizer: optax.GradientTransformation
     schedule: Schedule
+    notes: tuple[str, ...] = ()  # what is said before it begins
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from jaxrl_surrogate.lab import effective, groups, ledger, replay
-from jaxrl_surrogate.objectives import advantages, induced_surrogate, surrogates
+from jaxrl_surrogate.objectives import (
+    advantages,
+    induced_surrogate,
+    mixed_only,
+    surrogates,
+)
 
 SIZE = 6
 
@@ -61,6 +66,26 @@ def test_a_bend_is_seen_where_it_is(random):
     assert np.abs(departure[1:]).max() < 0.15
     _, slope, slope_error = found.slopes(np.array([0.02, 0.5]))
     assert slope[0] + 5 * slope_error[0] < slope[1]
+
+
+@pytest.mark.parametrize(("name", "params"), [("pkpo_loo", {"k": 2}), ("nsr", {})])
+def test_groups_that_were_replaced_are_known_to_weigh_nothing(name, params, random):
+    """Not filled in with what the rule would have given them, and not unknown."""
+    alone = advantages.table(name, SIZE, **params)
+    table = mixed_only(alone)
+    logged = _simulated(random, 4000, table)
+    logged = logged.where((logged.correct > 0) & (logged.correct < SIZE))
+    found = effective.effective_objective(logged, table, mixed_only=True)
+    p = np.array([0.1, 0.5, 0.9])
+    nominal, slope, error = found.slopes(p)
+    q = 1 - p
+    expected = induced_surrogate(alone).slope(p)
+    expected += alone.incorrect[0] * q ** (SIZE - 1)
+    expected -= alone.correct[-1] * p ** (SIZE - 1)
+    np.testing.assert_allclose(nominal, expected, atol=1e-12)
+    assert np.abs((slope - nominal) / np.hypot(error, 0.01 * nominal)).max() < 4.5
+    assert np.isfinite(found.gap_error).all()
+    assert found.applied.incorrect[0] == found.applied.correct[-1] == 0
 
 
 def test_groups_that_lost_samples_or_were_never_seen(random):

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from jaxrl_surrogate import build, cli, parallel
 from jaxrl_surrogate.commands import replay
+from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training import loop, reexecution, run_log
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -53,7 +54,7 @@ def programs_on_disk(tmp_path_factory):
         jax.config.update(name, value)
 
 
-def open_run(directory, *words):
+def open_run(directory, *words, screen=None):
     """A run of the quickstart made small, on one device, and its log."""
     config = cli.load_config(QUICKSTART, [f"--run_dir={directory}", *WORDS, *words])
     run = build.build_run(config)
@@ -63,7 +64,7 @@ def open_run(directory, *words):
     }
     log = run_log.RunLog(
         build.open_directory(config), config.train.steps, tensorboard=False,
-        console=Console(file=io.StringIO()),
+        console=Console(file=screen or io.StringIO(), soft_wrap=True),
     )  # fmt: skip
     return dataclasses.replace(run, mesh=ONE, **collectors), log
 
@@ -81,10 +82,10 @@ def warm(tmp_path_factory):
 def train(warm):
     """Train a run, new or stored, from the common starting state."""
 
-    def train(directory, *words):
+    def train(directory, *words, screen=None):
         if not directory.exists():
             shutil.copytree(warm / "checkpoints", directory / "checkpoints")
-        run, log = open_run(directory, *words)
+        run, log = open_run(directory, *words, screen=screen)
         with log:
             return loop.train(run, log)
 
@@ -128,3 +129,61 @@ def test_a_step_has_the_objective_of_the_schedule(train, tmp_path, shape, end, s
     run, _ = open_run(directory, *words)
     found = reexecution.reexecute(run, run_log.read_digests(directory), 0, 3)
     assert found.difference is None and found.compared > 100
+
+
+def test_replaced_groups_leave_the_objective_of_mixed_ones(train, tmp_path):
+    """REINFORCE: 1 - p^3 with groups of 4, not 1; said before, applied, reported."""
+    directory, screen = tmp_path / "run", io.StringIO()
+    train(
+        directory,
+        "--objective.name=reinforce",
+        "--train.dynamic_sampling_rounds=1",
+        # So that many groups are not mixed, and some places are left to them.
+        "--rollout.sampling.temperature=0.3",
+        screen=screen,
+    )
+    assert "at p = 0.8 the slope h' is 0.488, not 1.000" in screen.getvalue()
+    rows = rows_of(directory, "groups")
+    correct = np.concatenate([row["correct"] for row in rows])
+    weight = np.concatenate([np.array(row["right_weight"], float) for row in rows])
+    mixed = (correct > 0) & (correct < 4)
+    assert mixed.any() and (correct == 4).any(), correct
+    # Groups that are all right and were not replaced count like those that were.
+    np.testing.assert_allclose(weight[mixed], 1, rtol=1e-4)
+    np.testing.assert_array_equal(weight[correct == 4], 0)
+    config = cli.load_config(directory, [])
+    report = replay.report_of(config, directory, ["reinforce", "pkpo:2"])
+    found = report["effective"]
+    p = np.array(found["p"])
+    np.testing.assert_allclose(found["nominal_slope"], 1 - p**3, rtol=1e-9)
+    np.testing.assert_allclose(found["effective_slope"], 1 - p**3, rtol=1e-4, atol=1e-5)
+    for name in ("its own", "reinforce", "pkpo:2"):
+        assert report["rules"][name]["mass"]["all right"] == 0, name
+    assert report["rules"]["reinforce"]["cosine"] == pytest.approx(1)
+    assert any("objective of mixed groups" in line for line in report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--objective.name=pkpo", "--objective.options={k: 2}"],
+         r"pkpo falls: at p = 0\.9 its slope h' is -0\.757, not 0\.200.*pass_at_k"),
+        (["--objective.schedule.to=group_max"],
+         r"group_max falls: .*objective\.name=leave_one_out_max"),
+        (["--objective.name=pass_at_k", "--objective.options={k: 2}",
+          "--objective.rewards=mean"],
+         r"groups of equal graded rewards are replaced"),
+        (["--objective.name=reinforce", "--rollout.group_size=1"],
+         r"rollout\.group_size of 2 or more"),
+    ],
+)  # fmt: skip
+def test_refilling_that_turns_an_objective_is_refused(tmp_path, words, said):
+    words = ["--rollout.group_size=8", *words, "--train.dynamic_sampling_rounds=2"]
+    config = cli.load_config(QUICKSTART, [f"--run_dir={tmp_path}/run", *words])
+    with pytest.raises(
+        SettingsError, match=rf"train\.dynamic_sampling_rounds=2: .*{said}"
+    ):
+        build.build_run(config)
+    words[-1] = "--train.dynamic_sampling_rounds=0"
+    config = cli.load_config(QUICKSTART, [f"--run_dir={tmp_path}/run", *words])
+    assert build.build_run(config).notes == ()
