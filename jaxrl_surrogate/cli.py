@@ -14,13 +14,19 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxrl_surrogate
-from jaxrl_surrogate import objectives, settings, tasks
+from jaxrl_surrogate import objectives, settings, tasks, terminal
+from jaxrl_surrogate.commands import samples
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import names_a_field
 from jaxrl_surrogate.parallel import enough_host_threads, hosts
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training.lock import RunLock
-from jaxrl_surrogate.training.stops import DamagedCheckpoint, NoRoom, NotFinite
+from jaxrl_surrogate.training.stops import (
+    DamagedCheckpoint,
+    NoRoom,
+    NotFinite,
+    VerifierError,
+)
 
 _USAGE = """\
 jaxrl COMMAND CONFIG [--section.field=value ...]
@@ -48,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
     0: done. 2: a mistake in the command or config, said in a line each. 3: what is
-    stored is damaged, there is no room to store more, or gradients are not finite. 130:
-    stopped by a signal, to be started again.
+    stored is damaged, there is no room to store more, gradients are not finite, or the
+    verifier gives no verdicts that can be used. 130: stopped by a signal, to be started
+    again.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     enough_host_threads()
@@ -67,7 +74,7 @@ def _said(words: list[str]) -> int:
     """Run a command and say what the user can mend; returns the exit status."""
     try:
         return _dispatch(words)
-    except (DamagedCheckpoint, NoRoom, NotFinite) as error:
+    except (DamagedCheckpoint, NoRoom, NotFinite, VerifierError) as error:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 3
     except OSError as error:
@@ -144,7 +151,7 @@ def _train(config: TrainConfig) -> int:
     if not hosts.is_first():
         return 0 if outcome.finished else 130
     if outcome.before and outcome.after:
-        log.console.print(_comparison(outcome.before, outcome.after))
+        terminal.print_table(log.console, _comparison(outcome.before, outcome.after))
     if outcome.step:
         for warning in replay.store_report(config, run.directory):
             log.note(f"warning: {warning}")
@@ -169,20 +176,19 @@ def _sft(config: TrainConfig) -> int:
 
 
 def _eval(config: TrainConfig) -> int:
-    console = Console(soft_wrap=True)
-    _, found = _evaluated(config, console)
+    console = terminal.console()
+    found = _evaluated(config, console)
     _print_scores(found.scores(), console)
+    for line in samples.without_verdict(found):
+        console.print(line, highlight=False, markup=False)
     return 0
 
 
 def _sample(config: TrainConfig) -> int:
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    run, found = _evaluated(config, console)
-    for problem, texts in zip(found.problems[:8], found.texts[:8], strict=True):
-        console.print(repr(problem.prompt))
-        for text in texts:
-            reward = run.collector.task.verify(problem, text).reward
-            console.print(f"  {reward:g}  {text!r}")
+    console = terminal.console()
+    found = _evaluated(config, console)
+    for line in samples.lines(found):
+        console.print(line, highlight=False, markup=False)
     return 0
 
 
@@ -256,7 +262,7 @@ def _open(config: TrainConfig):
 
 
 def _evaluated(config: TrainConfig, console: Console):
-    """A run, and what its newest parameters do; changes nothing on disk."""
+    """What the newest parameters of a run do; changes nothing on disk."""
     from jaxrl_surrogate import build
     from jaxrl_surrogate.training import loop
 
@@ -275,7 +281,7 @@ def _evaluated(config: TrainConfig, console: Console):
 
     params, step = loop.newest_params(run, warn)
     console.print(f"parameters after step {step}", highlight=False)
-    return run, loop.run_evaluation(run, params)
+    return loop.run_evaluation(run, params)
 
 
 def _help(command: str) -> str:
@@ -303,7 +309,7 @@ def _near(path: Path) -> str:
 
 def _comparison(before: dict[str, float], after: dict[str, float]) -> Table:
     """Evaluation before and after, with intervals."""
-    table = Table("test problems", "before RL", "after RL", "change")
+    table = terminal.table("test problems", "before RL", "after RL", "change")
     for name in before:
         if name.endswith(("_low", "_high")):
             continue

@@ -23,9 +23,19 @@ class TaskConfig:
     verify_memory_mb: Annotated[
         int, "MiB that a worker may use beyond what it starts with"
     ] = 2048
+    verify_max_failures: Annotated[
+        float,
+        "share of a step's or an evaluation's completions without a verdict (a crash, "
+        "a time-out) above which the run stops; below 1, for none at all always does",
+    ] = 0.5
 
     def __post_init__(self):
         _expect_at_least(self, verify_workers=0, verify_memory_mb=16)
+        if not 0 <= self.verify_max_failures < 1:
+            raise ValueError(
+                f"verify_max_failures={self.verify_max_failures}: expected 0 or more "
+                "and less than 1, a share of completions"
+            )
         if not self.verify_timeout_s > 0:
             raise ValueError(
                 f"verify_timeout_s={self.verify_timeout_s}: expected more than 0"
@@ -80,7 +90,8 @@ class ObjectiveConfig:
     )
     rewards: Annotated[
         Literal["binary", "layer_cake", "mean"],
-        "binary: 0.5 and more is right; graded ones, each with the method's objective: "
+        "binary: in [0, 1], 0.5 and more is correct; graded, each with the method's "
+        "objective: "
         "layer_cake: level by level, pass@k becomes the expected best of k; mean: in "
         "[0, 1], h of the mean reward",
     ] = "binary"

@@ -29,6 +29,7 @@ from jaxrl_surrogate.training.collect import Collector
 from jaxrl_surrogate.training.optimizer import make_optimizer
 from jaxrl_surrogate.training.run import Run, Schedule
 from jaxrl_surrogate.training.sft import WarmStart
+from jaxrl_surrogate.training.verdicts import VerdictRules
 
 
 def build_run(config: TrainConfig) -> Run:
@@ -87,6 +88,9 @@ def build_run(config: TrainConfig) -> Run:
         verify_timeout_s=config.task.verify_timeout_s,
         verify_memory_mb=config.task.verify_memory_mb,
         overlong=config.train.overlong,
+        verdicts=VerdictRules(
+            config.task.verify_max_failures, config.objective.rewards
+        ),
     )
     evaluator = dataclasses.replace(
         collector,

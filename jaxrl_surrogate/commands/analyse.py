@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from jaxrl_surrogate import objectives
+from jaxrl_surrogate import objectives, terminal
 from jaxrl_surrogate.commands import frontier
 from jaxrl_surrogate.commands.replay import check_figure, finite
 from jaxrl_surrogate.lab import figures
@@ -128,7 +127,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         }
         print(json.dumps(finite(plain), indent=2))
         return 0
-    console = console or Console(soft_wrap=True)
+    console = console or terminal.console()
     for size, found in reports.items():
         _show(args.name or args.surrogate, size, found, console)
         if size in graded:
@@ -244,8 +243,8 @@ def _plain(found: Analysis, curl: Circulation | None) -> dict:
 
 
 def _show(name: str, size: int, found: Analysis, console: Console) -> None:
-    console.rule(f"{name}, groups of {size}")
-    table = Table("right among others", "wrong sample", "right sample", "gap")
+    console.print(f"{name}, groups of {size}", highlight=False, markup=False)
+    table = terminal.table("right among others", "wrong sample", "right sample", "gap")
     shown = range(size) if size <= 16 else [*range(6), *range(size - 3, size)]
     for s in shown:
         if size > 16 and s == size - 3:
@@ -256,13 +255,13 @@ def _show(name: str, size: int, found: Analysis, console: Console) -> None:
             f"{found.table.correct[s]:.4f}",
             f"{found.table.gap[s]:.4f}",
         )
-    console.print(table)
-    table = Table("p", "slope of h_M", "of a logit, p q h_M'", "silent groups")
+    terminal.print_table(console, table)
+    table = terminal.table("p", "slope of h_M", "of a logit, p q h_M'", "silent groups")
     for p, slope, silent in zip(RATES, found.slope, found.silent, strict=True):
         table.add_row(
             f"{p:.2f}", f"{slope:.4f}", f"{p * (1 - p) * slope:.4f}", f"{silent:.1%}"
         )
-    console.print(table)
+    terminal.print_table(console, table)
     nearest = ", ".join(
         f"{fit.scale:.3g} x {fit.name} ({fit.distance:.1%} off)"
         for fit in found.fits[:3]

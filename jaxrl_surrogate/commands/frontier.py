@@ -5,8 +5,8 @@ import json
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 
+from jaxrl_surrogate import terminal
 from jaxrl_surrogate.commands.replay import finite
 from jaxrl_surrogate.objectives import Surrogate, baselines, inverse, variance
 from jaxrl_surrogate.settings import SettingsError
@@ -41,8 +41,10 @@ def show(
         plain = [dataclasses.asdict(row) for row in rows]
         print(json.dumps(finite(plain), indent=2))
         return 0
-    console = console or Console(soft_wrap=True)
-    table = Table("method", "baseline", "M", "bias", "worst, at p", "noise a sample")
+    console = console or terminal.console()
+    table = terminal.table(
+        "method", "baseline", "M", "bias", "worst, at p", "noise a sample"
+    )
     refused = {}
     for row in rows:
         if row.result is None:
@@ -57,7 +59,7 @@ def show(
             f"{found.worst_bias / found.signal:.1%} at {found.worst_bias_at:.3f}",
             f"{found.score_variance * row.group_size:.4f}",
         )
-    console.print(table)
+    terminal.print_table(console, table)
     console.print(
         "bias: root mean square of p q (h_M' - h') over that of p q h'; noise: M times "
         "the variance of a group's update from scores, in units of one score's; means "

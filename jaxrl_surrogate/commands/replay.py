@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from jaxrl_surrogate import build, settings
+from jaxrl_surrogate import build, settings, terminal
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.lab import figures
 from jaxrl_surrogate.lab.effective import effective_objective
@@ -61,7 +60,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
     if args.json:
         print(json.dumps(finite(report), indent=2))
         return 0
-    _show(report, config, console or Console(soft_wrap=True))
+    _show(report, config, console or terminal.console())
     return 0
 
 
@@ -216,14 +215,14 @@ def _show(report: dict, config: TrainConfig, console: Console) -> None:
         f"{config.objective.name}; {report['whole_groups']} kept all their samples",
         highlight=False,
     )
-    table = Table("objective", "mean", "first to last fifth of steps")
+    table = terminal.table("objective", "mean", "first to last fifth of steps")
     for name, row in report["ledger"].items():
         table.add_row(
             name,
             _pair(row["mean"], row["error"]),
             _pair(row["change"], row["change_error"], "+"),
         )
-    console.print(table)
+    terminal.print_table(console, table)
     for warning in report["warnings"]:
         console.print(f"warning: {warning}", highlight=False, markup=False)
     found = report["effective"]
@@ -233,7 +232,9 @@ def _show(report: dict, config: TrainConfig, console: Console) -> None:
             "optimised"
         )
         return
-    table = Table("right among others", "nominal gap", "applied gap", "departure")
+    table = terminal.table(
+        "right among others", "nominal gap", "applied gap", "departure"
+    )
     for count, nominal in enumerate(found["nominal_gap"]):
         table.add_row(
             str(count),
@@ -241,8 +242,8 @@ def _show(report: dict, config: TrainConfig, console: Console) -> None:
             f"{found['applied_gap'][count]:.4f}",
             _pair(found["departure"][count], found["departure_error"][count], "+"),
         )
-    console.print(table)
-    table = Table("p", "nominal slope of h", "effective slope of h")
+    terminal.print_table(console, table)
+    table = terminal.table("p", "nominal slope of h", "effective slope of h")
     for p, nominal, slope, error in zip(
         found["p"],
         found["nominal_slope"],
@@ -251,13 +252,13 @@ def _show(report: dict, config: TrainConfig, console: Console) -> None:
         strict=True,
     ):
         table.add_row(f"{p:.2f}", f"{nominal:.4f}", _pair(slope, error))
-    console.print(table)
+    terminal.print_table(console, table)
     bins = list(next(iter(report["rules"].values()))["mass"])
-    table = Table("rule", "cosine", "wasted", *bins)
+    table = terminal.table("rule", "cosine", "wasted", *bins)
     for name, row in report["rules"].items():
         shares = (f"{share:.0%}" for share in row["mass"].values())
         table.add_row(name, f"{row['cosine']:.3f}", f"{row['wasted']:.0%}", *shares)
-    console.print(table)
+    terminal.print_table(console, table)
 
 
 def _panels(found: dict) -> list[figures.Panel]:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from jaxrl_surrogate import settings
+from jaxrl_surrogate import settings, terminal
 from jaxrl_surrogate.commands.replay import finite
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
@@ -43,7 +42,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
     if args.json:
         print(json.dumps(finite(report), indent=2))
         return 0
-    console = console or Console(soft_wrap=True)
+    console = console or terminal.console()
     if args.compare:
         _show_comparison(report, args.compare, console)
     else:
@@ -140,7 +139,7 @@ def _show(report: list[dict], folder: Path, console: Console) -> None:
     if not report:
         console.print(f"{folder}: holds no run", highlight=False)
         return
-    table = Table(
+    table = terminal.table(
         "run", "state", "step", "objective", "seed", "last numbers", "written"
     )
     for row in report:
@@ -159,19 +158,21 @@ def _show(report: list[dict], folder: Path, console: Console) -> None:
             _number(row["evaluation"].get("pass@1")),
             row["written"],
         )
-    console.print(table)
+    terminal.print_table(console, table)
 
 
 def _show_comparison(report: dict, names: list[str], console: Console) -> None:
-    table = Table("config", *names)
+    table = terminal.table("config", *names)
     for change in report["config"]:
         table.add_row(change["name"], *map(str, change["values"]))
     console.print(table if report["config"] else "the configs are the same")
-    table = Table("metric", "run", *(f"step {step}" for step in report["steps"]))
+    table = terminal.table(
+        "metric", "run", *(f"step {step}" for step in report["steps"])
+    )
     for metric, curves in report["metrics"].items():
         for name, values in zip(names, curves, strict=True):
             table.add_row(metric, name, *map(_number, values))
-    console.print(table)
+    terminal.print_table(console, table)
 
 
 def _number(value: float | None) -> str:

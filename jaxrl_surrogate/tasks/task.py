@@ -36,6 +36,9 @@ class Task(Protocol):
     train: Sequence[Problem]  # indexed at random; may be made on demand
     test: Sequence[Problem]  # shares no problem with `train`
 
-    def verify(self, problem: Problem, completion: str) -> Verdict:
-        """Judge one completion. Must not depend on anything but its arguments."""
+    def verify(self, problem: Problem, completion: str) -> Verdict | float:
+        """Judge one completion. Must not depend on anything but its arguments.
+
+        A plain number is a reward, as `Verdict(number)`.
+        """
         ...

@@ -15,6 +15,12 @@ from jaxrl_surrogate.rollout import DecodeConfig, rollout
 from jaxrl_surrogate.tasks import Problem, Task, Tokenizer, verify_all
 from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
 from jaxrl_surrogate.training.reward_journal import RewardJournal
+from jaxrl_surrogate.training.stops import VerifierError
+from jaxrl_surrogate.training.verdicts import (
+    VerdictRules,
+    check_verdicts,
+    graded_warning,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Collector:
     # What a completion cut at the length limit is worth: what the verifier says of it,
     # nothing, or no verdict (its group is then smaller).
     overlong: Literal["verify", "zero", "mask"] = "verify"
+    verdicts: VerdictRules = dataclasses.field(default_factory=VerdictRules)
 
     def sample(
         self, params: models.Params, problems: list[Problem], step: int
@@ -67,10 +74,11 @@ class Collector:
         prompts: Prompts,
         completions: Completions,
         journal: RewardJournal | None = None,
-    ) -> tuple[Batch, dict[str, int]]:
+    ) -> tuple[Batch, np.ndarray]:
         """Attach rewards; those in the journal are taken from it, others written to it.
 
-        Returns the batch and how often each verifier note came.
+        Returns the batch, and (G, M) what the verifier noted of each completion that
+        was judged here and now.
         """
         rewards = np.zeros(completions.lengths.shape, np.float32)
         mask = np.zeros(completions.lengths.shape, bool)
@@ -80,13 +88,13 @@ class Collector:
         # Each host judges every so many-th group.
         mine = range(jax.process_index(), len(problems), jax.process_count())
         left = [group for group in mine if group not in known]
-        texts, notes = self.texts(completions), Counter()
+        texts, notes = self.texts(completions), np.full(rewards.shape, "", object)
         # In pieces that keep all processes busy, so that little is lost with one.
         size = len(problems)
         if journal is not None:
             size = -(-4 * max(1, self.verify_workers) // rewards.shape[1])
         for piece in (left[i : i + size] for i in range(0, len(left), size)):
-            rewards[piece], mask[piece], more = verify_all(
+            rewards[piece], mask[piece], notes[piece] = verify_all(
                 self.task,
                 [problems[group] for group in piece],
                 [texts[group] for group in piece],
@@ -94,7 +102,6 @@ class Collector:
                 timeout_s=self.verify_timeout_s,
                 memory_mb=self.verify_memory_mb,
             )
-            notes.update(more)
             for group in piece if journal is not None else ():
                 journal.add(group, rewards[group], mask[group])
         rewards, mask = hosts.added(rewards), hosts.added(mask)
@@ -102,14 +109,81 @@ class Collector:
             rewards = np.where(completions.truncated, np.float32(0), rewards)
         elif self.overlong == "mask":
             mask = mask & ~completions.truncated
-        return Batch(prompts, completions, rewards, mask), dict(notes)
+        return Batch(prompts, completions, rewards, mask), notes
 
-    def collect(
-        self, params: models.Params, problems: list[Problem], step: int
+    def verify_step(
+        self,
+        problems: list[Problem],
+        prompts: Prompts,
+        completions: Completions,
+        step: int,
+        on_notes: Callable[[dict[str, int]], None],
+        journal: RewardJournal | None = None,
     ) -> Batch:
-        """Sample and verify."""
-        batch, _ = self.verify(problems, *self.sample(params, problems, step))
+        """Attach rewards to what a step trains on, and check that it can.
+
+        `on_notes` is told how often each verifier note came, before a refusal too.
+
+        Raises:
+          VerifierError: as `check_verdicts`. The journal is then empty: a mended
+            verifier judges all of it again.
+        """
+        batch, notes = self.verify(problems, prompts, completions, journal)
+        if (notes != "").any():
+            on_notes(dict(Counter(notes[notes != ""])))
+        counted = np.ones(notes.shape, bool)
+        if self.overlong == "mask":
+            counted = ~completions.truncated
+        try:
+            check_verdicts(
+                self.verdicts,
+                self.task,
+                batch.rewards,
+                batch.reward_mask,
+                counted,
+                notes,
+                lambda g, m: self.sample_text(batch, g, m),
+                f"step {step}",
+            )
+        except VerifierError:
+            if journal is not None:
+                journal.clear()
+            raise
         return batch
+
+    def sample_text(self, batch: Batch, group: int, sample: int) -> tuple[str, str]:
+        """Prompt and completion of one sample of a batch."""
+        tokens, length = batch.prompts.tokens[group], batch.prompts.lengths[group]
+        done = batch.completions
+        completion = done.tokens[group, sample][: done.lengths[group, sample]]
+        decode = self.tokenizer.decode
+        return decode(tokens[:length].tolist()), decode(completion.tolist())
+
+    def graded_warning(self, batch: Batch) -> str | None:
+        """As `verdicts.graded_warning`, of a batch."""
+        return graded_warning(
+            self.task,
+            batch.rewards,
+            batch.reward_mask,
+            lambda g, m: self.sample_text(batch, g, m),
+        )
+
+
+def sample_rows(collector: Collector, batch: Batch, count: int) -> list[dict]:
+    """A few completions of a batch with their rewards, one of each prompt."""
+    count = min(count, len(batch.rewards))
+    texts = [collector.sample_text(batch, row, 0) for row in range(count)]
+    return [
+        {
+            "prompt": prompt,
+            "completion": completion,
+            "reward": float(batch.rewards[row, 0]),
+            "verified": bool(batch.reward_mask[row, 0]),
+            "length": int(batch.completions.lengths[row, 0]),
+            "truncated": bool(batch.completions.truncated[row, 0]),
+        }
+        for row, (prompt, completion) in enumerate(texts)
+    ]
 
 
 def has_signal(batch: Batch) -> np.ndarray:
@@ -161,6 +235,9 @@ def collect_batch(
 
     Returns:
       A batch of exactly G groups, and metrics of the collection.
+
+    Raises:
+      VerifierError: as `Collector.verify_step`.
     """
     kept, rounds, seen, mixed = None, 0, 0, 0
     while True:
@@ -171,9 +248,7 @@ def collect_batch(
             on_sampled(*sampled)
         on_phase("verify")
         once = None if refill_rounds else journal
-        batch, notes = collector.verify(problems, *sampled, once)
-        if notes:
-            on_notes(notes)
+        batch = collector.verify_step(problems, *sampled, step, on_notes, once)
         signal = has_signal(batch)
         seen, mixed = seen + num_prompts, mixed + int(signal.sum())
         kept = batch if kept is None else _refill(kept, batch)

@@ -1,6 +1,7 @@
 """Evaluation on held-out problems: unbiased pass@k, intervals, greedy accuracy."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxrl_surrogate.objectives.pass_at_k import PassAtKCurve, pass_at_k_curve
 from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.tasks import Problem
 from jaxrl_surrogate.training.collect import Collector
+from jaxrl_surrogate.training.verdicts import check_verdicts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,14 @@ class Evaluation:
     greedy: float  # share of prompts whose greedy completion is right
     problems: list[Problem]
     texts: list[list[str]]  # sampled completions, [prompt][sample]
+    rewards: np.ndarray  # (prompts, samples) float32, 0 where there is no verdict
+    mask: np.ndarray  # (prompts, samples) bool, False where there is no verdict
+    notes: np.ndarray  # (prompts, samples) what the verifier noted, "" for nothing
+
+    @property
+    def note_counts(self) -> dict[str, int]:
+        """How often each verifier note was given."""
+        return dict(Counter(self.notes[self.notes != ""]))
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for the log: pass@k for powers of two and n, greedy accuracy."""
@@ -54,6 +64,9 @@ def evaluate(
       params: of the policy.
       problems: the held-out problems, at least one.
       batch_prompts: prompts sampled at once; the last batch is padded to this size.
+
+    Raises:
+      VerifierError: as `check_verdicts`, of the sampled completions.
     """
     greedy = dataclasses.replace(
         collector,
@@ -61,17 +74,29 @@ def evaluate(
             collector.decode, group_size=1, sampling=SamplingConfig(temperature=0.0)
         ),
     )
-    right, texts, greedy_right = [], [], []
+    sampled, texts, greedy_right = [], [], []
     for start in range(0, len(problems), batch_prompts):
         part = problems[start : start + batch_prompts]
         padded = part + [part[-1]] * (batch_prompts - len(part))
         prompts, completions = collector.sample(params, padded, 0)
-        batch, _ = collector.verify(padded, prompts, completions)
-        right.append(_correct(batch)[: len(part)])
+        batch, notes = collector.verify(padded, prompts, completions)
+        found = batch.rewards, batch.reward_mask, notes
+        sampled.append([values[: len(part)] for values in found])
         texts += collector.texts(completions)[: len(part)]
-        batch = greedy.collect(params, padded, 0)
-        greedy_right.append(_correct(batch)[: len(part)])
-    num_correct = np.concatenate(right)
+        batch, _ = greedy.verify(padded, *greedy.sample(params, padded, 0))
+        greedy_right.append(_correct(batch.rewards, batch.reward_mask)[: len(part)])
+    rewards, mask, notes = map(np.concatenate, zip(*sampled, strict=True))
+    check_verdicts(
+        collector.verdicts,
+        collector.task,
+        rewards,
+        mask,
+        np.ones_like(mask),
+        notes,
+        lambda group, sample: (problems[group].prompt, texts[group][sample]),
+        "evaluation",
+    )
+    num_correct = _correct(rewards, mask)
     num_samples = collector.decode.group_size
     return Evaluation(
         num_correct=num_correct,
@@ -80,9 +105,12 @@ def evaluate(
         greedy=float(np.concatenate(greedy_right).mean()),
         problems=problems,
         texts=texts,
+        rewards=rewards,
+        mask=mask,
+        notes=notes,
     )
 
 
-def _correct(batch) -> np.ndarray:
-    """(G,) right answers; a completion without a verdict counts as wrong here."""
-    return ((batch.rewards >= 0.5) & batch.reward_mask).sum(-1)
+def _correct(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(G,) correct ones; a completion without a verdict counts as incorrect here."""
+    return ((rewards >= 0.5) & mask).sum(-1)

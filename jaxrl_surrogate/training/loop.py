@@ -21,13 +21,14 @@ from jaxrl_surrogate.training.collect import (
     batch_metrics,
     collect_batch,
     has_signal,
+    sample_rows,
     signal_metrics,
 )
 from jaxrl_surrogate.training.compiles import compile_count
 from jaxrl_surrogate.training.evaluation import Evaluation, evaluate
 from jaxrl_surrogate.training.interrupts import StopRequest
 from jaxrl_surrogate.training.reward_journal import RewardJournal, keep_only
-from jaxrl_surrogate.training.run import Outcome, Run
+from jaxrl_surrogate.training.run import Outcome, Run, Schedule
 from jaxrl_surrogate.training.run_log import RunLog
 from jaxrl_surrogate.training.sft import warm_start
 from jaxrl_surrogate.training.state import (
@@ -48,6 +49,10 @@ def train(run: Run, log: RunLog) -> Outcome:
     Returns:
       The outcome; `finished` is False where a signal stopped the run, which can then be
       started again.
+
+    Raises:
+      NotFinite: too many updates in a row had a gradient that is not finite.
+      VerifierError: too few verdicts, or rewards that the objective cannot take.
     """
     plan = run.schedule
     for note in run.notes:
@@ -120,13 +125,12 @@ def train(run: Run, log: RunLog) -> Outcome:
                 log.digests(step, row)
             log.groups(step, batch, applied)
             if metrics["graded"] and run.update.rewards == "binary":
-                log.note_once(
-                    "some rewards are neither 0 nor 1; 0.5 and more counts as right: "
-                    "set objective.rewards to layer_cake or mean for graded rewards"
-                )
+                log.note_once(run.collector.graded_warning(batch), "graded rewards")
             log.metrics(step, metrics)
-            if plan.completions_every and step % plan.completions_every == 0:
-                log.completions(step, _sample_rows(run, batch))
+            if _completions_due(plan, step):
+                log.completions(
+                    step, sample_rows(run.collector, batch, plan.completions)
+                )
             if store_now:
                 metric = metrics.get(plan.best_metric)
                 store.save_update(step, state, meta, metric)
@@ -184,6 +188,8 @@ def _evaluate(run: Run, state: TrainState, step: int, log: RunLog) -> dict[str, 
     """The scores of a step; the evaluation they come from is recorded whole."""
     found = run_evaluation(run, state.params)
     log.evaluation(step, found)
+    if found.note_counts:
+        log.verifier(step, found.note_counts)
     return found.metrics()
 
 
@@ -269,11 +275,14 @@ def _verified(
     run.prompts.restore(meta["before"])
     problems = run.prompts.take(run.schedule.prompts_per_step)
     log.event(step, "verify")
-    batch, notes = run.collector.verify(
-        problems, batch.prompts, batch.completions, journal
+    batch = run.collector.verify_step(
+        problems,
+        batch.prompts,
+        batch.completions,
+        step,
+        lambda notes: log.verifier(step, notes),
+        journal,
     )
-    if notes:
-        log.verifier(step, notes)
     return batch, signal_metrics(batch, float(has_signal(batch).mean()), 0)
 
 
@@ -343,6 +352,12 @@ def _evaluation_due(run: Run, step: int) -> bool:
     )
 
 
+def _completions_due(plan: Schedule, step: int) -> bool:
+    """The first step and the last one too: a short run has samples as well."""
+    every = plan.completions_every
+    return bool(every) and (step % every == 0 or step in (1, plan.steps))
+
+
 def _batch_like(run: Run) -> Batch:
     """NumPy arrays of the shapes of a step's batch, to restore one into."""
     decode = run.collector.decode
@@ -364,25 +379,6 @@ def _batch_like(run: Run) -> Batch:
         rewards=np.zeros(shape, np.float32),
         reward_mask=np.zeros(shape, bool),
     )
-
-
-def _sample_rows(run: Run, batch: Batch) -> list[dict]:
-    """A few completions of a batch with their rewards, one of each prompt."""
-    decode = run.collector.tokenizer.decode
-    count = min(run.schedule.completions, len(batch.rewards))
-    texts = run.collector.texts(batch.completions)
-    prompts = batch.prompts
-    return [
-        {
-            "prompt": decode(prompts.tokens[row][: prompts.lengths[row]].tolist()),
-            "completion": texts[row][0],
-            "reward": float(batch.rewards[row, 0]),
-            "verified": bool(batch.reward_mask[row, 0]),
-            "length": int(batch.completions.lengths[row, 0]),
-            "truncated": bool(batch.completions.truncated[row, 0]),
-        }
-        for row in range(count)
-    ]
 
 
 def _copy(params: models.Params) -> models.Params:

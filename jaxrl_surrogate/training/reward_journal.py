@@ -43,6 +43,11 @@ class RewardJournal:
             file.write(f"\n{json.dumps(row)}\n")
         self.known[group] = np.asarray(rewards, np.float32), mask
 
+    def clear(self) -> None:
+        """Forget all of it, on disk too."""
+        self._path.unlink(missing_ok=True)
+        self.known.clear()
+
 
 def keep_only(directory: Path, steps: set[int]) -> None:
     """Remove the journals of all other steps."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 from rich.text import Text
 
+from jaxrl_surrogate import terminal
 from jaxrl_surrogate.batch import Batch
 from jaxrl_surrogate.training.environment import environment
 from jaxrl_surrogate.training.evaluation import Evaluation
@@ -26,6 +26,7 @@ _STEPS = (
     "evaluations.jsonl",
     "digests.jsonl",
 )
+_NOTES = 5  # different ones of verifiers that are printed: some quote the completion
 _SHOWN = ("loss", "grad_norm", "signal_share", "entropy", "length")
 
 
@@ -40,8 +41,8 @@ class RunLog:
                        answers, "verified": samples with a verdict, "right_weight" and
                        "wrong_weight": what the update gave to a right and to a wrong
                        one on average, null where there is none}, a number a group
-    evaluations.jsonl  one object an evaluation: right answers of every problem, and
-                       pass@k with its interval for every k
+    evaluations.jsonl  one object an evaluation: of every problem the correct samples
+                       and those with a verdict; pass@k with its interval for every k
     digests.jsonl      one object a step: a digest of every array of every phase
                        (`training.digests`); step 0 is the state before step 1
     events.jsonl       one object a process that began, with its environment, and one
@@ -76,10 +77,11 @@ class RunLog:
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._every, self._total = directory, every, total_steps
-        self.console = console or Console(soft_wrap=True)
+        self.console = console or terminal.console()
         self._progress: Progress | None = None
         self._tensorboard, self._writer = tensorboard, None
-        self._said: set[str] = set()
+        self._said: set[str] = set()  # subjects of `note_once`
+        self._notes: set[str] = set()  # of verifiers
         self._config_changes, self._take_up = config_changes, take_up
         (directory / "environment.json").write_text(
             json.dumps(environment(), indent=2) + "\n"
@@ -137,7 +139,9 @@ class RunLog:
         self._append("metrics.jsonl", {"step": step, **values})
         if self._writer is not None:
             for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+                # A gap in the curve; the writer would print a warning for each.
+                if math.isfinite(value):
+                    self._writer.add_scalar(name, value, step)
             self._writer.flush()
         if self._progress is not None:
             self._progress.update(self._bar, completed=step, latest=_brief(values))
@@ -160,13 +164,15 @@ class RunLog:
         for row in rows:
             self._append("completions.jsonl", {"step": step, **row})
         if self._progress is not None:
-            table = Table("prompt", "completion", "reward", title=f"step {step}")
+            table = terminal.table(
+                "prompt", "completion", "reward", title=f"step {step}"
+            )
             for row in rows:
                 shown = f"{row['reward']:g}" if row["verified"] else "none"
                 # As Text: a model may write [/b], which is markup to a table.
                 cells = (repr(row["prompt"]), repr(row["completion"]), shown)
                 table.add_row(*map(Text, cells))
-            self.console.print(table)
+            terminal.print_table(self.console, table)
 
     def groups(self, step: int, batch: Batch, applied: np.ndarray) -> None:
         """Record what weights come from, and what became of them.
@@ -201,6 +207,7 @@ class RunLog:
         row = {
             "problems": [problem.id for problem in found.problems],
             "correct": found.num_correct.tolist(),
+            "verified": found.mask.sum(-1).tolist(),
             "samples": found.num_samples,
             "greedy": found.greedy,
             "pass@k": found.curve.mean.tolist(),
@@ -217,17 +224,23 @@ class RunLog:
         """Record why completions had no verdict, or what else verifiers noted."""
         self.event(step, "verifier", notes=dict(notes))
         for note in notes:
-            self.note_once(f"verifier, from step {step} on: {note}")
+            if note in self._notes:
+                continue
+            self._notes.add(note)
+            if len(self._notes) <= _NOTES:
+                self.note(f"verifier, from step {step} on: {note}")
+            elif len(self._notes) == _NOTES + 1:
+                self.note("verifier: further notes are in events.jsonl alone")
 
     def damage(self, what: str) -> None:
         """Say and record that something stored was damaged, and what is done now."""
         self.note(f"warning: {what}")
         self.event(-1, "damage", what=what)
 
-    def note_once(self, text: str) -> None:
-        """Print a line that this process has not printed yet."""
-        if text not in self._said:
-            self._said.add(text)
+    def note_once(self, text: str, subject: str) -> None:
+        """Print a text unless this process has printed one of the same subject."""
+        if subject not in self._said:
+            self._said.add(subject)
             self.note(text)
 
     def _append(self, name: str, row: dict) -> None:

@@ -15,3 +15,7 @@ class NoRoom(RuntimeError):
 
 class NotFinite(RuntimeError):
     """Too many updates in a row had a gradient that is not finite."""
+
+
+class VerifierError(RuntimeError):
+    """Too few verdicts to go on, or a reward that the objective cannot take."""

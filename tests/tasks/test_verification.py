@@ -1,13 +1,18 @@
 """verify_all: order, masks, and verifiers that raise, hang, exit or overwhelm."""
 
 import dataclasses
+import functools
+import json
 import os
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxrl_surrogate.tasks import Problem, Verdict, processes, verify_all
+from jaxrl_surrogate.tasks.verification import judge, verifier_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +70,15 @@ def no_processes_left():
 PROBLEMS = [Problem("a", 0), Problem("b", 100)]
 
 
+def _line(text):
+    """file:line of this file that holds a text for the first time."""
+    lines = Path(__file__).read_text().splitlines()
+    return f"{__file__}:{1 + next(i for i, line in enumerate(lines) if text in line)}"
+
+
+RAISED = f"RuntimeError: no such luck ({_line('raise RuntimeError(')})"
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_order_types_and_notes(workers):
     completions = [["1", "raise", "inf"], ["2", "nan", "3"]]
@@ -74,10 +88,9 @@ def test_order_types_and_notes(workers):
     np.testing.assert_array_equal(rewards, [[1, 0, 0], [102, 0, 103]])
     np.testing.assert_array_equal(mask, [[1, 0, 0], [1, 0, 1]])
     assert (rewards.dtype, mask.dtype) == (np.float32, np.bool_)
-    assert list(notes.items()) == [
-        ("RuntimeError: no such luck", 1),
-        ("reward inf is not finite in float32", 1),
-        ("reward nan is not finite in float32", 1),
+    assert notes.tolist() == [
+        ["", RAISED, "reward inf is not finite in float32"],
+        ["", "reward nan is not finite in float32", ""],
     ]
 
 
@@ -86,10 +99,53 @@ def test_every_way_to_give_no_verdict():
     rewards, mask, notes = verify_all(Hostile(), PROBLEMS[:1], [texts])
     np.testing.assert_array_equal(mask, [[0, 0, 0, 0, 0, 1, 1]])
     np.testing.assert_array_equal(rewards, [[0, 0, 0, 0, 0, 1, 4]])
-    assert next(iter(notes)) == "SystemExit: 3"
-    assert any(note.startswith("RecursionError") for note in notes)
-    assert "the verifier gave no verdict" in notes
-    assert max(map(len, notes)) <= 200
+    (notes,) = notes.tolist()
+    assert notes[0] == f"SystemExit: 3 ({_line('raise SystemExit(3)')})"
+    assert notes[1].startswith("RecursionError")
+    assert notes[1].endswith(f"({_line('return self.verify(problem, ')})")
+    assert notes[2] == "verify returned NoneType; expected a Verdict or a number"
+    assert notes[3] == "the verifier gave no verdict"
+    assert notes[4:] == ["reward 1e+39 is not finite in float32", "x" * 200, ""]
+
+
+@pytest.mark.parametrize(
+    "value", [1.0, 1, True, np.float32(1), np.int64(1), np.bool_(True)]
+)
+def test_a_plain_number_is_a_reward(value):
+    class Plain(Hostile):
+        def verify(self, problem, completion):
+            return value
+
+    verdict = judge(Plain(), PROBLEMS[0], "1")
+    assert (verdict.reward, verdict.ok, verdict.note) == (1.0, True, "")
+    assert type(verdict.reward) is float
+
+
+def test_the_verifier_is_named_by_file_and_line():
+    where = _line("    def verify(self, problem, completion):")
+    assert verifier_name(Hostile()) == f"Hostile.verify, {where}"
+
+    class Wrapped(Hostile):
+        @functools.wraps(Hostile.verify)
+        def verify(self, problem, completion):
+            return 1.0
+
+    assert verifier_name(Wrapped()).endswith(where)
+    # A verifier that cannot be called so is named too: the fault is where it begins.
+    task = Hostile()
+    object.__setattr__(task, "verify", lambda only: 1.0)
+    note = judge(task, PROBLEMS[0], "1").note
+    assert re.fullmatch(rf"TypeError: .* \({re.escape(__file__)}:\d+\)", note)
+
+
+def test_a_fault_in_a_library_is_placed_at_the_line_that_called_it():
+    class Parsing(Hostile):
+        def verify(self, problem, completion):
+            return Verdict(json.loads("{"))
+
+    note = judge(Parsing(), PROBLEMS[0], "1").note
+    assert note.startswith("JSONDecodeError: ")
+    assert note.endswith(f"({_line('return Verdict(json.loads')})")
 
 
 def test_keyboard_interrupt_passes():
@@ -112,16 +168,16 @@ def test_hung_and_dead_verifiers_are_replaced():
         np.testing.assert_array_equal(mask, [[1, 0, 1, 0, 1, 0, 1, 0, 1, 0]])
         np.testing.assert_array_equal(rewards, [[1, 0, 2, 0, 3, 0, 4, 0, 5, 0]])
         outcomes.append(notes)
-    assert (
-        outcomes[0]
-        == outcomes[1]
-        == {
-            "the verifier exceeded its limit of 1 s": 2,
-            "the verifier died (exit code 7)": 1,
-            "the verifier died (exit code -6)": 1,
-            "RuntimeError: no such luck": 1,
-        }
-    )
+    said = [
+        "the verifier exceeded its limit of 1 s",
+        "the verifier died (exit code 7)",
+        "the verifier exceeded its limit of 1 s",
+        "the verifier died (exit code -6)",
+        RAISED,
+    ]
+    for notes in outcomes:
+        assert notes[0, 1::2].tolist() == said
+        assert not any(notes[0, ::2])
 
 
 @pytest.mark.multiprocess
@@ -140,7 +196,7 @@ def test_killed_from_outside_is_tried_again():
     os.kill(int(pid.item()), 9)
     rewards, mask, notes = verify_all(task, PROBLEMS[:1], [["1", "2"]], workers=1)
     np.testing.assert_array_equal(rewards, [[1, 2]])
-    assert mask.all() and not notes
+    assert mask.all() and not any(notes.flat)
 
 
 @pytest.mark.multiprocess
@@ -161,7 +217,7 @@ def test_tasks_that_cannot_travel_are_refused():
 
 def test_empty_and_ragged_batches():
     rewards, mask, notes = verify_all(Hostile(), [], [], workers=2)
-    assert rewards.shape == mask.shape == (0, 0) and notes == {}
+    assert rewards.shape == mask.shape == notes.shape == (0, 0)
     rewards, _, _ = verify_all(Hostile(), PROBLEMS, [[], []], workers=2)
     assert rewards.shape == (2, 0)
     with pytest.raises(ValueError, match=r"^completions: have 2 groups of \[1, 2\]"):

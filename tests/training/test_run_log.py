@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from rich.console import Console
 from jaxrl_surrogate.batch import Batch, Prompts
 from jaxrl_surrogate.objectives.pass_at_k import pass_at_k_curve
 from jaxrl_surrogate.tasks import Problem
+from jaxrl_surrogate.terminal import print_table, table
 from jaxrl_surrogate.training import environment
 from jaxrl_surrogate.training.evaluation import Evaluation
 from jaxrl_surrogate.training.run_log import (
@@ -69,7 +71,11 @@ def test_groups_and_evaluations_are_kept_as_counts(tmp_path, screen):
     )
     counts = np.array([0, 2, 3])
     problems = [Problem("1+1=", 2, id=7), Problem("2+1=", 3, id=8), Problem("", 0, 9)]
-    found = Evaluation(counts, 4, pass_at_k_curve(counts, 4), 0.5, problems, [])
+    rewards = np.arange(4) < counts[:, None]
+    mask = rewards | (np.arange(4) < 3)
+    notes = np.where(mask, "", "no idea").astype(object)
+    curve = pass_at_k_curve(counts, 4)
+    found = Evaluation(counts, 4, curve, 0.5, problems, [], rewards, mask, notes)
     with _log(tmp_path, screen) as log:
         log.groups(1, batch, np.array([[1.0, -2.0, 3.0], [-0.5, 9.0, 1 / 3]]))
         log.evaluation(1, found)
@@ -89,6 +95,7 @@ def test_groups_and_evaluations_are_kept_as_counts(tmp_path, screen):
          for k in range(1, 5)]
     )  # fmt: skip
     assert found.scores()["eval/pass@3"] == row["pass@k"][2]
+    assert row["verified"] == [3, 3, 3] and found.note_counts == {"no idea": 3}
     assert "eval/pass@3" not in found.metrics() and "eval/pass@4" in found.metrics()
 
 
@@ -271,6 +278,65 @@ def test_events_say_in_which_environment_a_step_was_made(tmp_path, screen):
 
 def test_a_line_that_was_said_is_not_said_again(tmp_path, screen):
     log = RunLog(tmp_path / "run", 10, console=_console(screen), tensorboard=False)
-    for _ in range(3):
-        log.note_once("graded rewards")
-    assert _printed(screen).count("graded rewards") == 1
+    for step in range(3):
+        log.note_once(f"step {step}: some are graded", "graded rewards")
+    assert _printed(screen).count("graded") == 1
+
+
+def test_notes_of_verifiers_are_printed_once_whatever_the_step(tmp_path, screen):
+    log = RunLog(tmp_path / "run", 10, console=_console(screen), tensorboard=False)
+    for step in range(1, 4):
+        # One that comes again, and one that quotes the completion and so never does.
+        log.verifier(step, {"out of time": 3, f"no number in '{step}'": 1})
+    lines = _printed(screen).splitlines()
+    assert [line for line in lines if "out of time" in line] == [
+        "verifier, from step 1 on: out of time"
+    ]
+    for step in range(4, 9):
+        log.verifier(step, {f"no number in '{step}'": 1})
+    lines = _printed(screen).splitlines()
+    assert len(lines) == 6 and "events.jsonl" in lines[-1]
+    rows = [row for row in read_events(tmp_path / "run") if row["event"] == "verifier"]
+    assert [len(row["notes"]) for row in rows] == [2, 2, 2, 1, 1, 1, 1, 1]
+
+
+def test_tensorboard_is_given_finite_numbers_and_warns_of_nothing(
+    tmp_path, screen, caplog
+):
+    pytest.importorskip("tensorboardX")
+    with _log(tmp_path, screen, tensorboard=True) as log:
+        log.resume(0)
+        for step in range(1, 4):
+            values = {"loss": math.nan, "gap": math.inf, "reward": step / 4}
+            log.metrics(step, values)
+    assert not caplog.records
+    shown = [
+        (value.tag, value.simple_value)
+        for event in _events(tmp_path / "run" / "tensorboard")
+        for value in event.summary.value
+    ]
+    assert shown == [("reward", 0.25), ("reward", 0.5), ("reward", 0.75)]
+
+
+LONG = "a_name_of_forty_characters_" + "x" * 13
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_table_cuts_a_name(screen, width, terminal):
+    console = Console(file=screen, force_terminal=terminal, width=width, soft_wrap=True)
+    made = table("run", f"[b]{LONG}", "reward")
+    made.add_row(f"[i]{LONG}", LONG, "0.5")
+    print_table(console, made)
+    assert console.width == width
+    lines = re.sub("\x1b\\[[0-9;]*m", "", _printed(screen)).splitlines()
+    # Column by column, whatever line each piece is in.
+    for edge, expected in (
+        ("┃", ["run", f"[b]{LONG}", "reward"]),
+        ("│", [f"[i]{LONG}", LONG, "0.5"]),
+    ):
+        rows = [line.split(edge)[1:-1] for line in lines if line.startswith(edge)]
+        columns = zip(*rows, strict=True)
+        assert ["".join(map(str.strip, column)) for column in columns] == expected
+        assert terminal or len(rows) == 1
+    assert not terminal or max(map(len, lines)) <= width

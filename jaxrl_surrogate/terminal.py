@@ -1,0 +1,30 @@
+"""Text and tables on standard output: no name is cut, at any width.
+
+On a terminal a cell that is too wide goes on in the next line. Where standard output is
+no terminal, nothing says how wide a reader is, and lines are as long as they need.
+"""
+
+from rich.console import Console
+from rich.table import Column, Table
+
+_UNLIMITED = 100_000  # columns
+
+
+def console(**options) -> Console:
+    """A console with lines of any length; options as `rich.console.Console`."""
+    return Console(soft_wrap=True, **options)
+
+
+def table(*headings: str, title: str | None = None) -> Table:
+    """A table whose cells are folded where they do not fit, and never cut."""
+    return Table(*(Column(name, overflow="fold") for name in headings), title=title)
+
+
+def print_table(screen: Console, made: Table) -> None:
+    """Print a table, as wide as it needs to be where there is no terminal."""
+    width = None if screen.is_terminal else screen.width
+    if width is not None:
+        screen.width = _UNLIMITED
+    screen.print(made, markup=False)  # a cell is text: names may hold brackets
+    if width is not None:
+        screen.width = width
