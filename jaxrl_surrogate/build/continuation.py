@@ -39,6 +39,7 @@ _NUMBERS = """
 _OPERATIONAL = """
     name run_dir
     task.verify_workers task.verify_timeout_s task.verify_memory_mb
+    task.verify_max_failures
     rollout.gather_weights
     optimizer.offload sft.optimizer.offload
     train.microbatch_prompts train.logprob_chunk train.remat train.nonfinite_limit
