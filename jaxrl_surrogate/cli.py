@@ -237,7 +237,10 @@ def _open(config: TrainConfig):
     lock = RunLock(build.run_directory(config))
     build.check_continuation(config)
     with contextlib.ExitStack() as held:
-        run = build.build_run(config)
+        # Taken before anything in the directory is written, this process's own config
+        # included; as late as that, so that a refused config leaves no directory.
+        own = functools.cache(lambda: held.enter_context(lock))
+        run = build.build_run(config, own)
         if not hosts.is_first():
             hosts.wait_for_all("run directory")
             # Their own record, to compare with the first host's; the screen is its.
@@ -245,9 +248,7 @@ def _open(config: TrainConfig):
             quiet = Console(file=held.enter_context(open(os.devnull, "w")))
             log = RunLog(place, config.train.steps, tensorboard=False, console=quiet)
             return run, log, held.pop_all()
-        # Taken before anything in the directory is written, this process's own config
-        # included.
-        held.enter_context(lock)
+        own()
         changes = build.config_changes(config)
         log = RunLog(
             build.open_directory(config),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -32,8 +33,13 @@ from jaxrl_surrogate.training.sft import WarmStart
 from jaxrl_surrogate.training.verdicts import VerdictRules
 
 
-def build_run(config: TrainConfig) -> Run:
+def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> Run:
     """Everything a run is made of.
+
+    Args:
+      config: of the run.
+      own: makes the run directory this process's own; called on the first host before
+        anything is written into it. None: a reader, who writes nothing.
 
     Raises:
       SettingsError: values that no room could check alone, with their dotted paths.
@@ -70,7 +76,7 @@ def build_run(config: TrainConfig) -> Run:
             ):
                 faults.at(field, offload.check, rule, device)
     tokenizer = refused_at(
-        "task", build_tokenizer, config.task.tokenizer, task, directory
+        "task", build_tokenizer, config.task.tokenizer, task, directory, own
     )
     model = build_model(config, shape, tokenizer)
     lengths = (config.rollout.max_prompt_length, config.rollout.max_completion_length)

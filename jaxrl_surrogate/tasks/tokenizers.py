@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -208,9 +209,13 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> FileTo
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all: a run that resumes finds this file and must not trust half.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    tokenizer.save(str(partial))
-    partial.replace(path)
+    # Processes of several hosts have the same number now and then.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        tokenizer.save(str(partial))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return FileTokenizer(path, _TRAINED_END)
 
 
