@@ -79,11 +79,18 @@ def report_of(
             "is made from counts of right answers, which say too little of graded ones"
         )
     groups = read_groups(directory, config.rollout.group_size)
+    last = groups.step.max()
     groups = groups.where(groups.step >= from_step)
+    if not len(groups):
+        raise SettingsError(
+            f"--from-step={from_step}: expected at most {last}, the run's last step"
+        )
     if not len(groups.whole):
         raise SettingsError(
-            "--from-step: no group that kept all its samples is left; expected an "
-            "earlier step"
+            f"{directory}: from step {from_step} on no group kept all its "
+            f"{groups.group_size} samples, and a report is made from those that did; "
+            "a sample is lost where the verifier gives no verdict, or where "
+            "train.overlong=mask drops it"
         )
     nominal = _nominal(config, groups)
     others = {name: _rule(name, nominal.group_size) for name in rules if name}
@@ -113,8 +120,11 @@ def _notes(config: TrainConfig) -> list[str]:
 def store_report(config: TrainConfig, directory: Path) -> list[str]:
     """Write a run's report to `objective.json`; returns its warnings.
 
-    What stands in the way of a report is a warning too: the run itself went well.
+    What stands in the way of a report is a warning too: the run itself went well. Of
+    graded rewards none is expected, and nothing is said.
     """
+    if config.objective.rewards != "binary":
+        return []
     try:
         report = report_of(config, directory)
     except ValueError as error:
