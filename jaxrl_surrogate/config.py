@@ -163,7 +163,9 @@ class TrainingConfig:
         "more stops the run",
     ] = 3
     overlong: Annotated[
-        Literal["verify", "zero", "mask"], "reward of completions cut at the limit"
+        Literal["verify", "zero", "mask"],
+        "reward of completions cut at the limit; mask: none, they are left out, which "
+        "changes the objective",
     ] = "verify"
 
     def __post_init__(self):

@@ -4,7 +4,14 @@ import numpy as np
 
 from jaxrl_surrogate.build.objective import named_families
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.objectives import WeightTable, advantages, mixed_groups, mixed_only
+from jaxrl_surrogate.objectives import (
+    TableFamily,
+    WeightTable,
+    advantages,
+    kept_update,
+    mixed_groups,
+    mixed_only,
+)
 from jaxrl_surrogate.settings import SettingsError
 
 
@@ -19,6 +26,8 @@ def objective_notes(config: TrainConfig) -> tuple[str, ...]:
     for name, family in named_families(config):
         if config.train.dynamic_sampling_rounds:
             notes += _of_dynamic_sampling(config, name, family.table())
+        if config.train.overlong == "mask":
+            notes.append(_of_masking(config, name, family))
         if ":" in name and config.objective.rewards != "binary":
             trainer = name.partition(":")[0]
             notes.append(
@@ -64,6 +73,35 @@ def _of_dynamic_sampling(
         f"p = {change.p:.2g} the slope h' is {change.after:.3f}, not "
         f"{change.before:.3f}"
     ]
+
+
+def _of_masking(config: TrainConfig, name: str, family: TableFamily) -> str:
+    if config.train.dynamic_sampling_rounds:
+        family = mixed_only(family)
+    begin = (
+        "train.overlong=mask: completions cut at the limit are left out, so "
+        f"{name} compares finished ones"
+    )
+    if config.objective.rewards != "binary":
+        return f"{begin}: its objective is that of rewards given that one finished"
+    # An example: of ten completions three are right, three wrong and four cut.
+    kept, right = 0.6, 0.5
+    on_right, on_kept = kept_update(family, kept, right)
+    example = f"{begin}. Where 30% are right, 30% wrong and 40% cut, its mean update is"
+
+    def near(one, other):
+        return abs(one - other) <= 1e-9 * abs(on_right)
+
+    if near(on_kept, right * on_right):
+        return f"{example} {on_right / kept:.3f} x grad P(right)"
+    example = f"{example} {on_right:.3f} x grad P(right | finished)"
+    if near(on_kept, 0):
+        return f"{example}, and nothing trains it to finish"
+    sign, way = ("-", "be cut rather than wrong") if on_kept < 0 else ("+", "finish")
+    return (
+        f"{example} {sign} {abs(on_kept):.3f} x grad log P(finished): it is trained to "
+        f"{way}"
+    )
 
 
 def _sums_to_zero(table: WeightTable) -> bool:

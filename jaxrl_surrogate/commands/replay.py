@@ -99,6 +99,12 @@ def report_of(
         others = {name: mixed_only(table) for name, table in others.items()}
     report = make_report(groups, nominal, others, mixed)
     report["warnings"] += _notes(config)
+    if len(groups.whole) < len(groups):
+        report["warnings"].append(
+            f"{len(groups) - len(groups.whole)} of {len(groups)} groups lost samples "
+            "and are in no estimate; where samples are lost for what they are, as with "
+            "train.overlong=mask, the others do not speak for them"
+        )
     if mixed:
         report["warnings"].append(
             "dynamic sampling replaced groups that were all right or all wrong: "

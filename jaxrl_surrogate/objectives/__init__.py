@@ -20,6 +20,7 @@ from jaxrl_surrogate.objectives import (
 from jaxrl_surrogate.objectives.advantages import AdvantageFn
 from jaxrl_surrogate.objectives.certificate import Certificate, Deviation, certify
 from jaxrl_surrogate.objectives.curl import Circulation, circulation
+from jaxrl_surrogate.objectives.dropped_samples import kept_update
 from jaxrl_surrogate.objectives.induced import induced_surrogate
 from jaxrl_surrogate.objectives.inverse import from_surrogate
 from jaxrl_surrogate.objectives.mixed_groups import mixed_only
@@ -56,6 +57,7 @@ __all__ = [
     "group_advantages",
     "induced_surrogate",
     "inverse",
+    "kept_update",
     "mixed_groups",
     "mixed_only",
     "pass_at_k",

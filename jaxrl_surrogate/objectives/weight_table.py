@@ -104,8 +104,9 @@ class TableFamily:
     """The tables of every group size up to M: what the training step takes.
 
     A sample without a verdict is dropped, and its group is weighed by the table of the
-    size that is left, so that the objective stays the one asked for. Build it with
-    `table_family`. Families add and scale like tables.
+    size that is left, so that the objective stays the one asked for as long as what is
+    dropped does not depend on the answer; `kept_update` is for where it does. Build it
+    with `table_family`. Families add and scale like tables.
     """
 
     incorrect: (

@@ -42,7 +42,8 @@ class Collector:
     verify_timeout_s: float = 10.0
     verify_memory_mb: int | None = None
     # What a completion cut at the length limit is worth: what the verifier says of it,
-    # nothing, or no verdict (its group is then smaller).
+    # nothing, or no verdict (its group is then smaller, and what is climbed another
+    # thing: `objectives.dropped_samples`).
     overlong: Literal["verify", "zero", "mask"] = "verify"
     verdicts: VerdictRules = dataclasses.field(default_factory=VerdictRules)
 

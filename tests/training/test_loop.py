@@ -187,3 +187,41 @@ def test_refilling_that_turns_an_objective_is_refused(tmp_path, words, said):
     words[-1] = "--train.dynamic_sampling_rounds=0"
     config = cli.load_config(QUICKSTART, [f"--run_dir={tmp_path}/run", *words])
     assert build.build_run(config).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--objective.name=rloo"],
+         "is 0.821 x grad P(right | finished), and nothing trains it to finish"),
+        (["--objective.name=reinforce"], "is 1.624 x grad P(right)"),
+        (["--objective.name=nsr"],
+         "is 0.974 x grad P(right | finished) - 0.487 x grad log P(finished): it is "
+         "trained to be cut rather than wrong"),
+        (["--objective.name=rloo_pass_at_k", "--objective.options={k: 2}"],
+         "is 0.821 x grad P(right | finished) + 0.281 x grad log P(finished): it is "
+         "trained to finish"),
+        (["--objective.name=rloo", "--objective.rewards=layer_cake"],
+         "its objective is that of rewards given that one finished"),
+    ],
+)  # fmt: skip
+def test_what_masked_completions_make_of_a_rule_is_said(tmp_path, words, said):
+    words = [f"--run_dir={tmp_path}/run", "--rollout.group_size=4", *words]
+    config = cli.load_config(QUICKSTART, [*words, "--train.overlong=mask"])
+    (note,) = build.build_run(config).notes
+    assert note.startswith("train.overlong=mask: ") and note.endswith(said)
+    assert not build.build_run(cli.load_config(QUICKSTART, words)).notes
+
+
+def test_a_report_says_how_many_groups_lost_samples(tmp_path):
+    words = [f"--run_dir={tmp_path}/run", "--train.overlong=mask"]
+    config = cli.load_config(QUICKSTART, [*words, "--rollout.group_size=4"])
+    directory = build.open_directory(config)
+    row = {
+        "step": 1, "prompts": [1, 2, 3], "correct": [2, 1, 1], "verified": [4, 4, 2],
+        "right_weight": [2 / 3, 1, 1], "wrong_weight": [-2 / 3, -1 / 3, -1],
+    }  # fmt: skip
+    (directory / "groups.jsonl").write_text(json.dumps(row) + "\n")
+    said = replay.report_of(config, directory)["warnings"]
+    assert any("1 of 3 groups lost samples" in line for line in said)
+    assert any("nothing trains it to finish" in line for line in said)
