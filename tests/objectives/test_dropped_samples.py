@@ -1,6 +1,8 @@
 """Dropping samples for what they are: enumeration through the masks of a step."""
 
 import itertools
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -98,6 +100,16 @@ def test_rules_that_give_wrong_samples_nothing_climb_the_whole_success_rate(rand
         factor = found[-1] / of_p[-1]
         np.testing.assert_allclose(found, factor * of_p, rtol=1e-5, atol=1e-6)
         assert factor > 0
+
+
+def test_the_factors_in_the_documents():
+    page = Path(__file__).parents[2] / "docs" / "theory.md"
+    row = r"^  \| `(\w+)` \| ([-.0-9]+) \| ([-.0-9]+) \|$"
+    rows = re.findall(row, page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) == 6
+    for name, *shown in rows:
+        found = kept_update(_family(name, 4), 0.6, 0.5)
+        np.testing.assert_allclose(found, [*map(float, shown)], atol=5.1e-4)
 
 
 def test_the_example(random):
