@@ -1,10 +1,11 @@
 """The groups of a run, from its log: what was right, and what weights it was given."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
+
+from jaxrl_surrogate.training.json_lines import read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +55,7 @@ def read_groups(directory: Path, group_size: int) -> Groups:
         )
     columns = {name: [] for name in _COLUMNS}
     steps = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break  # the line that a kill cut short
+    for row in read_rows(path):
         steps += [row["step"]] * len(row["correct"])
         for name in _COLUMNS:
             columns[name] += row[name]

@@ -83,7 +83,7 @@ class Collector:
         """
         rewards = np.zeros(completions.lengths.shape, np.float32)
         mask = np.zeros(completions.lengths.shape, bool)
-        known = {} if journal is None else journal.known
+        known = {} if journal is None else journal.known(prompts, completions)
         for group, (of, counts) in known.items():
             rewards[group], mask[group] = of, counts
         # Each host judges every so many-th group.
@@ -104,7 +104,7 @@ class Collector:
                 memory_mb=self.verify_memory_mb,
             )
             for group in piece if journal is not None else ():
-                journal.add(group, rewards[group], mask[group])
+                journal.add(group, prompts, completions, rewards[group], mask[group])
         rewards, mask = hosts.added(rewards), hosts.added(mask)
         if self.overlong == "zero":
             rewards = np.where(completions.truncated, np.float32(0), rewards)

@@ -226,7 +226,7 @@ def _rollout_phase(
     # Each host judges its share, and would have to read the others' files.
     journal = None
     if jax.process_count() == 1:
-        journal = RewardJournal(rewards / f"{step}.jsonl")
+        journal = RewardJournal(rewards / f"{step}.jsonl", log.damage)
     if stored is not None:
         batch, meta = stored
         if "metrics" not in meta:  # stored before it was verified

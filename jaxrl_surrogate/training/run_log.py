@@ -1,6 +1,5 @@
 """The record of a run: metrics and completions on disk, progress on the terminal."""
 
-import contextlib
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from jaxrl_surrogate import terminal
 from jaxrl_surrogate.batch import Batch
 from jaxrl_surrogate.training.environment import environment
 from jaxrl_surrogate.training.evaluation import Evaluation
+from jaxrl_surrogate.training.json_lines import keep_rows, read_rows, sealed
 
 # Files with rows of training steps, which a run that is begun again writes again.
 _STEPS = (
@@ -27,6 +27,7 @@ _STEPS = (
     "digests.jsonl",
 )
 _NOTES = 5  # different ones of verifiers that are printed: some quote the completion
+_NAMED = 5  # damaged lines of a file
 _SHOWN = ("loss", "grad_norm", "signal_share", "entropy", "length")
 
 
@@ -44,7 +45,8 @@ class RunLog:
     evaluations.jsonl  one object an evaluation: of every problem the correct samples
                        and those with a verdict; pass@k with its interval for every k
     digests.jsonl      one object a step: a digest of every array of every phase
-                       (`training.digests`); step 0 is the state before step 1
+                       (`training.digests`); step 0 is the state before step 1;
+                       "seal" is a digest of the row
     events.jsonl       one object a process that began, with its environment, and one
                        a phase: {"time", "process", "step", "event"}; never shortened:
                        what was done twice is there twice
@@ -117,13 +119,15 @@ class RunLog:
           step: the newest stored one; 0 where there is none, and the run, with its
             evaluation before step 1, is done from the start.
         """
-        for name in _STEPS:
-            self._keep(
-                name, [row for row in self._rows(name) if row["step"] <= step > 0]
-            )
+        faults = [
+            self._keep(name, lambda row: row["step"] <= step > 0) for name in _STEPS
+        ]
+        faults += [self._keep("events.jsonl", lambda row: True)]
         if self._tensorboard:
             self._writer = self._open_tensorboard(step)
         self.event(step, "start", environment=environment())
+        for fault in filter(None, faults):
+            self.damage(fault)
         # In this order: a config that is stored has its changes recorded. A finished
         # run computes nothing, and keeps the config that it was computed with.
         if step < self._total:
@@ -151,7 +155,7 @@ class RunLog:
     def supervised(self, step: int, total: int, values: Mapping[str, float]) -> None:
         """Record a supervised step of the warm start, which always begins at 1."""
         if step == 1:
-            self._keep("warm_start.jsonl", [])
+            self._keep("warm_start.jsonl", lambda row: False)
         self._append("warm_start.jsonl", {"step": step, **values})
         if step % max(1, total // 10) == 0 or step == total:
             self.note(f"warm start {step}/{total}  loss {values['loss']:.4f}")
@@ -194,8 +198,8 @@ class RunLog:
         self._append("groups.jsonl", {"step": step, **row})
 
     def digests(self, step: int, row: Mapping[str, Mapping[str, str]]) -> None:
-        """Record a step's digests, arrays by phase (`training.digests`)."""
-        self._append("digests.jsonl", {"step": step, **row})
+        """Record a step's digests, arrays by phase (`training.digests`), sealed."""
+        self._append("digests.jsonl", sealed({"step": step, **row}))
 
     def event(self, step: int, event: str, **details: object) -> None:
         """Record that something began, with the time in seconds since the epoch."""
@@ -249,18 +253,14 @@ class RunLog:
         with open(self._directory / name, "a", encoding="utf-8") as file:
             file.write(_line_of_json(row))
 
-    def _rows(self, name: str) -> list[dict]:
-        path = self._directory / name
-        return _read_rows(path) if path.exists() else []
-
-    def _keep(self, name: str, rows: list[dict]) -> None:
-        """Replace the rows of a file, if there is one, whole or not at all."""
-        path = self._directory / name
-        if path.exists():
-            temporary = path.with_suffix(".tmp")
-            text = "".join(map(_line_of_json, rows))
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+    def _keep(self, name: str, keep: Callable[[dict], bool]) -> str | None:
+        """Remove all other rows of a file; returns what of it was damaged."""
+        path, aside = self._directory / name, self._directory / "damaged"
+        lines = keep_rows(path, keep, aside)
+        if not lines:
+            return None
+        numbers = ", ".join(map(str, lines[:_NAMED])) + ", ..." * (len(lines) > _NAMED)
+        return f"{path}: damaged in line {numbers}; set aside in {aside / name}"
 
     def _open_tensorboard(self, step: int):
         """A writer that hides what was written after `step`, or None."""
@@ -284,30 +284,23 @@ def read_metrics(directory: Path) -> list[dict]:
     """The rows of a run's metrics.jsonl; what was not a finite number is NaN."""
     return [
         {name: math.nan if value is None else value for name, value in row.items()}
-        for row in _read_rows(directory / "metrics.jsonl")
+        for row in read_rows(directory / "metrics.jsonl")
     ]
 
 
 def read_digests(directory: Path) -> dict[int, dict[str, dict[str, str]]]:
     """The digests of a run by step, phase and array; empty where none were logged."""
-    path = directory / "digests.jsonl"
-    rows = _read_rows(path) if path.exists() else []
-    return {row.pop("step"): row for row in rows}
+    return {row.pop("step"): row for row in read_rows(directory / "digests.jsonl")}
 
 
 def read_events(directory: Path) -> list[dict]:
-    """What began when, in order; lines that a kill cut short are left out."""
-    path = directory / "events.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
+    """What began when, in order."""
+    return read_rows(directory / "events.jsonl")
 
 
 def read_environment(directory: Path, step: int) -> dict:
     """The environment that a step was computed in: of the last process before it."""
-    started = [row for row in read_events(directory) if row["event"] == "start"]
+    started = [row for row in read_events(directory) if "environment" in row]
     before = [row for row in started if row["step"] < max(step, 1)]
     return before[-1]["environment"] if before else {}
 
@@ -327,16 +320,6 @@ def _line_of_json(row: dict) -> str:
         for name, value in row.items()
     }
     return json.dumps(finite) + "\n"
-
-
-def _read_rows(path: Path) -> list[dict]:
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # the line that a kill cut short
-    return rows
 
 
 def _brief(values: Mapping[str, float]) -> str:

@@ -153,3 +153,32 @@ def test_a_damaged_starting_state_is_made_again(runs, tmp_path, capsys):
     shutil.rmtree(run / "checkpoints" / "start")
     assert _train(run) == 0
     assert _rows(run, "digests.jsonl") == _rows(whole, "digests.jsonl")
+
+
+def test_a_byte_that_is_no_text_in_every_log(runs, tmp_path, capsys):
+    """Readers read the rest; the trainer sets the line aside, names it and goes on."""
+    whole, ended = runs
+    run = tmp_path / "run"
+    shutil.copytree(ended, run)
+    logs = [
+        run / f"{name}.jsonl" for name in ("metrics", "groups", "digests", "events")
+    ]
+    logs.append(run / "checkpoints" / "rewards" / "11.jsonl")
+    logs[-1].parent.mkdir(exist_ok=True)
+    logs[-1].write_text('\n{"group": 99, "rewards": [1], "mask": [true]}\n' * 3)
+    for path in logs:
+        lines = path.read_bytes().split(b"\n")
+        lines[2] = b"\xff" + lines[2][1:]
+        path.write_bytes(b"\n".join(lines))
+    assert cli.main(["runs", str(run)]) == 0
+    assert cli.main(["objective", f"--replay={run}"]) == 0
+    assert cli.main(["verify", str(run)]) == 0
+    capsys.readouterr()
+    assert _train(run) == 0
+    said = capsys.readouterr().out
+    for path in logs[:-1]:
+        assert f"{path}: damaged in line 3; set aside in {run}/damaged/" in said
+    assert f"{logs[-1]}: line 2 is cut or damaged" in said
+    expected = _rows(whole, "digests.jsonl")
+    assert expected[2]["step"] == 2
+    assert _rows(run, "digests.jsonl") == expected[:2] + expected[3:]

@@ -90,27 +90,55 @@ def test_a_completion_cut_at_the_limit_is_treated_after_the_journal(case, tmp_pa
         assert not batch.reward_mask.any()
 
 
-def test_floats_are_exact_and_damaged_lines_do_not_count(tmp_path, random):
+def test_floats_are_exact_and_damaged_lines_do_not_count(case, tmp_path, random):
+    _, _, (_, prompts, completions) = case
     path = tmp_path / "3.jsonl"
-    rewards = random.normal(size=(3, 4)).astype(np.float32)
+    rewards = random.normal(size=(3, 5)).astype(np.float32)
+
+    def add(journal, group):
+        mask = rewards[group] > 0
+        journal.add(group, prompts, completions, rewards[group], mask)
+
+    def known(told=None):
+        told = [] if told is None else told
+        return RewardJournal(path, told.append).known(prompts, completions)
+
     journal = RewardJournal(path)
     for group in range(3):
-        journal.add(group, rewards[group], rewards[group] > 0)
-    found = RewardJournal(path).known
+        add(journal, group)
+    found = known()
     for group in range(3):
         assert found[group][0].tobytes() == rewards[group].tobytes()
         np.testing.assert_array_equal(found[group][1], rewards[group] > 0)
-    text = path.read_text()
-    path.write_text(text.replace('"group": 1', '"group": 2', 1))
-    assert sorted(RewardJournal(path).known) == [0, 2]
-    path.write_text(text[:-20])  # cut by a kill
-    assert sorted(RewardJournal(path).known) == [0, 1]
-    RewardJournal(path).add(2, rewards[2], rewards[2] > 0)
-    assert sorted(RewardJournal(path).known) == [0, 1, 2]
+    content, told = path.read_bytes(), []
+    path.write_bytes(content.replace(b'"judged"', b'"judge\xff"', 1))
+    assert sorted(known(told)) == [1, 2]
+    assert told == [f"{path}: line 2 is cut or damaged; its group is judged again"]
+    path.write_bytes(content[:-20])  # cut by a kill
+    assert sorted(known()) == [0, 1]
+    add(RewardJournal(path), 2)
+    assert sorted(known()) == [0, 1, 2]
+
+
+def test_rewards_of_other_completions_do_not_count(case, tmp_path):
+    """A journal that a rollout left which was set aside; groups that are not there."""
+    task, collector, (problems, prompts, completions) = case
+    path = tmp_path / "3.jsonl"
+    collector.verify(problems, prompts, completions, RewardJournal(path))
+    tokens = completions.tokens.copy()
+    tokens[2, 4, 1] ^= 1
+    other = dataclasses.replace(completions, tokens=tokens)
+    task.judged.clear()
+    collector.verify(problems, prompts, other, RewardJournal(path))
+    assert set(task.judged) == {2}
+    fewer = jax.tree.map(lambda x: x[:2], (prompts, completions))
+    task.judged.clear()
+    batch, _ = collector.verify(problems[:2], *fewer, RewardJournal(path))
+    assert batch.rewards.shape == (2, 5) and task.judged == []
 
 
 def test_journals_of_other_steps_are_removed(tmp_path):
     for step in (1, 2, 3):
-        RewardJournal(tmp_path / f"{step}.jsonl").add(0, np.ones(2), np.ones(2, bool))
+        (tmp_path / f"{step}.jsonl").write_text("")
     keep_only(tmp_path, {2})
     assert [path.name for path in tmp_path.iterdir()] == ["2.jsonl"]

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from jaxrl_surrogate.batch import Batch, Prompts
+from jaxrl_surrogate.lab.groups import read_groups
 from jaxrl_surrogate.objectives.pass_at_k import pass_at_k_curve
 from jaxrl_surrogate.tasks import Problem
 from jaxrl_surrogate.terminal import print_table, table
@@ -17,6 +18,7 @@ from jaxrl_surrogate.training import environment
 from jaxrl_surrogate.training.evaluation import Evaluation
 from jaxrl_surrogate.training.run_log import (
     RunLog,
+    read_digests,
     read_environment,
     read_events,
     read_metrics,
@@ -131,6 +133,93 @@ def test_resuming_drops_what_is_done_again(tmp_path, screen, stored, kept):
     samples = (tmp_path / "run" / "completions.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in samples] == kept
     assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+LOGS = ("metrics", "completions", "groups", "evaluations", "digests", "events")
+
+
+def _damages(line):
+    """What may have become of a line that is none of the last."""
+    yield line.replace(b"step", b"st\xffp")  # no UTF-8
+    yield line.replace(b"step", b"stop")  # JSON, and no row
+    yield line[: len(line) // 2]
+    yield bytes(len(line))
+    yield b"[" * 100_000
+
+
+def _logged(tmp_path, screen):
+    """Four steps in every log."""
+    batch = Batch(
+        prompts=Prompts(np.zeros((1, 1)), np.ones(1), np.arange(1, dtype=np.uint32)),
+        completions=None,
+        rewards=np.array([[1.0, 0.0, 1.0]], np.float32),
+        reward_mask=np.ones((1, 3), bool),
+    )
+    counts = np.array([0, 2, 3])
+    problems = [Problem("1+1=", 2, id=i) for i in range(3)]
+    rewards = np.arange(4) < counts[:, None]
+    notes = np.full(rewards.shape, "", object)
+    curve = pass_at_k_curve(counts, 4)
+    found = Evaluation(
+        counts, 4, curve, 0.5, problems, [], rewards, rewards | True, notes
+    )
+    with _log(tmp_path, screen) as log:
+        for step in range(1, 5):
+            log.event(step, "rollout")
+            log.metrics(step, {"reward": 0.5})
+            log.completions(step, [ROW])
+            log.groups(step, batch, np.ones((1, 3)))
+            log.evaluation(step, found)
+            log.digests(step, {"update": {"weights": "0123"}})
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_damaged_line_is_set_aside_and_named(tmp_path, screen, name):
+    _logged(tmp_path, screen)
+    path = tmp_path / "run" / f"{name}.jsonl"
+    first, second, *rest = path.read_bytes().splitlines(keepends=True)
+    for number, damaged in enumerate(_damages(second[:-1])):
+        path.write_bytes(b"".join([first, damaged + b"\n", *rest]))
+        if name == "groups":  # readers pass it over
+            assert read_groups(tmp_path / "run", 3).step.tolist() == [1, 3, 4]
+        with _log(tmp_path, screen) as log:
+            log.resume(3)
+        kept = [first, *(rest if name == "events" else rest[:1])]
+        found = path.read_bytes().splitlines(keepends=True)
+        assert found[: len(kept)] == kept
+        assert name == "events" or len(found) == len(kept)
+        aside = tmp_path / "run" / "damaged" / f"{name}.jsonl"
+        assert aside.read_bytes().split(b"\n")[number] == damaged
+        (event,) = read_events(tmp_path / "run")[-1:]
+        said = f"{path}: damaged in line 2; set aside in {aside}"
+        assert (event["event"], event["what"]) == ("damage", said)
+        assert _printed(screen).count(said) == number + 1
+    # What was set aside is not said again.
+    with _log(tmp_path, screen) as log:
+        log.resume(3)
+    assert read_events(tmp_path / "run")[-1]["event"] == "start"
+
+
+def test_other_digits_in_a_digest_are_damage(tmp_path, screen):
+    _logged(tmp_path, screen)
+    path = tmp_path / "run" / "digests.jsonl"
+    before = read_digests(tmp_path / "run")
+    assert before[2] == {"update": {"weights": "0123"}}
+    path.write_text(path.read_text().replace('"0123"', '"0133"', 1))
+    assert read_digests(tmp_path / "run") == {s: before[s] for s in (2, 3, 4)}
+
+
+def test_a_line_that_a_kill_cut_is_no_damage(tmp_path, screen):
+    _logged(tmp_path, screen)
+    for name in LOGS:
+        path = tmp_path / "run" / f"{name}.jsonl"
+        path.write_bytes(path.read_bytes()[:-5])
+    with _log(tmp_path, screen) as log:
+        log.resume(4)
+    events = read_events(tmp_path / "run")
+    assert [row["event"] for row in events] == ["rollout"] * 3 + ["start"]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3]
+    assert not (tmp_path / "run" / "damaged").exists()
 
 
 def test_a_warm_start_begun_again_is_logged_once(tmp_path, screen):
