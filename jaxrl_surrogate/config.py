@@ -113,6 +113,19 @@ class ObjectiveConfig:
         default_factory=ObjectiveScheduleConfig
     )
 
+    def label(self) -> str:
+        """All that is not a default in one line, such as "pass_at_k:k=4"."""
+        parts = [_named(self.name, self.options)]
+        if self.schedule.to is not None:
+            parts.append(f"to {_named(self.schedule.to, self.schedule.options)}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("name", "options", "schedule") and value != getattr(
+                type(self)(), field.name
+            ):
+                parts.append(f"{field.name}={value}")
+        return ", ".join(parts)
+
 
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig:
@@ -291,6 +304,10 @@ class TrainConfig:
             )
         if faults:
             raise ValueError("\n".join(faults))
+
+
+def _named(name: str, options: dict[str, object]) -> str:
+    return ":".join([name, *(f"{key}={value}" for key, value in options.items())])
 
 
 def _expect_at_least(section: object, **least: int) -> None:

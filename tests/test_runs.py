@@ -1,10 +1,13 @@
 """`jaxrl runs`: what a folder of runs holds, read from their files alone."""
 
 import json
+import re
 
 import pytest
+from rich.console import Console
 
 from jaxrl_surrogate import cli, settings
+from jaxrl_surrogate.commands import runs
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training.lock import RunLock
@@ -64,6 +67,79 @@ def test_states_and_last_numbers(folder, capsys):
     assert cli.main(["runs", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "9/20" in printed and "0.35" in printed
+
+
+def printed_rows(text):
+    """Cells of a table's rows by heading, of lines that were not folded."""
+    lines = text.splitlines()
+    (rule,) = [i for i, line in enumerate(lines) if line.startswith("──")]
+    headings, *rows = [
+        re.split(r" {2,}", line.rstrip())
+        for line in (lines[rule - 1], *lines[rule + 1 :])
+    ]
+    # A run that cannot be read has no more than a name and a state.
+    assert {len(row) for row in rows} <= {2, len(headings)}
+    return [dict(zip(headings, row, strict=False)) for row in rows]
+
+
+def test_the_table_names_every_number_and_cuts_nothing(
+    folder, monkeypatch, capsys, tmp_path
+):
+    """In a pipe, whatever COLUMNS says; a terminal of 80 columns folds names."""
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "a-sweep-over-many-things/objective=pass_at_k,seed=17"
+    make(
+        folder, long, "--train.steps=4", "--objective.name=pass_at_k",
+        "--objective.options={k: 4}", "--objective.schedule.to=maxrl",
+        "--objective.rewards=mean", "--objective.method=bernstein", rows=steps(4),
+    )  # fmt: skip
+    assert cli.main(["runs", str(folder)]) == 0
+    rows = {row["run"]: row for row in printed_rows(capsys.readouterr().out)}
+    found = rows[long]
+    assert re.fullmatch(r"\d\d-\d\d \d\d:\d\d", found.pop("written"))
+    assert found == {
+        "run": long, "state": "finished", "step": "4/4", "seed": "0",
+        "objective": "pass_at_k:k=4, to maxrl, rewards=mean, method=bernstein",
+        "reward": "0.04", "pass@1": "0.25",
+    }  # fmt: skip
+    assert rows["whole"]["objective"] == "rloo"
+    with open(tmp_path / "screen", "w+") as screen:
+        console = Console(file=screen, force_terminal=True, width=80, soft_wrap=True)
+        assert runs.main([str(folder)], console) == 0
+        screen.seek(0)
+        lines = re.sub("\x1b\\[[0-9;]*m", "", screen.read()).splitlines()
+    assert max(map(len, lines)) <= 80
+    rule = lines.index("─" * 80)
+    column = "".join(re.split(r" {2,}", line)[0] for line in lines[rule + 1 :])
+    assert column.startswith(long) and column.endswith("whole")
+
+
+def test_a_run_without_metrics_hides_no_other(folder, capsys):
+    for name in ("refused", "warming"):
+        make(folder, name, "--train.steps=7", "--sft.steps=40")
+        (folder / name / "metrics.jsonl").unlink()
+    warm = [json.dumps({"step": step, "loss": 1.0}) for step in range(1, 13)]
+    (folder / "warming" / "warm_start.jsonl").write_text("\n".join(warm))
+    make(folder, "broken").joinpath("metrics.jsonl").unlink()
+    (folder / "broken" / "metrics.jsonl").mkdir()  # cannot be read
+    with RunLock(folder / "warming"):
+        assert cli.main(["runs", str(folder)]) == 0
+        out = capsys.readouterr().out
+    rows = {row["run"]: row for row in printed_rows(out)}
+    assert rows["refused"]["state"] == "not started"
+    assert rows["warming"]["state"].startswith("running, process ")
+    assert rows["warming"]["step"] == "warm start 12/40"
+    assert rows["broken"]["state"] == "unreadable" and "metrics.jsonl" in out
+    assert rows["whole"]["reward"] == "0.2"
+    (only,) = report(folder / "refused", capsys=capsys)
+    assert (only["state"], only["metrics"], only["step"]) == ("not started", {}, 0)
+    assert cli.main(["runs", str(folder / "refused")]) == 0
+    (row,) = printed_rows(capsys.readouterr().out)
+    assert row["run"] == "refused"
+    words = ["--compare", "refused", "whole"]
+    assert report(folder, *words, capsys=capsys)["steps"] == []
+    assert cli.main(["runs", str(folder), *words]) == 0
+    assert "no step that both have logged" in capsys.readouterr().out
 
 
 def test_two_runs_side_by_side(folder, capsys):

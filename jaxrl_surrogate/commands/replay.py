@@ -228,7 +228,7 @@ def _show(report: dict, config: TrainConfig, console: Console) -> None:
     first, last = report["steps"]
     console.print(
         f"{report['groups']} groups of steps {first} to {last}, objective "
-        f"{config.objective.name}; {report['whole_groups']} kept all their samples",
+        f"{config.objective.label()}; {report['whole_groups']} kept all their samples",
         highlight=False,
     )
     table = terminal.table("objective", "mean", "first to last fifth of steps")

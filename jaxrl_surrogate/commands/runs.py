@@ -1,6 +1,7 @@
 """`jaxrl runs DIR`: the runs in a folder, their state and numbers; two compared."""
 
 import argparse
+import contextlib
 import datetime
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from jaxrl_surrogate.commands.replay import finite
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training.lock import holder
-from jaxrl_surrogate.training.run_log import read_metrics
+from jaxrl_surrogate.training.run_log import read_metrics, read_warm_start
 
 _SHOWN = ("reward", "pass@1", "loss", "seconds")
 _CURVES = ("reward", "eval/pass@1", "loss", "grad_norm", "entropy", "length")
@@ -58,33 +59,52 @@ def find(folder: Path) -> list[Path]:
 def describe(directory: Path) -> dict[str, Any]:
     """State and last numbers of a run.
 
-    "state" is "running" while a process holds it, "finished" after its last step,
-    "unreadable" where its config is not one of this version, else "stopped".
+    "state" is "running" while a process holds it, "finished" after its last step, "not
+    started" where nothing was computed, "unreadable" where its files cannot be read or
+    its config is not one of this version, else "stopped". "warm_start" is how many
+    steps of the warm start are done.
     """
     found: dict[str, Any] = {"run": str(directory)}
     try:
-        config = settings.load(TrainConfig, directory / "config.yaml")
-        rows = read_metrics(directory)
-    except (SettingsError, ValueError) as error:
+        return found | _described(directory)
+    except (ValueError, OSError) as error:  # one run must not hide the others
         return found | {"state": "unreadable", "why": str(error).splitlines()[0]}
+
+
+def _described(directory: Path) -> dict[str, Any]:
+    config = settings.load(TrainConfig, directory / "config.yaml")
+    rows, warm = read_metrics(directory), read_warm_start(directory)
     last = rows[-1] if rows else {}
     step, steps = last.get("step", 0), config.train.steps
     held = holder(directory)
-    state = "running" if held else "finished" if step >= steps else "stopped"
-    written = max(
-        path.stat().st_mtime for path in directory.glob("*") if path.is_file()
-    )
-    return found | {
+    state = "finished" if step >= steps else "stopped"
+    if held:
+        state = "running"
+    elif not rows and not warm:
+        state = "not started"
+    return {
         "state": state,
         "held_by": held,
         "step": step,
         "steps": steps,
+        "warm_start": warm[-1]["step"] if warm else 0,
+        "warm_start_steps": config.sft.steps,
         "objective": config.objective.name,
+        "objective_label": config.objective.label(),
         "seed": config.seed,
-        "written": datetime.datetime.fromtimestamp(written).isoformat(" ", "seconds"),
+        "written": _written(directory).isoformat(" ", "seconds"),
         "metrics": {name: last[name] for name in _SHOWN if name in last},
         "evaluation": _last_evaluation(rows),
     }
+
+
+def _written(directory: Path) -> datetime.datetime:
+    """When a file of a run was last written."""
+    times = []
+    for path in directory.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a temporary one, just renamed
+            times.append(path.stat().st_mtime)
+    return datetime.datetime.fromtimestamp(max(times))
 
 
 def compare(one: Path, other: Path) -> dict[str, Any]:
@@ -140,32 +160,47 @@ def _show(report: list[dict], folder: Path, console: Console) -> None:
         console.print(f"{folder}: holds no run", highlight=False)
         return
     table = terminal.table(
-        "run", "state", "step", "objective", "seed", "last numbers", "written"
+        "run", "state", "step", "objective", "seed", "reward", "pass@1", "written"
     )
     for row in report:
-        name = str(Path(row["run"]).relative_to(folder))
+        path = Path(row["run"])
+        name = path.name if path == folder else str(path.relative_to(folder))
         if row["state"] == "unreadable":
             table.add_row(name, "unreadable")
             console.print(f"{name}: {row['why']}", highlight=False, markup=False)
             continue
+        held = row["held_by"]
         table.add_row(
             name,
-            row["held_by"] or row["state"],
-            f"{row['step']}/{row['steps']}",
-            row["objective"],
+            f"{row['state']}, {held}" if held else row["state"],
+            _progress(row),
+            row["objective_label"],
             str(row["seed"]),
             _number(row["metrics"].get("reward")),
             _number(row["evaluation"].get("pass@1")),
-            row["written"],
+            row["written"][len("2000-") : len("2000-01-01 00:00")],
         )
     terminal.print_table(console, table)
+
+
+def _progress(row: dict) -> str:
+    done, of = row["warm_start"], row["warm_start_steps"]
+    if not row["step"] and done < of:
+        return f"warm start {done}/{of}"
+    return f"{row['step']}/{row['steps']}"
 
 
 def _show_comparison(report: dict, names: list[str], console: Console) -> None:
     table = terminal.table("config", *names)
     for change in report["config"]:
         table.add_row(change["name"], *map(str, change["values"]))
-    console.print(table if report["config"] else "the configs are the same")
+    if report["config"]:
+        terminal.print_table(console, table)
+    else:
+        console.print("the configs are the same")
+    if not report["steps"]:
+        console.print("there is no step that both have logged")
+        return
     table = terminal.table(
         "metric", "run", *(f"step {step}" for step in report["steps"])
     )

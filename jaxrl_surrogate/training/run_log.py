@@ -288,6 +288,11 @@ def read_metrics(directory: Path) -> list[dict]:
     ]
 
 
+def read_warm_start(directory: Path) -> list[dict]:
+    """The rows of a run's warm_start.jsonl; none where it had no warm start."""
+    return read_rows(directory / "warm_start.jsonl")
+
+
 def read_digests(directory: Path) -> dict[int, dict[str, dict[str, str]]]:
     """The digests of a run by step, phase and array; empty where none were logged."""
     return {row.pop("step"): row for row in read_rows(directory / "digests.jsonl")}
