@@ -32,12 +32,14 @@ def table(*headings: str, title: str | None = None) -> Table:
 
 def print_table(screen: Console, made: Table) -> None:
     """Print a table, as wide as it needs to be where there is no terminal."""
+    # A cell is text and no markup: names may hold brackets.
     if screen.is_terminal:
         first = made.columns[0]
         widest = max(cell_len(str(cell)) for cell in (first.header, *first.cells))
         first.width = min(widest, max(1, screen.width // 3))
-        screen.print(made, markup=False)  # a cell is text: names may hold brackets
-        return
-    width, screen.width = screen.width, _UNLIMITED
-    screen.print(made, markup=False)
-    screen.width = width
+        screen.print(made, markup=False)
+    else:
+        width, screen.width = screen.width, _UNLIMITED
+        screen.print(made, markup=False)
+        screen.width = width
+    screen.print()  # without a frame, what follows would look like a row

@@ -71,7 +71,7 @@ def test_states_and_last_numbers(folder, capsys):
 
 def printed_rows(text):
     """Cells of a table's rows by heading, of lines that were not folded."""
-    lines = text.splitlines()
+    lines = text.rstrip().splitlines()
     (rule,) = [i for i, line in enumerate(lines) if line.startswith("──")]
     headings, *rows = [
         re.split(r" {2,}", line.rstrip())
@@ -107,7 +107,7 @@ def test_the_table_names_every_number_and_cuts_nothing(
         console = Console(file=screen, force_terminal=True, width=80, soft_wrap=True)
         assert runs.main([str(folder)], console) == 0
         screen.seek(0)
-        lines = re.sub("\x1b\\[[0-9;]*m", "", screen.read()).splitlines()
+        lines = re.sub("\x1b\\[[0-9;]*m", "", screen.read()).rstrip().splitlines()
     assert max(map(len, lines)) <= 80
     rule = lines.index("─" * 80)
     column = "".join(re.split(r" {2,}", line)[0] for line in lines[rule + 1 :])

@@ -418,7 +418,7 @@ def test_no_table_cuts_a_name(screen, width, terminal):
     made.add_row(f"[i]{LONG}", LONG, "0.5")
     print_table(console, made)
     assert console.width == width
-    lines = re.sub("\x1b\\[[0-9;]*m", "", _printed(screen)).splitlines()
+    lines = re.sub("\x1b\\[[0-9;]*m", "", _printed(screen)).rstrip().splitlines()
     (rule,) = [i for i, line in enumerate(lines) if line.startswith("──")]
     starts = [found.start() for found in re.finditer(r"\S+", lines[rule - 1])]
     # Column by column, whatever line each piece is in.
