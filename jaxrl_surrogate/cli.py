@@ -169,9 +169,9 @@ def _sft(config: TrainConfig) -> int:
         raise SettingsError("sft.steps=0: expected at least 1, the warm start is asked")
     run, log, lock = _open(config)
     with lock, log:
-        state = loop.starting_state(run, log)
+        params = loop.starting_state(run, log).params
         if run.eval_problems:
-            _print_scores(loop.run_evaluation(run, state.params).metrics(), log.console)
+            _print_scores(loop.run_evaluation(run, params).metrics(), log.console)
     return 0
 
 

@@ -13,7 +13,6 @@ state stays on its devices, where four sums of mixed words are computed in one p
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_surrogate.batch import Batch
+from jaxrl_surrogate.training import offload
 from jaxrl_surrogate.training.state import TrainState
 
 Digests = dict[str, dict[str, str]]  # phase to array to hexadecimal digits
@@ -82,8 +82,19 @@ def policy_digest(params: Any) -> str:
 
 
 def device_digests(arrays: list[jax.Array]) -> list[str]:
-    """`fingerprint` of each array in hexadecimal, by one program on their devices."""
-    return [word.tobytes().hex() for word in jax.device_get(_fingerprints(arrays))]
+    """`fingerprint` of each array in hexadecimal, taken on their devices.
+
+    What the host holds for them (`training.offload`) passes through the devices one
+    array after the other, a row of its first axis at a time: a layer of stacked layers.
+    """
+    held = [array.sharding.memory_kind == offload.HOST for array in arrays]
+    resident = [a for a, host in zip(arrays, held, strict=True) if not host]
+    found = iter(jax.device_get(_fingerprints(resident)))
+    words = [
+        jax.device_get(_fingerprint_of_host(array)) if host else next(found)
+        for array, host in zip(arrays, held, strict=True)
+    ]
+    return [word.tobytes().hex() for word in words]
 
 
 def host_digest(array: Any) -> str:
@@ -117,8 +128,16 @@ def fingerprint(array: jax.Array) -> jax.Array:
     Raises:
       ValueError: a dtype of another width.
     """
-    key = _mixed(_positions(array.shape) + jnp.uint32(_GOLDEN))
-    mixed = _mixed(_words(array) ^ key)
+    return _sums(array, jnp.uint32(0), array.size)
+
+
+def _sums(part: jax.Array, first: jax.Array, size: int) -> jax.Array:
+    """The four sums over rows `first`, `first` + 1, ... of an array of `size` entries.
+
+    Those of all parts of an array add up to its fingerprint.
+    """
+    key = _mixed(_positions(part.shape, first, size) + jnp.uint32(_GOLDEN))
+    mixed = _mixed(_words(part) ^ key)
     terms = [mixed, *(mixed * (key * jnp.uint32(odd) | 1) for odd in _LANES)]
     zero = jnp.uint32(0)
     # One reduction of four operands: four reductions would mix everything four times.
@@ -126,7 +145,7 @@ def fingerprint(array: jax.Array) -> jax.Array:
         terms,
         [zero] * len(terms),
         lambda left, right: [a + b for a, b in zip(left, right, strict=True)],
-        tuple(range(array.ndim)),
+        tuple(range(part.ndim)),
     )
     return jnp.stack(sums)
 
@@ -151,9 +170,26 @@ def first_difference(
 
 @jax.jit
 def _fingerprints(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [
-        fingerprint(jax.device_put(leaf, jax.memory.Space.Device)) for leaf in leaves
-    ]
+    return [fingerprint(leaf) for leaf in leaves]
+
+
+@jax.jit
+def _fingerprint_of_host(array: jax.Array) -> jax.Array:
+    """`fingerprint` of an array in the host's memory."""
+
+    def fetched(part):
+        return jax.device_put(part, jax.memory.Space.Device)
+
+    # The first axis of a matrix may be split over devices, and is long.
+    if array.ndim < 3:
+        return fingerprint(fetched(array))
+
+    def add(total, row):
+        part = jax.lax.dynamic_slice_in_dim(array, row, 1)
+        return total + _sums(fetched(part), row, array.size), None
+
+    rows = jnp.arange(array.shape[0], dtype=jnp.uint32)
+    return jax.lax.scan(add, jnp.zeros(4, jnp.uint32), rows)[0]
 
 
 def _words(array: jax.Array) -> jax.Array:
@@ -169,17 +205,23 @@ def _words(array: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(array, kind).astype(jnp.uint32)
 
 
-def _positions(shape: tuple[int, ...]) -> jax.Array:
-    """The position of each entry in row-major order, of any sharding."""
+def _positions(shape: tuple[int, ...], first: jax.Array, size: int) -> jax.Array:
+    """The position of each entry in row-major order, of any sharding.
+
+    Args:
+      shape: of the entries.
+      first: the row of the first axis that they begin with, in an array that has more.
+      size: entries of that array.
+    """
     out, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
         row = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        if axis == 0:
+            row = row + first
         out = out + row * jnp.uint32(stride % 2**32)
         stride *= shape[axis]
-    if (
-        math.prod(shape) > 2**32
-    ):  # positions wrap: tell the rows of the first axis apart
-        out = out ^ _mixed(jax.lax.broadcasted_iota(jnp.uint32, shape, 0))
+    if size > 2**32:  # positions wrap: tell the rows of the first axis apart
+        out = out ^ _mixed(jax.lax.broadcasted_iota(jnp.uint32, shape, 0) + first)
     return out
 
 

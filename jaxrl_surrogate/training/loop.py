@@ -5,11 +5,12 @@ Steps count from 1. The checkpoint of step s holds the state after its update; t
 on from the newest update, with the stored rollouts of the steps after it.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_surrogate import models
@@ -35,7 +36,7 @@ from jaxrl_surrogate.training.state import (
     TrainState,
     abstract_params,
     abstract_state,
-    init_state,
+    init_params,
     restart,
 )
 from jaxrl_surrogate.training.state_reader import StateReader
@@ -60,18 +61,13 @@ def train(run: Run, log: RunLog) -> Outcome:
     update = make_update(run.model, run.update, run.optimizer, run.mesh)
     with _open_store(run) as store, StopRequest() as stop:
         found = _newest(run, store, log)
-        reference = None
-        if found is None or run.update.loss.kl_coef:
-            start = starting_state(run, log)
-            if run.update.loss.kl_coef:
-                reference = _copy(start.params)
-            if found is None:
-                meta = {"before": {}, "after": {}, "prompts": run.prompts.state()}
-                found = 0, start, meta
-            del start
+        if found is None:
+            meta = {"before": {}, "after": {}, "prompts": run.prompts.state()}
+            found = 0, starting_state(run, log), meta
         step, state, meta = found
         meta |= {"config": run.config}
-        del found
+        del found  # the state is donated by every update
+        reference = _reference(run, log) if run.update.loss.kl_coef else None
         log.resume(step)
         if step == 0 and plan.digests_every:
             log.digests(0, digests.state_digests(state))
@@ -150,23 +146,38 @@ def starting_state(run: Run, log: RunLog) -> TrainState:
     with RunCheckpoints(directory) as store:
         if store.latest_update() is not None:
             abstract = abstract_state(run.model, run.optimizer, run.mesh)
-            try:
+            with _made_again_if_removed(directory):
                 return store.restore_update(0, abstract)[0]
-            except DamagedCheckpoint as error:
-                raise DamagedCheckpoint(
-                    f"{error}. Remove {directory} to make the starting state again, "
-                    "by the same initialisation and warm start"
-                ) from error
         if run.init_params is None:
-            state = init_state(run.model, run.optimizer, run.mesh, run.seed)
+            params = init_params(run.model, run.mesh, run.seed)
         else:
             params = run.init_params(log.damage)
-            state = restart(params, run.model, run.optimizer, run.mesh)
         if run.warm_start is not None:
-            params = warm_start(run.warm_start, state.params, run.model, run.mesh, log)
-            state = restart(params, run.model, run.optimizer, run.mesh)
+            params = warm_start(run.warm_start, params, run.model, run.mesh, log)
+        # Not before: the warm start has moments of its own.
+        state = restart(params, run.model, run.optimizer, run.mesh)
         store.save_update(0, state, {})
         return state
+
+
+def _reference(run: Run, log: RunLog) -> models.Params:
+    """The parameters that the KL penalty refers to: those of the starting state."""
+    reader = StateReader(run.directory)
+    if 0 not in reader.steps():
+        starting_state(run, log)  # somebody removed it: made again as it was
+    with _made_again_if_removed(run.directory / "checkpoints" / "start"):
+        return reader.params(0, abstract_params(run.model, run.mesh))
+
+
+@contextlib.contextmanager
+def _made_again_if_removed(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except DamagedCheckpoint as error:
+        raise DamagedCheckpoint(
+            f"{error}. Remove {directory} to make the starting state again, by the "
+            "same initialisation and warm start"
+        ) from error
 
 
 def newest_params(
@@ -379,8 +390,3 @@ def _batch_like(run: Run) -> Batch:
         rewards=np.zeros(shape, np.float32),
         reward_mask=np.zeros(shape, bool),
     )
-
-
-def _copy(params: models.Params) -> models.Params:
-    """Arrays of their own: the update donates the state they come from."""
-    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(params)

@@ -66,22 +66,28 @@ def abstract_params(
     return partition.abstract_like(params, shardings)
 
 
+def init_params(
+    config: models.DecoderConfig, mesh: jax.sharding.Mesh, seed: int
+) -> models.Params:
+    """Draw parameters straight into their shards; nothing is ever whole on one device.
+
+    The same seed gives the same parameters on every mesh.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(config, mesh))
+    create = jax.jit(
+        functools.partial(models.init_params, config), out_shardings=shardings
+    )
+    return create(rng.stream_key(seed, "init"))
+
+
 def init_state(
     config: models.DecoderConfig,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     seed: int,
 ) -> TrainState:
-    """Draw parameters straight into their shards; nothing is ever whole on one device.
-
-    The same seed gives the same parameters on every mesh.
-    """
-
-    def create(key):
-        return new_state(models.init_params(config, key), optimizer)
-
-    create = jax.jit(create, out_shardings=state_shardings(config, optimizer, mesh))
-    return create(rng.stream_key(seed, "init"))
+    """A state at step 0 around `init_params`."""
+    return restart(init_params(config, mesh, seed), config, optimizer, mesh)
 
 
 def restart(
@@ -90,9 +96,15 @@ def restart(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
-    """A state at step 0 around given parameters, placed on the mesh."""
+    """A state at step 0 around given parameters, placed on the mesh.
+
+    Arrays that are already placed so are taken over, not copied: whoever donates the
+    state has given them away.
+    """
     shardings = state_shardings(config, optimizer, mesh)
-    fresh = jax.jit(
-        functools.partial(new_state, optimizer=optimizer), out_shardings=shardings
+    params = jax.device_put(params, shardings.params)
+    rest = jax.jit(
+        lambda params: (optimizer.init(params), jnp.int32(0), jnp.int32(0)),
+        out_shardings=(shardings.opt_state, shardings.step, shardings.skipped),
     )
-    return fresh(params)
+    return TrainState(params, *rest(params))
