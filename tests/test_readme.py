@@ -30,7 +30,7 @@ _SMALLER = {
         "finished after step 1",
     ),
     "python -m tests.faults": ("--kills=1 --steps=6", "digests that differ: none"),
-    "python -m jaxrl_surrogate.lab.gradient_check": ("--copies=8 --batches=4", ""),
+    "python -m jaxrl_surrogate.lab.gradient_check": ("--copies=8 --batches=8", ""),
     "python -m benchmarks.": ("--help", "usage:"),
 }
 _SAYS = {
