@@ -280,6 +280,8 @@ def _evaluated(config: TrainConfig, console: Console):
     def warn(what):
         console.print(f"warning: {what}", highlight=False, markup=False)
 
+    for note in build.few_problems(config.eval.prompts, len(run.eval_problems)):
+        console.print(note, highlight=False)
     params, step = loop.newest_params(run, warn)
     console.print(f"parameters after step {step}", highlight=False)
     return loop.run_evaluation(run, params)
@@ -310,9 +312,13 @@ def _near(path: Path) -> str:
 
 def _comparison(before: dict[str, float], after: dict[str, float]) -> Table:
     """Evaluation before and after, with intervals."""
-    table = terminal.table("test problems", "before RL", "after RL", "change")
+    # A run may have been continued with other test problems.
+    counts = [row.get("eval/problems") for row in (before, after)]
+    shown = dict.fromkeys(f"{count:.0f}" for count in counts if count is not None)
+    heading = f"{', then '.join(shown)} test problems"
+    table = terminal.table(heading, "before RL", "after RL", "change")
     for name in before:
-        if name.endswith(("_low", "_high")):
+        if name.endswith(("_low", "_high", "/problems")) or name not in after:
             continue
         table.add_row(
             name.removeprefix("eval/"),
@@ -330,8 +336,9 @@ def _interval(scores: dict[str, float], name: str) -> str:
 
 
 def _print_scores(scores: dict[str, float], console: Console) -> None:
+    console.print(f"{scores['eval/problems']:.0f} test problems", highlight=False)
     for name in scores:
-        if not name.endswith(("_low", "_high")):
+        if not name.endswith(("_low", "_high", "/problems")):
             console.print(
                 f"{name.removeprefix('eval/'):<8} {_interval(scores, name)}",
                 highlight=False,

@@ -116,7 +116,48 @@ def test_sections_are_all_checked_at_once(tmp_path):
         ),
         (["--model.init_from=/none"], ["model.init_from='/none'", "config.yaml"]),
         (["--mesh.tensor=3"], ["mesh.", "8 devices"]),
-        (["--rollout.max_prompt_length=2"], ["rollout.max_prompt_length=2"]),
+        (
+            ["--rollout.max_prompt_length=2"],
+            ["rollout.max_prompt_length=2", "which needs 4"],
+        ),
+        # What nothing reads is not taken in silence.
+        (["--objective.method=x"], ["objective.method='x'", "rloo", "kind=surrogate"]),
+        (["--objective.baseline=none"], ["objective.baseline='none'", "rloo"]),
+        (["--objective.prior=[1, 2]"], ["objective.prior=(1.0, 2.0)", "rloo"]),
+        (
+            ["--objective.weight_options={norm: l2}"],
+            ["objective.weight_options={'norm': 'l2'}", "rloo"],
+        ),
+        (
+            ["--objective.schedule.to=grpo", "--objective.method=taylor"],
+            ["objective.method='taylor'", "rloo and grpo"],
+        ),
+        (["--objective.name=verl:grpo", "--objective.method=x"], ["method='x'"]),
+        (["--objective.schedule.end=4"], ["objective.schedule.end=4", "schedule.to"]),
+        (
+            ["--objective.schedule.options={k: 2}"],
+            ["objective.schedule.options.k=2", "schedule.to"],
+        ),
+        (
+            ["--checkpoint.best_metric=nonsense", "--checkpoint.keep_best=1"],
+            ["checkpoint.best_metric='nonsense'", "eval/pass@1", "reward"],
+        ),
+        (
+            ["--checkpoint.best_metric=eval/pass@3", "--checkpoint.keep_best=1"],
+            ["checkpoint.best_metric='eval/pass@3'", "did you mean eval/pass@"],
+        ),
+        (
+            ["--checkpoint.best_metric=loss"],
+            ["checkpoint.best_metric='loss'", "keep_best"],
+        ),
+        (
+            ["--checkpoint.keep_best=1", "--eval.prompts=0"],
+            ["checkpoint.best_metric='eval/pass@1'", "eval.prompts=0"],
+        ),
+        (
+            ["--checkpoint.keep_best=1", "--eval.every=0"],
+            ["checkpoint.best_metric='eval/pass@1'", "eval.every=0", "last step"],
+        ),
         # An endless source, of which only some problems are too long.
         (
             ["--task.options.max_digits=9", "--rollout.max_prompt_length=8"],

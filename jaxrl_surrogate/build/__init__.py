@@ -11,6 +11,7 @@ from jaxrl_surrogate.build.directory import (
 from jaxrl_surrogate.build.model import build_model, build_shape, build_tokenizer
 from jaxrl_surrogate.build.objective import build_objective
 from jaxrl_surrogate.build.objective_notes import objective_notes
+from jaxrl_surrogate.build.problems import few_problems
 from jaxrl_surrogate.build.programs import build_job
 from jaxrl_surrogate.build.run import build_run
 
@@ -24,6 +25,7 @@ __all__ = [
     "check_continuation",
     "check_directory",
     "config_changes",
+    "few_problems",
     "objective_notes",
     "open_directory",
     "run_directory",

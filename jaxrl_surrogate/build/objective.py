@@ -1,7 +1,9 @@
 """What is maximised, as tables of weights by step."""
 
+from types import ModuleType
+
 from jaxrl_surrogate import objectives, settings
-from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.config import ObjectiveConfig, TrainConfig
 from jaxrl_surrogate.faults import refused_at
 from jaxrl_surrogate.objectives import Schedule, TableFamily, schedules
 from jaxrl_surrogate.settings import SettingsError
@@ -47,37 +49,79 @@ def named_families(config: TrainConfig) -> list[tuple[str, TableFamily]]:
       SettingsError: as `build_objective`.
     """
     wanted, change = config.objective, config.objective.schedule
-    first = _family(config, "objective", wanted.name, wanted.options)
-    if change.to is None:
-        return [(wanted.name, first)]
-    last = _family(config, "objective.schedule", change.to, change.options, "to")
-    return [(wanted.name, first), (change.to, last)]
+    named = [("objective", "name", wanted.name, wanted.options)]
+    if change.to is not None:
+        named.append(("objective.schedule", "to", change.to, change.options))
+    homes = [_home(config, path, field, name) for path, field, name, _ in named]
+    _refuse_what_nothing_reads(config, homes)
+    return [
+        (name, _family(config, home, path, field, name, options))
+        for home, (path, field, name, options) in zip(homes, named, strict=True)
+    ]
 
 
-def _family(
-    config: TrainConfig, path: str, name: str, options: dict, field: str = "name"
-) -> TableFamily:
-    """An advantage function or a surrogate, by name, as tables."""
-    wanted = config.objective
+def _home(config: TrainConfig, path: str, field: str, name: str) -> ModuleType:
+    """The module of advantage functions or of surrogates, where it knows the name."""
     advantages, surrogates = objectives.advantages, objectives.surrogates
-    rooms = {
+    homes = {
         "auto": (advantages, surrogates),
         "advantage": (advantages,),
         "surrogate": (surrogates,),
-    }[wanted.kind]
-    room = next((room for room in rooms if name in room.names()), None)
-    if ":" in name and advantages in rooms:  # a peer's rule: verl:grpo
-        room = advantages
-    if room is None:
-        known = dict.fromkeys(name for room in rooms for name in room.names())
-        raise SettingsError(
-            f"{path}.{field}={name!r}: unknown; {settings.nearest(name, list(known))}"
-        )
+    }[config.objective.kind]
+    if ":" in name and advantages in homes:  # a peer's rule: verl:grpo
+        return advantages
+    for home in homes:
+        if name in home.names():
+            return home
+    known = dict.fromkeys(name for home in homes for name in home.names())
+    raise SettingsError(
+        f"{path}.{field}={name!r}: unknown; {settings.nearest(name, list(known))}"
+    )
+
+
+def _refuse_what_nothing_reads(config: TrainConfig, homes: list[ModuleType]) -> None:
+    """Fields that were set and do nothing with this objective: a mistake by the user.
+
+    Raises:
+      SettingsError: a line for each.
+    """
+    wanted, plain = config.objective, ObjectiveConfig()
+    faults = []
+    if objectives.surrogates not in homes:
+        names = " and ".join(filter(None, (wanted.name, wanted.schedule.to)))
+        for field in ("method", "baseline", "prior", "weight_options"):
+            value = getattr(wanted, field)
+            if value != getattr(plain, field):
+                faults.append(
+                    f"objective.{field}={value!r}: makes weights of a surrogate, and "
+                    f"{names} has weights of its own; leave it out, or name a "
+                    "surrogate (objective.kind=surrogate where both have the name)"
+                )
+    if wanted.schedule.to is None:
+        faults += [
+            f"objective.schedule.{name}={value!r}: needs objective.schedule.to, the "
+            "objective to end with"
+            for name, _, value in settings.difference(plain.schedule, wanted.schedule)
+        ]
+    if faults:
+        raise SettingsError("\n".join(faults))
+
+
+def _family(
+    config: TrainConfig,
+    home: ModuleType,
+    path: str,
+    field: str,
+    name: str,
+    options: dict,
+) -> TableFamily:
+    """An advantage function or a surrogate, as tables."""
+    wanted = config.objective
     where = f"{path}.{field}" if ":" in name else f"{path}.options"
-    method = refused_at(where, room.get, name, **options)
+    method = refused_at(where, home.get, name, **options)
 
     def table(size):
-        if room is advantages:
+        if home is objectives.advantages:
             return method.table(size)
         return objectives.from_surrogate(
             method,

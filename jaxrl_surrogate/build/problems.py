@@ -1,54 +1,122 @@
-"""Problems whose texts fit the lengths of a run."""
+"""Problems whose texts fit the lengths of a run, and what is said of the others."""
 
-from collections.abc import Sequence
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
 
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.tasks import Problem, Tokenizer
 from jaxrl_surrogate.tasks.prompts import Subset
 
-# Sources up to this size are searched for problems that are too long.
+# Sources up to this size are searched for problems that do not fit.
 _SEARCHED = 200_000
 # So many problems of larger ones are looked at before the run.
 _PROBED = 256
+# Leaving out more than this share makes another data set: a warning.
+_MANY = 0.1
+_REMEDY = "raise the length, or set task.options to shorter problems"
 
 
-def that_fit(
-    source: Sequence[Problem],
-    tokenizer: Tokenizer,
-    max_prompt: int,
-    max_completion: int | None = None,
-) -> Sequence[Problem]:
-    """The problems whose prompt, and reference if asked for, fit their lengths.
+@dataclasses.dataclass(frozen=True)
+class _Limit:
+    field: str
+    most: int
+    texts: str  # what is measured
+    length: Callable[[Problem], int]
 
-    Endless sources are left as they are, but looked into: what does not fit is said
-    now and not hours later.
-    """
+    def fits(self, problem: Problem) -> bool:
+        return 1 <= self.length(problem) <= self.most
 
-    def fits(problem):
-        if not 1 <= len(tokenizer.encode(problem.prompt)) <= max_prompt:
-            return False
-        if max_completion is None:
-            return True
-        if problem.completion is None:
-            raise SettingsError(
-                "sft.steps: the task has no reference completion for "
-                f"{problem.prompt[:60]!r}; expected 0, no warm start"
-            )
-        return len(tokenizer.encode(problem.completion)) < max_completion
 
-    limits = f"rollout.max_prompt_length={max_prompt}"
-    if max_completion is not None:
-        limits += f" and rollout.max_completion_length={max_completion}"
-    remedy = "raise the length, or set task.options to shorter problems"
-    if len(source) > _SEARCHED:
-        for index in range(0, len(source), len(source) // _PROBED):
-            if not fits(source[index]):
-                shown = source[index].prompt[:60]
-                raise SettingsError(f"{limits}: too short for {shown!r}; {remedy}")
-        return source
-    kept = [index for index in range(len(source)) if fits(source[index])]
-    if not kept:
-        raise SettingsError(
-            f"{limits}: too short for each of {len(source)} problems; {remedy}"
+class Fitting:
+    """Finds the problems that fit, and keeps a note of those that it leaves out."""
+
+    def __init__(self, tokenizer: Tokenizer, max_prompt: int, max_completion: int):
+        """Take the tokenizer and the lengths in tokens."""
+
+        def reference(problem):
+            if problem.completion is None:
+                raise SettingsError(
+                    "sft.steps: the task has no reference completion for "
+                    f"{problem.prompt[:60]!r}; expected 0, no warm start"
+                )
+            return len(tokenizer.encode(problem.completion)) + 1  # the end token
+
+        self._prompt = _Limit(
+            "rollout.max_prompt_length",
+            max_prompt,
+            "prompts",
+            lambda problem: len(tokenizer.encode(problem.prompt)),
         )
-    return source if len(kept) == len(source) else Subset(source, kept)
+        self._reference = _Limit(
+            "rollout.max_completion_length", max_completion, "references", reference
+        )
+        self.notes: list[str] = []
+
+    def prompts(self, source: Sequence[Problem], what: str) -> Sequence[Problem]:
+        """The problems whose prompt fits; `what` names them in notes.
+
+        Raises:
+          SettingsError: none fits, or an endless source has some that do not.
+        """
+        return self._those_within(source, what, [self._prompt])
+
+    def references(self, source: Sequence[Problem], what: str) -> Sequence[Problem]:
+        """The problems whose prompt and reference completion fit.
+
+        Raises:
+          SettingsError: as `prompts`, or a problem has no reference.
+        """
+        return self._those_within(source, what, [self._prompt, self._reference])
+
+    def _those_within(self, source, what, limits):
+        """Endless sources are left as they are, but looked into: what does not fit is
+        said now and not hours later."""
+        if len(source) > _SEARCHED:
+            for index in range(0, len(source), len(source) // _PROBED):
+                for limit in limits:
+                    if not limit.fits(source[index]):
+                        raise SettingsError(
+                            f"{limit.field}={limit.most}: too short for "
+                            f"{source[index].prompt[:60]!r}, which needs "
+                            f"{limit.length(source[index])}; {_REMEDY}"
+                        )
+            return source
+        lengths = [
+            [limit.length(source[index]) for index in range(len(source))]
+            for limit in limits
+        ]
+        kept = [
+            index
+            for index, found in enumerate(zip(*lengths, strict=True))
+            if all(1 <= n <= x.most for n, x in zip(found, limits, strict=True))
+        ]
+        if len(kept) == len(source):
+            return source
+        said = "; ".join(
+            f"{limit.field}={limit.most}: too short for {{which}} {what}, whose "
+            f"{limit.texts} have {min(found)} to {max(found)} tokens, half of them "
+            f"more than {statistics.median_low(found) - 1}"
+            for limit, found in zip(limits, lengths, strict=True)
+            if not all(1 <= length <= limit.most for length in found)
+        )
+        if not kept:
+            said = said.format(which=f"each of {len(source):,}")
+            raise SettingsError(f"{said}; {_REMEDY}")
+        left_out = len(source) - len(kept)
+        loud = "warning: " * (left_out > _MANY * len(source))
+        said = said.format(which=f"some of {len(source):,}")
+        self.notes.append(
+            f"{loud}{said}; {left_out:,} are left out, {len(kept):,} are used"
+        )
+        return Subset(source, kept)
+
+
+def few_problems(wanted: int, found: int) -> tuple[str, ...]:
+    """A note where an evaluation has fewer problems than `eval.prompts` asks for."""
+    if found >= wanted:
+        return ()
+    return (
+        f"eval.prompts={wanted}: evaluating on {found}, all the test problems that "
+        "there are and fit",
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from jaxrl_surrogate import models, parallel, settings, tasks
+from jaxrl_surrogate.build.best_metric import check_best_metric
 from jaxrl_surrogate.build.directory import run_directory
 from jaxrl_surrogate.build.model import (
     build_model,
@@ -17,7 +18,7 @@ from jaxrl_surrogate.build.model import (
 )
 from jaxrl_surrogate.build.objective import build_objective
 from jaxrl_surrogate.build.objective_notes import objective_notes
-from jaxrl_surrogate.build.problems import that_fit
+from jaxrl_surrogate.build.problems import Fitting, few_problems
 from jaxrl_surrogate.build.programs import decode_config, update_config
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import Faults, refused_at
@@ -50,6 +51,7 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         mesh = faults.at("mesh", parallel.make_mesh, config.mesh)
         weights = faults.at("objective", build_objective, config)
         notes = weights and faults.at("objective", objective_notes, config)
+        faults.at("checkpoint", check_best_metric, config)
         task = faults.at("task", tasks.get, config.task.name, **config.task.options)
         shape = faults.at("model", build_shape, config)
         axes = shape and models.logical_axes(shape)
@@ -80,6 +82,7 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
     )
     model = build_model(config, shape, tokenizer)
     lengths = (config.rollout.max_prompt_length, config.rollout.max_completion_length)
+    fitting = Fitting(tokenizer, *lengths)
     stops = stop_tokens(config.rollout.stop, tokenizer)
     decode = decode_config(config, model, stops, jax.default_backend())
     collector = Collector(
@@ -114,7 +117,7 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
             steps=config.sft.steps,
             batch_size=config.sft.batch_size,
             problems=PromptStream(
-                that_fit(task.train, tokenizer, *lengths),
+                fitting.references(task.train, "problems of the warm start"),
                 zlib.crc32(b"warm start") ^ config.seed,
             ),
             tokenizer=tokenizer,
@@ -124,7 +127,8 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
             logprob_chunk=config.train.logprob_chunk,
             remat=config.train.remat == "block",
         )
-    test = that_fit(task.test, tokenizer, lengths[0])
+    train = fitting.prompts(task.train, "training problems")
+    test = fitting.prompts(task.test, "test problems") if config.eval.prompts else ()
     count = min(config.eval.prompts, len(test))
     return Run(
         directory=directory,
@@ -134,14 +138,14 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         mesh=mesh,
         init_params=_initial_params(config, model),
         warm_start=warm_start,
-        prompts=PromptStream(that_fit(task.train, tokenizer, lengths[0]), config.seed),
+        prompts=PromptStream(train, config.seed),
         collector=collector,
         evaluator=evaluator,
         eval_problems=[
             dataclasses.replace(test[index], id=index) for index in range(count)
         ],
         objective=weights,
-        notes=notes,
+        notes=(*notes, *fitting.notes, *few_problems(config.eval.prompts, count)),
         update=update_config(config),
         optimizer=optimizer,
         schedule=Schedule(

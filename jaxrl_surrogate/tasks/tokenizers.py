@@ -75,9 +75,11 @@ class AsciiTokenizer:
         try:
             return [self._ids[character] for character in text]
         except KeyError as error:
+            # Also met when a run is under way: with the whole path of the field.
             raise ValueError(
-                f"tokenizer='ascii': cannot encode {error.args[0]!r} of {text[:60]!r}; "
-                "expected printable ASCII and newlines; use the tokenizer 'byte'"
+                f"task.tokenizer='ascii': cannot encode {error.args[0]!r} of "
+                f"{text[:60]!r}; expected printable ASCII and newlines; use the "
+                "tokenizer 'byte'"
             ) from None
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from jaxrl_surrogate.objectives.pass_at_k import PassAtKCurve, pass_at_k_curve
 from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.tasks import Problem
 from jaxrl_surrogate.training.collect import Collector
+from jaxrl_surrogate.training.metric_names import evaluated_ks
 from jaxrl_surrogate.training.verdicts import check_verdicts
 
 
@@ -35,8 +36,7 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for the log: pass@k for powers of two and n, greedy accuracy."""
-        powers = [k for k in self.curve.k if k & (k - 1) == 0 or k == self.num_samples]
-        return self.scores(powers)
+        return self.scores(evaluated_ks(self.num_samples))
 
     def scores(self, ks: Iterable[int] | None = None) -> dict[str, float]:
         """Flat numbers with the ends of intervals; `ks` None: every k up to n."""
@@ -45,7 +45,8 @@ class Evaluation:
             out[f"eval/pass@{k}"] = float(self.curve.mean[k - 1])
             out[f"eval/pass@{k}_low"] = float(self.curve.low[k - 1])
             out[f"eval/pass@{k}_high"] = float(self.curve.high[k - 1])
-        return out | {"eval/greedy": self.greedy}
+        problems = float(len(self.problems))
+        return out | {"eval/greedy": self.greedy, "eval/problems": problems}
 
 
 def evaluate(

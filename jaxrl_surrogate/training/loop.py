@@ -58,6 +58,7 @@ def train(run: Run, log: RunLog) -> Outcome:
     plan = run.schedule
     for note in run.notes:
         log.note(note)
+        log.event(-1, "note", what=note)
     update = make_update(run.model, run.update, run.optimizer, run.mesh)
     with _open_store(run) as store, StopRequest() as stop:
         found = _newest(run, store, log)

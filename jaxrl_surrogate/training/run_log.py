@@ -346,7 +346,7 @@ def _line(step: int, total: int, values: Mapping[str, float]) -> str:
     ]
     parts += [f"{name} {values[name]:.3g}" for name in _SHOWN if name in values]
     parts += [
-        f"{name} {value:.3f}"
+        f"{name} {value:.{0 if name == 'eval/problems' else 3}f}"
         for name, value in values.items()
         if name.startswith("eval/") and not name.endswith(("_low", "_high"))
     ]

@@ -1,0 +1,27 @@
+"""The names of a step's numbers in metrics.jsonl, before there are any."""
+
+from collections.abc import Iterable
+
+_OF_A_STEP = """
+    graded reward pass@1 groups_all_right groups_all_wrong unverified truncated length
+    length_max entropy completion_tokens signal_share signal_share_kept refill_rounds
+    loss grad_norm skipped ratio_kl clip_fraction logprob_gap_max advantage_abs compiles
+    seconds seconds_update tokens_per_second
+"""
+
+
+def evaluated_ks(samples: int) -> list[int]:
+    """The k whose pass@k is logged: powers of two, and the number of samples."""
+    return [k for k in range(1, samples + 1) if k & (k - 1) == 0 or k == samples]
+
+
+def of_a_step(group_size: int, *, kl: bool) -> tuple[str, ...]:
+    """What every step has; `kl` where the loss has that term."""
+    return (*_OF_A_STEP.split(), f"pass@{group_size}", *["kl"] * kl)
+
+
+def of_an_evaluation(ks: Iterable[int]) -> tuple[str, ...]:
+    """What an evaluation adds, with the ends of intervals."""
+    ends = ("", "_low", "_high")
+    scores = (f"eval/pass@{k}{end}" for k in ks for end in ends)
+    return (*scores, "eval/greedy", "eval/problems")
