@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from jaxrl_surrogate.objectives import bernstein as basis
+from jaxrl_surrogate.objectives import limits
 from jaxrl_surrogate.objectives.elementwise import (
     check_k,
     check_number,
@@ -18,7 +19,11 @@ from jaxrl_surrogate.objectives.elementwise import (
     powers,
 )
 from jaxrl_surrogate.objectives.names import nearest_name
-from jaxrl_surrogate.objectives.surrogate import Surrogate
+from jaxrl_surrogate.objectives.surrogate import (
+    Surrogate,
+    leading_terms,
+    with_limits,
+)
 from jaxrl_surrogate.objectives.surrogates_at_k import pass_at_k, pass_rate
 
 _PROBE = 64
@@ -48,8 +53,9 @@ def at_k(outer: Surrogate, k: int) -> Surrogate:
         h(t) = f(1 - q^k),  h'(t) = k q^(k-1) f'(1 - q^k),  q = 1 - t
 
     GRPO over groups of k climbs arcsin at_k (arXiv 2508.10751, 2510.23049), times 1 / k
-    for each sample. Where f' is infinite at 1, so may h' be, and a slope of unknown
-    form is NaN at t = 1; methods that use values of h are not concerned.
+    for each sample. Where f' is infinite at 1, h' is what the limit says; of a function
+    whose slope is infinite in an unknown way it is NaN there, and methods that use
+    values of h are not concerned.
 
     Raises:
       ValueError: for a k that is not an integer of 1 or more.
@@ -76,9 +82,14 @@ def at_k(outer: Surrogate, k: int) -> Surrogate:
     coefficients = None
     if outer.bernstein is not None:
         coefficients = _compose(outer.bernstein, k)
+
+    def leading():
+        ends = leading_terms(outer)
+        return None if ends is None else limits.at_k(ends, k)
+
     return Surrogate(
         value=lambda t: outer.value(inner.value(t)),
-        slope=slope,
+        slope=with_limits(slope, leading),
         name=f"{outer.name}_of_pass_at_k",
         params={**outer.params, "k": k}
         if "k" not in outer.params
@@ -86,6 +97,7 @@ def at_k(outer: Surrogate, k: int) -> Surrogate:
         bernstein=coefficients,
         series=_series_at_k(outer, k),
         powers=terms,
+        leading=leading,
     )
 
 
@@ -141,6 +153,7 @@ def _entropy():
         value=elementwise(value),
         slope=elementwise(lambda xp, t: xp.log1p(-t) - xp.log(t)),
         name="entropy",
+        leading=lambda: (((1.0, 0.0, 1),), ((-1.0, 0.0, 1),)),
     )
 
 

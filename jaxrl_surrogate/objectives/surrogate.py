@@ -16,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_surrogate.objectives import bernstein as basis
+from jaxrl_surrogate.objectives import limits
+
+_MOST_TERMS = 1000  # C(n, n / 2) is beyond float64 from n = 1030 on
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +47,9 @@ class Surrogate:
     # (w, a, b) of each term where the slope is a finite sum of w t^a (1 - t)^b; None
     # where it is not known to be one. Its integrals are beta functions.
     powers: tuple[tuple[float, float, float], ...] | None = None
+    # () -> the terms of the slope that do not vanish near 0 and near 1 (`limits`),
+    # called where none of the above says them.
+    leading: Callable[[], limits.Ends | None] | None = None
 
     # A NumPy scalar on the left must leave the product to `__rmul__`.
     __array_ufunc__ = None
@@ -115,10 +121,13 @@ def at(fn: Callable, points: np.ndarray) -> np.ndarray:
 
 
 def power_terms(surrogate: Surrogate) -> tuple[tuple[float, float, float], ...] | None:
-    """The slope as terms (w, a, b) of w t^a (1-t)^b, polynomials included, or None."""
+    """The slope as terms (w, a, b) of w t^a (1-t)^b, polynomials included, or None.
+
+    None too for a polynomial whose binomial coefficients no float holds.
+    """
     if surrogate.powers is not None:
         return surrogate.powers
-    if surrogate.bernstein is None:
+    if surrogate.bernstein is None or len(surrogate.bernstein) > _MOST_TERMS:
         return None
     n = len(surrogate.bernstein) - 1
     return tuple(
@@ -126,6 +135,44 @@ def power_terms(surrogate: Surrogate) -> tuple[tuple[float, float, float], ...] 
         for m, c in enumerate(surrogate.bernstein)
         if c != 0
     )
+
+
+def leading_terms(surrogate: Surrogate) -> limits.Ends | None:
+    """The slope near its ends as `limits` takes it, or None where that is not known."""
+    if surrogate.powers is not None:
+        return limits.of_powers(surrogate.powers)
+    if surrogate.bernstein is not None:
+        return limits.constants(surrogate.bernstein[0], surrogate.bernstein[-1])
+    if surrogate.leading is not None:
+        return surrogate.leading()
+    with np.errstate(invalid="ignore"):
+        ends = at(surrogate.slope, np.array([0.0, 1.0]))
+    return limits.constants(*ends.tolist()) if np.isfinite(ends).all() else None
+
+
+def with_limits(slope: Callable, leading: Callable[[], limits.Ends | None]) -> Callable:
+    """`slope`, with its limits where a formula has none at 0 and 1: inf - inf, inf * 0.
+
+    Args:
+      slope: elementwise.
+      leading: () -> its terms near the ends; None leaves what the formula gives.
+    """
+
+    def apply(t):
+        on_device = isinstance(t, jax.Array)
+        xp = jnp if on_device else np
+        with np.errstate(invalid="ignore"):
+            found = slope(t)
+        lost = xp.isnan(found) & ((t == 0) | (t == 1))
+        if not on_device and not lost.any():
+            return found
+        ends = leading()
+        if ends is None:
+            return found
+        first, last = map(limits.limit, ends)
+        return xp.where(lost, xp.where(t == 0, first, last), found)[()]
+
+    return apply
 
 
 def _factor(surrogate):
@@ -145,13 +192,19 @@ def _add(one, other):
     parts = power_terms(one), power_terms(other)
     if None not in parts:
         terms = parts[0] + parts[1]
+
+    def leading():
+        ends = leading_terms(one), leading_terms(other)
+        return None if None in ends else limits.added(*ends)
+
     return Surrogate(
         value=lambda t: one.value(t) + other.value(t),
-        slope=lambda t: one.slope(t) + other.slope(t),
+        slope=with_limits(lambda t: one.slope(t) + other.slope(t), leading),
         name=f"{describe(one)} + {describe(other)}",
         bernstein=coefficients,
         series=None if None in (one.series, other.series) else series,
         powers=terms,
+        leading=leading,
     )
 
 
@@ -167,6 +220,11 @@ def _scale(surrogate, factor):
         return lambda t: factor * fn(t) if factor else t * 0.0
 
     h, terms = surrogate, surrogate.powers
+
+    def leading():
+        ends = leading_terms(h)
+        return None if ends is None else limits.scaled(ends, factor)
+
     return Surrogate(
         value=times(h.value),
         slope=times(h.slope),
@@ -178,6 +236,7 @@ def _scale(surrogate, factor):
         powers=None
         if terms is None
         else tuple((factor * w, a, b) for w, a, b in terms),
+        leading=leading,
     )
 
 

@@ -270,6 +270,7 @@ def regularized(
         bernstein=whole.bernstein,
         series=whole.series,
         powers=whole.powers,
+        leading=whole.leading,
     )
 
 

@@ -3,12 +3,15 @@
 With q = 1 - t, pass@k(t) = 1 - q^k: at least one of k independent answers is right.
 """
 
-import math
-
 import numpy as np
 
+from jaxrl_surrogate.objectives import limits
 from jaxrl_surrogate.objectives.elementwise import check_k, elementwise, powers
 from jaxrl_surrogate.objectives.surrogate import Surrogate
+
+# The slopes 1 / sqrt(t (1 - t)) and 1 / t near their ends.
+_ARCSIN = limits.of_powers([(1.0, -0.5, -0.5)])
+_LOG = limits.of_powers([(1.0, -1.0, 0.0)])
 
 
 def pass_at_k(k: int) -> Surrogate:
@@ -63,6 +66,7 @@ def arcsin_pass_at_k(k: int) -> Surrogate:
         params={"k": k},
         series=series if k % 2 == 0 else None,
         powers=((1.0, -0.5, -0.5),) if k == 1 else None,
+        leading=lambda: limits.scaled(limits.at_k(_ARCSIN, k), 1 / k),
     )
 
 
@@ -84,6 +88,7 @@ def log_pass_at_k(k: int) -> Surrogate:
         params={"k": k},
         series=series,
         powers=((1.0, -1.0, 0.0),) if k == 1 else None,
+        leading=lambda: limits.at_k(_LOG, k),
     )
 
 
@@ -110,7 +115,9 @@ def truncated_log(order: int) -> Surrogate:
     (MaxRL, arXiv 2602.02710.) log t + 1 + 1/2 + .. + 1/T in the limit; rejection
     sampling of M samples climbs T = M. 1 is the identity.
     """
-    return _sum_of_pass_rates("truncated_log", "order", order, lambda j: 1 / j)
+    return _sum_of_pass_rates(
+        "truncated_log", order, lambda j: 1 / j, lambda s: order / (s + 1)
+    )
 
 
 def sum_pass_at_k(order: int) -> Surrogate:
@@ -118,7 +125,12 @@ def sum_pass_at_k(order: int) -> Surrogate:
 
     Tends to T - 1 / t + 1; steeper at 0 than log.
     """
-    return _sum_of_pass_rates("sum_pass_at_k", "order", order, lambda j: 1.0)
+    return _sum_of_pass_rates(
+        "sum_pass_at_k",
+        order,
+        lambda j: 1.0,
+        lambda s: order * (order + 1) / ((s + 1) * (s + 2)),
+    )
 
 
 def pass_rate(xp, t, k):
@@ -128,10 +140,10 @@ def pass_rate(xp, t, k):
     return xp.where(t < 1, -xp.expm1(k * xp.log1p(-inside)), 1.0)
 
 
-def _sum_of_pass_rates(name, parameter, order, weight):
-    """sum_j w_j pass@j, with slope sum_j w_j j q^(j-1)."""
+def _sum_of_pass_rates(name, order, weight, coefficient):
+    """sum_j w_j pass@j, slope sum_j w_j j q^(j-1), its Bernstein coefficient at s."""
     if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 1:
-        raise ValueError(f"{parameter}={order!r}: expected an integer of 1 or more")
+        raise ValueError(f"order={order!r}: expected an integer of 1 or more")
     slopes = np.array([weight(j) * j for j in range(1, order + 1)])
     rates = slopes / np.arange(1, order + 1)
 
@@ -139,18 +151,13 @@ def _sum_of_pass_rates(name, parameter, order, weight):
         # sum_j w_j (1 - q^j) = t sum_i q^i (w_{i+1} + .. + w_T), all terms positive.
         return t * _horner(np.cumsum(rates[::-1])[::-1], 1 - t)
 
-    n = order - 1
-    # q^i has the coefficients C(n - s, i) / C(n, i).
-    coefficients = [
-        sum(slopes[i] * math.comb(n - s, i) / math.comb(n, i) for i in range(n - s + 1))
-        for s in range(order)
-    ]
     return Surrogate(
         value=elementwise(value),
         slope=elementwise(lambda xp, t: _horner(slopes, 1 - t) + 0 * t),
         name=name,
-        params={parameter: order},
-        bernstein=np.array(coefficients),
+        params={"order": order},
+        # sum_i w_(i+1) (i+1) C(n - s, i) / C(n, i), n = T - 1, in closed form.
+        bernstein=np.array([coefficient(s) for s in range(order)]),
         series=lambda m: (powers(m, dict(enumerate(slopes))), np.zeros(m)),
         powers=tuple((float(c), 0.0, float(i)) for i, c in enumerate(slopes)),
     )
