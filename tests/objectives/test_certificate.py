@@ -66,8 +66,16 @@ def test_exact():
     assert not certify(from_surrogate(h, 8), h).exact
     # Near to rounding is not exact where the degree is known to be too large.
     assert not certify(advantages.table("rloo_pass_at_k", 8, k=7), h).exact
-    same = surrogates.from_callable(lambda t: 1 - (1 - t) ** 5)
-    assert certify(advantages.table("pass_at_k", 8, k=5), same).exact
+
+    def power(t):
+        return 1 - (1 - t) ** 5
+
+    # Values at points do not show that a function is a polynomial; its degree does.
+    table = advantages.table("pass_at_k", 8, k=5)
+    found = certify(table, surrogates.from_callable(power))
+    assert not found.exact and found.whole.slope < 1e-12
+    assert "found on a mesh, not proven" in str(found)
+    assert certify(table, surrogates.from_callable(power, degree=4)).exact
     assert certify(advantages.table("rloo", 1 + 1), surrogates.get("identity")).exact
 
 
@@ -128,3 +136,62 @@ def test_convergence_to_the_limit(method, name):
         np.testing.assert_allclose([x.value for x in whole], [1.04, 0.37], atol=0.01)
         missing = np.pi - induced_surrogate(advantages.table(method, 256)).value(1.0)
         assert missing == pytest.approx(2.9207 / 16, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("log", {}),
+        ("arcsin", {}),
+        ("logit", {}),
+        ("power", {"r": 2.5}),
+        ("pass_at_k", {"k": 3}),
+        ("pass_at_k", {"k": 300}),
+        ("truncated_log", {"order": 64}),
+    ],
+)
+def test_bounds_hold_and_are_tight(name, params, size, random):
+    """At points between those of the mesh; the tables have nothing to do with h."""
+    h = surrogates.get(name, **params)
+    table = WeightTable(*random.normal(size=(2, size)))
+    found = certify(table, h)
+    induced = induced_surrogate(table)
+    shift = h.value(found.aligned_at) - induced.value(found.aligned_at)
+    assert found.inside.proven
+    for part in (found.inside, found.whole):
+        t = random.uniform(*part.interval, size=20_000)
+        slope = np.abs(induced.slope(t) - h.slope(t)).max()
+        value = np.abs(induced.value(t) + shift - h.value(t)).max()
+        assert slope <= part.slope_bound * (1 + 1e-12)
+        assert value <= part.value_bound * (1 + 1e-12)
+    assert found.inside.slope_bound <= 1.05 * found.inside.slope + 1e-12
+    assert found.inside.value_bound <= 1.05 * found.inside.value + 0.01
+    ends = h.slope(np.array([0.0, 1.0]))
+    assert np.isfinite(found.whole.slope_bound) == np.isfinite(ends).all()
+
+
+def test_a_bump_between_the_points_is_not_promised_away():
+    """h' = 1 but for a triangle of height 1 and width 1e-7 about p = 0.4321."""
+    at, width = 0.4321, 1e-7
+
+    def slope(t):
+        return 1 + jnp.maximum(0.0, 1 - jnp.abs(t - at) / width)
+
+    h = surrogates.from_callable(lambda t: t, slope=slope)
+    table = advantages.table("rloo", 8)
+    assert h.slope(np.array([at]))[0] == pytest.approx(2)
+    found = certify(table, h)
+    assert found.inside.slope < 0.5, "the mesh met it: make it narrower"
+    assert not found.exact and not found.inside.proven
+    assert found.inside.slope_bound == np.inf
+    assert "not proven" in str(found)
+    known = certify(table, h, curvature=1 / width)
+    assert known.inside.slope_bound >= 1 and known.inside.proven
+    assert "proven to be at most" in str(known)
+    smooth = surrogates.from_callable(lambda t: jnp.sin(3 * t) / 3)
+    bounded = certify(table, smooth, curvature=3.0)
+    assert bounded.whole.slope_bound == pytest.approx(bounded.whole.slope, rel=0.01)
+    for curvature in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="curvature="):
+            certify(table, smooth, curvature=curvature)
