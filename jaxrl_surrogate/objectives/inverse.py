@@ -178,14 +178,27 @@ def _taylor(surrogate: Surrogate, group_size: int) -> np.ndarray:
             f"surrogate {describe(surrogate)}: its slope has no known power series "
             "about an end; use method 'kantorovich'"
         )
-    at_one, at_zero = surrogate.series(group_size)
+    with np.errstate(over="ignore"):
+        at_one, at_zero = surrogate.series(group_size)
     if not (np.any(at_one) or np.any(at_zero)):
         raise ValueError(
             f"group_size={group_size}: the series of surrogate {describe(surrogate)} "
             f"has no term of degree below {group_size}, so "
             "the weights would be zero; take a larger group, or method 'kantorovich'"
         )
-    return basis.from_powers(at_zero) + basis.from_powers(at_one)[::-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        gap = basis.from_powers(at_zero) + basis.from_powers(at_one)[::-1]
+        # Terms of both signs cancel; what is left of their rounding is an error.
+        parts = basis.from_powers(np.abs(at_zero))
+        parts += basis.from_powers(np.abs(at_one))[::-1]
+        lost = np.finfo(float).eps * parts.max() / np.abs(gap).max()
+    if not lost <= 1e-6:
+        raise ValueError(
+            f"surrogate {describe(surrogate)}: the terms of its series cancel at group "
+            f"size {group_size}, and rounding is {lost:.1g} of the largest weight; use "
+            "method 'exact' or 'kantorovich'"
+        )
+    return gap
 
 
 def _exact(surrogate: Surrogate, group_size: int) -> np.ndarray:

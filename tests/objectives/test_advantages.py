@@ -1,5 +1,7 @@
 """The entrance exam of every registered advantage, and identities between them."""
 
+import re
+
 import jax
 import numpy as np
 import oracles
@@ -362,3 +364,37 @@ class TestErrors:
     def test_one_group_at_a_time(self):
         with pytest.raises(AssertionError):
             advantages.get("rloo")(np.ones((2, 4)))
+
+
+@pytest.mark.parametrize(
+    ("size", "k", "wanted"), [(4, 4, 8), (4, 3, 6), (9, 4, 12), (1, 1, 2), (5, 16, 32)]
+)
+def test_groups_of_k_say_which_size_would_do(size, k, wanted):
+    """The advice is followed: the size named is served, and no smaller one above."""
+    with pytest.raises(ValueError, match=f"such as {wanted}$"):
+        advantages.table("full_sampling_pass_at_k", size, k=k)
+    assert advantages.table("full_sampling_pass_at_k", wanted, k=k).group_size == wanted
+    for between in range(size + 1, wanted):
+        with pytest.raises(ValueError, match="a multiple of k"):
+            advantages.table("full_sampling_pass_at_k", between, k=k)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in advantages.names() if "k" in advantages.parameters(name)],
+)
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_a_group_that_is_too_small_for_k_is_told_one_that_is_not(name, k):
+    """The first size that its refusal names is served."""
+
+    def refusal(size):
+        try:
+            advantages.table(name, size, k=k)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    said = refusal(k - 1)
+    if said:
+        named = re.search(r"(?:take(?: groups of)?|such as) (\d+)", said)
+        assert named and not refusal(int(named[1])), said

@@ -59,3 +59,17 @@ def test_multiply(degrees, random):
     np.testing.assert_allclose(
         exact(product), exact(one) * exact(other), rtol=0, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("degree", [0, 1, 5, 30])
+def test_the_lowest_degree(degree, random):
+    lean = random.normal(size=degree + 1)
+    raised = bernstein.elevate(lean, degree + 40)
+    found = bernstein.lowest_degree(raised)
+    assert len(found) <= degree + 1
+    np.testing.assert_allclose(
+        bernstein.elevate(found, degree + 40), raised, atol=1e-12
+    )
+    assert len(bernstein.lowest_degree(random.normal(size=9))) == 9
+    assert bernstein.lowest_degree(np.zeros(4)).tolist() == [0]
+    assert bernstein.lowest_degree(np.array([2.0])).tolist() == [2]

@@ -3,8 +3,6 @@
 With f(m) = C(M - m, k) / C(M, k), the share of k-subsets without a right answer.
 """
 
-import math
-
 import numpy as np
 
 from jaxrl_surrogate.objectives import baselines
@@ -119,33 +117,39 @@ def grpo_pass_at_k(group_size: int, k: int, epsilon: float = 0.0) -> WeightTable
 
 
 def full_sampling_pass_at_k(group_size: int, k: int) -> WeightTable:
-    """GRPO over M / k disjoint groups of k, each by its best (2508.10751, eqs. 3-5).
+    """GRPO over B = M / k disjoint groups of k, each by its best.
 
-    The mean over all ways to form the groups, which has the objective of one way and
-    less noise.  h_M'(p) = q^(k-1) h'(1 - q^k) with h of GRPO at M / k. k divides M and
-    is at most M / 2.
+    (arXiv 2508.10751, eqs. 3-5.) The mean over all ways to form the groups, which has
+    the objective of one way and less noise: A+(m) = E[sqrt((B - U) / U)], U the number
+    of groups of k that m right answers reach.  h_M'(p) = q^(k-1) h'(1 - q^k) with h of
+    GRPO at B.
+
+    Args:
+      group_size: M, a multiple of k, 2 k or more.
+      k: 1 or more; 1 is GRPO with the population deviation.
     """
-    counts.check_k("full_sampling_pass_at_k", k, group_size, largest=group_size // 2)
-    blocks, rest = divmod(group_size, k)
-    if rest:
+    counts.check_integer("k", k)
+    if group_size % k or group_size < 2 * k:
+        larger = max(2, -(-group_size // k)) * k
         raise ValueError(
-            f"k={k}: full_sampling_pass_at_k forms groups of k; expected a divisor of "
-            f"the group size {group_size}"
+            f"k={k}: full_sampling_pass_at_k compares groups of k among the "
+            f"{group_size} samples; expected a group size that is a multiple of k, "
+            f"{2 * k} or more, such as {larger}"
         )
-    lead = [math.sqrt((blocks - j) / j) for j in range(1, blocks + 1)]
+    blocks = group_size // k
+    reached = np.arange(1, blocks + 1)
+    lead = np.sqrt((blocks - reached) / reached)
     right = np.zeros(group_size + 1)
-    ways = _right_blocks(blocks - 1, k)
-    for m in range(1, group_size):
-        # Own mates hold j of the m - 1 others, the other blocks the rest.
-        total = 0.0
-        for u, by_count in enumerate(ways):
-            number = sum(
-                math.comb(k - 1, j) * by_count[m - 1 - j]
-                for j in range(min(k, m))
-                if m - 1 - j < len(by_count)
-            )
-            total += number / math.comb(group_size - 1, m - 1) * lead[u]
-        right[m] = total
+    # P(U = u) for u = 0 .. B, one right answer placed after another.
+    share = np.zeros(blocks + 1)
+    share[0] = 1.0
+    places = k * np.arange(blocks + 1)
+    for m in range(group_size):
+        joins = share * np.maximum(places - m, 0) / (group_size - m)
+        share = joins + np.append(0.0, share * (group_size - places))[:-1] / (
+            group_size - m
+        )
+        right[m + 1] = share[1:] @ lead
     return counts.centred(group_size, right)
 
 
@@ -190,23 +194,6 @@ def combined_pass_at_k(group_size: int, k: int) -> WeightTable:
 def _gap(group_size, k):
     """(M,) k C(M - 1 - s, k - 1) / C(M - 1, k - 1): an unbiased slope of pass@k."""
     return k * counts.subset_miss(group_size - 1, k - 1)
-
-
-def _right_blocks(blocks, k):
-    """By u: (c,) the ways in which c right answers fill exactly u of some blocks of k.
-
-    C(blocks, u) times the coefficients of ((1 + x)^k - 1)^u, in exact integers.
-    """
-    one = [0] + [math.comb(k, j) for j in range(1, k + 1)]
-    ways, power = [], [1]
-    for u in range(blocks + 1):
-        ways.append([math.comb(blocks, u) * x for x in power])
-        longer = [0] * (len(power) + k)
-        for i, x in enumerate(power):
-            for j, y in enumerate(one):
-                longer[i + j] += x * y
-        power = longer
-    return ways
 
 
 METHODS = (
