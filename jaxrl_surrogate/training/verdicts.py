@@ -58,13 +58,15 @@ def check_verdicts(
         reasons = [f"{note} ({count} times)" for note, count in said.most_common(3)]
         # One that a note belongs to, where this host has one.
         first = failed & (notes == said.most_common(1)[0][0]) if said else failed
+        remedy = "mend the verifier"
+        if (counted & mask).any():
+            remedy += ", or raise the setting"
         raise VerifierError(
             f"{where}: no verdict on {failed.sum()} of {counted.sum()} completions, "
             f"more than task.verify_max_failures={rules.max_failures:g} allows: "
             f"{'; '.join(reasons) or 'the verifier gives no reason'}\n"
             f"{_facts(task, sample, first)}\n"
-            "mend the verifier, or raise the setting; then start again: what was "
-            "sampled is kept"
+            f"{remedy}, and start again: the run goes on where it stopped"
         )
     outside = mask & ((rewards < 0) | (rewards > 1))
     if rules.rewards != "layer_cake" and outside.any():
@@ -73,7 +75,7 @@ def check_verdicts(
             f"such as {rewards[outside][0]:g}: objective.rewards={rules.rewards} "
             f"cannot take them\n{_facts(task, sample, outside)}\n"
             "set objective.rewards=layer_cake for rewards of any size, or have the "
-            "verifier give 0 to 1; then start again: what was sampled is kept"
+            "verifier give 0 to 1, and start again: the run goes on where it stopped"
         )
 
 
