@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxrl_surrogate
-from jaxrl_surrogate import objectives, settings, tasks, terminal
+from jaxrl_surrogate import objectives, output, settings, tasks, terminal
 from jaxrl_surrogate.commands import samples
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import names_a_field
@@ -56,12 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: a mistake in the command or config, said in a line each. 3: what is
     stored is damaged, there is no room to store more, gradients are not finite, or the
     verifier gives no verdicts that can be used. 130: stopped by a signal, to be started
-    again.
+    again. 141: the reader of standard output is gone, and so is the use of a report.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     enough_host_threads()
     try:
-        status = _said(words)
+        # Training goes on without a reader; what is computed is not for the screen.
+        with output.closable(go_on=words[:1] in (["train"], ["sft"])):
+            status = _said(words)
     except Exception as error:
         hosts.leave(1, error)
         raise

@@ -13,7 +13,8 @@ OPEN = ("rng", "batch", "terminal")
 # What meets the user, from the ground up; `lab` and the rooms below know none of it.
 # A command of the program that needs a run's config lives in `commands`.
 TOP = (
-    "yaml_text", "settings", "config", "faults", "build", "commands", "cli", "__main__",
+    "yaml_text", "settings", "config", "faults", "build", "commands", "output", "cli",
+    "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -24,6 +24,8 @@ from jaxrl_surrogate.tasks.verification import judge, no_verdict
 
 Job = tuple[Problem, str]
 
+# Signals that reach a whole group; the trainer decides what to do about them.
+_FOR_THE_TRAINER = (signal.SIGINT, signal.SIGTERM)
 _START_S = 300.0  # to import what a task is made of, on a busy machine
 _KEPT = 4  # pools of processes at once; training and evaluation share one
 
@@ -149,7 +151,12 @@ class _Process:
         self._process = context.Process(
             target=_serve, args=(task, remote, memory_mb), daemon=True
         )
-        self._process.start()
+        # A process that is still importing would die of a Ctrl-C for all of us.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_TRAINER)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         remote.close()
         self.index: int | None = None
         self.deadline = time.monotonic() + _START_S
@@ -191,10 +198,13 @@ class _Process:
 
 def _serve(task: bytes, pipe: Connection, memory_mb: int | None) -> None:
     """Judge what comes until the other end closes."""
-    # Ctrl-C reaches the whole group; the trainer decides what to do about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _FOR_THE_TRAINER:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_TRAINER)
     made = pickle.loads(task)
     confine(None if memory_mb is None else memory_mb << 20)
+    # In a session of its own now; what a verifier starts it can terminate again.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     pipe.send("ready")
     while True:
         try:

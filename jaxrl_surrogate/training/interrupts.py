@@ -1,28 +1,40 @@
 """Ctrl-C and SIGTERM as a request to stop at the next phase border."""
 
+import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 from jaxrl_surrogate.parallel import hosts
 
+_STOPPED = 130  # the exit status, as of a run that stopped at a border
+
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM sets `received`; a second one kills.
+    """While entered, the first SIGINT or SIGTERM sets `received`; a second one ends.
 
     The loop looks at `received` between phases, saves and returns: at most one phase
-    later. Who cannot wait asks twice. The second one has the kernel's own action, which
-    does not wait for a device either; checkpoints are atomic, so the last is intact.
+    later. Who cannot wait asks twice, with either signal. Python's handlers run between
+    two bytecodes of the main thread, which may be waiting for a device; a thread learns
+    of signals at once, says so, and ends the process at the second one. Checkpoints are
+    atomic, so the last is intact.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
         """Install the handlers."""
+        reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._thread = threading.Thread(
+            target=self._watch, args=(reading,), name="signals", daemon=True
+        )
+        self._thread.start()
+        self._previous_fd = signal.set_wakeup_fd(self._writing)
         self._previous = {
             number: signal.signal(number, self._handle) for number in self._SIGNALS
         }
@@ -32,16 +44,28 @@ class StopRequest:
         """Put the previous handlers back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_fd)
+        os.close(self._writing)
+        self._thread.join()
 
     def agreed(self) -> bool:
         """Whether a host was asked to stop; all hosts ask at the same places."""
         return hosts.any_of(self.received is not None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        for other in self._SIGNALS:
-            signal.signal(other, signal.SIG_DFL)
         self.received = signal.Signals(number).name
-        print(
-            f"\n{self.received}: saving at the end of this phase; once more stops now",
-            file=sys.stderr,
-        )
+
+    def _watch(self, reading: int) -> None:
+        """Read the numbers of signals as they arrive, until the pipe is closed."""
+        asked = False
+        while number := os.read(reading, 1):
+            if number[0] not in self._SIGNALS:
+                continue
+            if asked:
+                os._exit(_STOPPED)
+            asked, name = True, signal.Signals(number[0]).name
+            print(
+                f"\n{name}: saving at the end of this phase; once more stops now",
+                file=sys.stderr,
+            )
+        os.close(reading)

@@ -1,7 +1,9 @@
 """A run that falls back behind damaged states has the bits of the run never damaged."""
 
 import json
+import os
 import shutil
+import sys
 
 import jax
 import pytest
@@ -182,3 +184,18 @@ def test_a_byte_that_is_no_text_in_every_log(runs, tmp_path, capsys):
     expected = _rows(whole, "digests.jsonl")
     assert expected[2]["step"] == 2
     assert _rows(run, "digests.jsonl") == expected[:2] + expected[3:]
+
+
+def test_a_closed_standard_output_does_not_end_the_training(
+    runs, tmp_path, monkeypatch
+):
+    """As by `jaxrl train ... | head -1`."""
+    whole, ended = runs
+    run = tmp_path / "run"
+    shutil.copytree(ended, run)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", 1) as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert _train(run, "--log.every=1", "--log.completions_every=1") == 0
+    assert _rows(run, "digests.jsonl") == _rows(whole, "digests.jsonl")
