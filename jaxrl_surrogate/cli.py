@@ -201,6 +201,8 @@ def _objective(words: list[str]) -> int:
     from jaxrl_surrogate.commands import analyse, replay
 
     of_a_run = any(word.split("=")[0] == "--replay" for word in words)
+    if of_a_run and {"-h", "--help"} & {*words}:
+        words = ["--help"]  # --replay would take it for its value
     return (replay if of_a_run else analyse).main(words)
 
 

@@ -1,6 +1,7 @@
 """The configuration of a run: the rooms' settings, composed and cross-checked."""
 
 import dataclasses
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from jaxrl_surrogate.losses import LossConfig
@@ -285,8 +286,14 @@ class TrainConfig:
 
     def __post_init__(self):
         faults = []
-        if not self.name:
-            faults.append(f"name={self.name!r}: expected text, it names a directory")
+        # It takes the place of {name} in run_dir, and must not lead out of there.
+        place = PurePath(self.name)
+        below = place.parts and not place.is_absolute() and ".." not in place.parts
+        if not below or not self.name.isprintable():
+            faults.append(
+                f"name={self.name!r}: expected a name below the folder of runs, such "
+                "as grpo or sweep/grpo"
+            )
         if not 0 <= self.seed < 2**32:
             faults.append(f"seed={self.seed}: expected an integer in [0, 2**32)")
         prompts, parts = self.rollout.prompts_per_step, self.train.minibatches

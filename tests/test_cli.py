@@ -1,7 +1,9 @@
 """The program: what it prints, and the status it ends with."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,10 @@ def test_help_lists_every_field_option_and_objective(capsys):
         assert name in printed
 
 
+_PLACE = ["run_dir=", "expected a folder that can be made or written to"]
+_NAME = ["name=", "expected a name below the folder of runs"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -58,6 +64,16 @@ def test_help_lists_every_field_option_and_objective(capsys):
         (["sft", "{tmp}/mine.yaml"], ["sft.steps=0", "at least 1"]),
         (["eval", "{tmp}/mine.yaml"], ["run_dir=", "no checkpoint"]),
         (["sample", "{tmp}/mine.yaml", "--eval.prompts=0"], ["eval.prompts=0"]),
+        (["train", "{tmp}/mine.yaml", "--run_dir=/proc/nope/x"], _PLACE),
+        (["train", "{tmp}/mine.yaml", "--run_dir={tmp}/mine.yaml"], _PLACE),
+        (["train", "{tmp}/mine.yaml", "--run_dir={tmp}/mine.yaml/run"], _PLACE),
+        (["train", "{tmp}/mine.yaml", f"--run_dir={'x' * 300}"], _PLACE),
+        (["train", "{tmp}/mine.yaml", "--name=../../evil"], _NAME),
+        (["eval", "{tmp}/mine.yaml", "--name=/evil"], _NAME),
+        (["train", "{tmp}/mine.yaml", "--name=//evil"], _NAME),
+        (["train", "{tmp}/mine.yaml", "--name=."], _NAME),
+        (["train", "{tmp}/mine.yaml", "--name=a/../.."], _NAME),
+        (["train", "{tmp}/mine.yaml", "--name=a\nb"], _NAME),
     ],
 )
 def test_mistakes_cost_a_line_not_a_traceback(
@@ -136,3 +152,31 @@ def test_the_module_is_the_program(tmp_path):
     )
     assert done.returncode == 2
     assert "none.yaml: no such file" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [["--replay", "--help"], ["-h", "--replay=x"]])
+def test_help_for_the_report_of_a_run(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["objective", *words])
+    assert ended.value.code == 0
+    assert "--from-step" in capsys.readouterr().out
+
+
+def test_what_is_missing_is_installed_from_the_checkout():
+    """The name on the package index is not this project's."""
+    root = Path(__file__).parents[1]
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for folder in ("jaxrl_surrogate", "docs", "examples", "configs")
+        for path in (root / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".yaml", ".sh")
+    }
+    assert len(texts) > 100
+    named = [str(p) for p, text in texts.items() if re.search(r"surrogate\[\w", text)]
+    assert named == []
+    told = set()
+    for text in texts.values():
+        told |= set(re.findall(r"pip install -e '\.\[(\w+)\]'", text))
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert {"tasks", "hf", "tensorboard", "plots", "tpu"} <= told
+    assert told <= set(extras["optional-dependencies"])

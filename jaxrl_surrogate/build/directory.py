@@ -7,6 +7,7 @@ from jaxrl_surrogate import settings
 from jaxrl_surrogate.build.continuation import role
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.training import lock
 from jaxrl_surrogate.training.state_reader import StateReader
 
 Change = tuple[str, object, object]  # dotted path, old value, new value
@@ -21,9 +22,17 @@ def check_directory(config: TrainConfig) -> Path:
     """The run directory, whose config, if it holds one, must be continued by this one.
 
     Raises:
-      SettingsError: the directory holds a run whose results would not be continued.
+      SettingsError: there can be no such directory, or it holds a run whose results
+        would not be continued.
     """
     directory = run_directory(config)
+    try:
+        places = (directory, *directory.parents)
+        fault = not next(place for place in places if place.exists()).is_dir()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        fault = True
+    if fault:
+        raise SettingsError(lock.no_place(directory, "it or a part of it is no folder"))
     refused = [
         f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "
         f"start another run with {_elsewhere(config)}"
@@ -96,7 +105,7 @@ def store_config(config: TrainConfig) -> None:
         temporary.write_text(settings.to_yaml(config), encoding="utf-8")
         temporary.replace(directory / "config.yaml")
     except OSError as error:
-        raise SettingsError(f"run_dir={config.run_dir!r}: {error}") from error
+        raise SettingsError(lock.no_place(directory, str(error))) from error
 
 
 def _elsewhere(config: TrainConfig) -> str:

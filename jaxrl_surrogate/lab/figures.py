@@ -54,7 +54,7 @@ def check_path(path: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            "figure: needs matplotlib; pip install 'jaxrl_surrogate[plots]'"
+            "figure: needs matplotlib; in the checkout: pip install -e '.[plots]'"
         ) from error
 
 

@@ -182,6 +182,6 @@ def _library():
     except ImportError:
         raise ValueError(
             f"name={PREFIX}...: needs the library reasoning-gym; "
-            "pip install 'jaxrl_surrogate[tasks]'"
+            "in the checkout: pip install -e '.[tasks]'"
         ) from None
     return reasoning_gym

@@ -241,6 +241,6 @@ def _library():
     except ImportError:
         raise ValueError(
             "tokenizer: tokenizer.json files need the library tokenizers; "
-            "pip install 'jaxrl_surrogate[hf]'"
+            "in the checkout: pip install -e '.[hf]'"
         ) from None
     return tokenizers

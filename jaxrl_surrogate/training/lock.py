@@ -29,9 +29,15 @@ class RunLock:
 
         Raises:
           RunInUse: naming the process and host that hold it.
+          ValueError: the directory cannot be made or written to.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise ValueError(no_place(self._path.parent, str(error))) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -62,6 +68,14 @@ class RunLock:
             os.ftruncate(self._file, 0)
             os.close(self._file)
             self._file = None
+
+
+def no_place(directory: Path, why: str) -> str:
+    """What is said of a run directory that cannot be."""
+    return (
+        f"run_dir={str(directory)!r}: expected a folder that can be made or written "
+        f"to; {why}"
+    )
 
 
 def holder(directory: Path) -> str | None:

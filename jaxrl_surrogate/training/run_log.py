@@ -268,8 +268,9 @@ class RunLog:
             from tensorboardX import SummaryWriter
         except ImportError:
             self.note(
-                "no TensorBoard events: tensorboardX is not installed; pip install "
-                "'jaxrl_surrogate[tensorboard]', or give --log.tensorboard=false"
+                "no TensorBoard events: tensorboardX is not installed; in the "
+                "checkout: pip install -e '.[tensorboard]'; or give "
+                "--log.tensorboard=false"
             )
             return None
         return SummaryWriter(

@@ -44,7 +44,7 @@ def test_a_figure_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="is not a folder"):
         figures.check_path(tmp_path / "none" / "a.svg")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"jaxrl_surrogate\[plots\]"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[plots\]'"):
         figures.check_path(tmp_path / "a.svg")
 
 

@@ -33,7 +33,7 @@ def test_refusals_name_topologies_that_are(name, message):
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(topology, "available", lambda: False)
-    with pytest.raises(ValueError, match=r"libtpu.*jaxrl_surrogate\[tpu\]"):
+    with pytest.raises(ValueError, match=r"libtpu.*install -e '\.\[tpu\]'"):
         topology.get("v5e:2x2")
 
 

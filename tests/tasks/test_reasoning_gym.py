@@ -93,5 +93,5 @@ def test_names_and_options_are_checked(library):
 
 def test_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(ValueError, match=r"jaxrl_surrogate\[tasks\]"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[tasks\]'"):
         tasks.get("reasoning_gym:chain_sum")

@@ -99,5 +99,5 @@ def test_errors_say_what_to_do(tmp_path):
 
 def test_missing_library_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
-    with pytest.raises(ValueError, match=r"jaxrl_surrogate\[hf\]"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[hf\]'"):
         tokenizers.train_bpe(["a"], 300, tmp_path / "x.json")

@@ -320,7 +320,7 @@ def test_a_missing_tensorboard_is_said_once(tmp_path, screen, monkeypatch):
     with _log(tmp_path, screen, tensorboard=True) as log:
         log.resume(0)
         log.metrics(1, {"reward": 0.5})
-    assert _printed(screen).count("pip install 'jaxrl_surrogate[tensorboard]'") == 1
+    assert _printed(screen).count("pip install -e '.[tensorboard]'") == 1
     assert not (tmp_path / "run" / "tensorboard").exists()
     with _log(tmp_path, screen, tensorboard=False) as log:
         log.resume(0)

@@ -141,7 +141,7 @@ def _described(name: str, slices: int, num_chips: int) -> Sequence[jax.Device]:
     if not available():
         raise ValueError(
             f"topology={name!r}: expected package libtpu, which holds XLA's compiler "
-            "for TPUs and runs on any machine: install jaxrl_surrogate[tpu]"
+            "for TPUs and runs on any machine; in the checkout: pip install -e '.[tpu]'"
         )
     # The library asks what machine it is on; elsewhere than on a TPU it must be told.
     for variable, value in (
