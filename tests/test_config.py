@@ -44,7 +44,7 @@ def test_a_partly_given_warm_start_keeps_its_learning_rate(tmp_path):
     ("overrides", "words"),
     [
         (["--seed=-1"], ["seed=-1", "2**32"]),
-        (["--name="], ["name=''", "text"]),
+        (["--name="], ["name=''", "expected a name below"]),
         (["--rollout.group_size=0"], ["rollout.group_size=0", "at least 1"]),
         (["--eval.samples=0"], ["eval.samples=0", "at least 1"]),
         (["--eval.temperature=-1"], ["eval.temperature=-1.0", "at least 0"]),
