@@ -1,6 +1,7 @@
 """What a run that is there may be continued with, through the program itself."""
 
 import json
+import shutil
 
 import pytest
 
@@ -111,9 +112,9 @@ def test_more_steps_go_on_with_other_operational_settings(
     finished, tmp_path, capsys, quick_compiler
 ):
     """The states are those of a run that had all steps and settings from the start."""
-    path, _ = finished
+    path, done = finished
+    shutil.copytree(done, tmp_path / "small")
     words = ["train", str(path), f"--run_dir={tmp_path}/{{name}}"]
-    assert cli.main(words) == 0
     operational = {
         "task.verify_workers": 1,
         "task.verify_timeout_s": 5.0,
@@ -148,13 +149,22 @@ def test_more_steps_go_on_with_other_operational_settings(
 
 @pytest.mark.slow
 def test_a_changed_objective_is_recorded_where_steps_are_left(
-    finished, tmp_path, quick_compiler
+    finished, tmp_path, capsys, quick_compiler
 ):
-    path, _ = finished
-    words = ["train", str(path), f"--run_dir={tmp_path}/run"]
-    assert cli.main(words) == 0
-    assert cli.main([*words, "--train.steps=3", "--objective.name=grpo"]) == 0
+    """And the report of what was optimised says so: its nominal is the new one."""
+    path, done = finished
     directory = tmp_path / "run"
+    shutil.copytree(done, directory)
+    words = ["train", str(path), f"--run_dir={directory}"]
+    capsys.readouterr()
+    assert cli.main([*words, "--train.steps=3", "--objective.name=grpo"]) == 0
+    said = "after step 2 objective.name was changed from rloo to grpo: nominal is"
+    assert said in capsys.readouterr().out
+    replay = ["objective", "--replay", str(directory)]
+    assert cli.main(replay) == 0
+    assert said in capsys.readouterr().out
+    assert cli.main([*replay, "--from-step=3"]) == 0
+    assert said not in capsys.readouterr().out
     assert (2, "objective.name", "rloo", "grpo") in _changes(directory)
     assert _stored(directory).objective.name == "grpo"
 

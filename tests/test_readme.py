@@ -25,8 +25,8 @@ _SMALLER = {
     "jaxrl train configs/quickstart.yaml": (_SMALL, "finished after step 4"),
     "jaxrl train configs/gsm8k_small.yaml": (
         "--model.preset=nano --train.steps=1 --sft.steps=2 --eval.prompts=4 "
-        "--task.tokenizer=bpe:300 --rollout.max_prompt_length=700 "
-        "--rollout.max_completion_length=400",
+        "--task.tokenizer=bpe:300 --rollout.max_prompt_length=200 "
+        "--rollout.max_completion_length=150",
         "finished after step 1",
     ),
     "python -m tests.faults": ("--kills=1 --steps=6", "digests that differ: none"),

@@ -21,6 +21,7 @@ from jaxrl_surrogate.lab.ledger import ledger, trends, warnings
 from jaxrl_surrogate.lab.replay import replay
 from jaxrl_surrogate.objectives import WeightTable, advantages, mixed_only
 from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.training.run_log import read_events
 
 _RATES = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])
 
@@ -98,7 +99,7 @@ def report_of(
     if mixed:
         others = {name: mixed_only(table) for name, table in others.items()}
     report = make_report(groups, nominal, others, mixed)
-    report["warnings"] += _notes(config)
+    report["warnings"] += _notes(config) + _changes(directory, groups)
     if len(groups.whole) < len(groups):
         report["warnings"].append(
             f"{len(groups) - len(groups.whole)} of {len(groups)} groups lost samples "
@@ -113,6 +114,23 @@ def report_of(
             "than the prompts are"
         )
     return report
+
+
+def _changes(directory: Path, groups: Groups) -> list[str]:
+    """What of the objective was changed between the steps that the groups are of."""
+    found = [
+        row
+        for row in read_events(directory)
+        if row.get("event") == "config"
+        and row["name"].startswith("objective.")
+        and groups.step.min() <= row["step"] < groups.step.max()
+    ]
+    return [
+        f"after step {row['step']} {row['name']} was changed from {row['old']} to "
+        f"{row['new']}: nominal is the objective as it is now, also for the steps "
+        f"before; --from-step={row['step'] + 1} leaves them out"
+        for row in found
+    ]
 
 
 def _notes(config: TrainConfig) -> list[str]:
