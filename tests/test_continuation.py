@@ -169,6 +169,19 @@ def test_a_changed_objective_is_recorded_where_steps_are_left(
     assert _stored(directory).objective.name == "grpo"
 
 
+def test_the_state_of_the_optimizer_keeps_its_parts(finished, tmp_path):
+    """Momentum is there or not; a restore would fail of it."""
+    path, _ = finished
+    words = [f"--run_dir={tmp_path}/run", "--optimizer.name=sgd"]
+    build.open_directory(cli.load_config(path, words))
+    assert cli.main(["train", str(path), *words, "--optimizer.b1=0"]) == 2
+    config = cli.load_config(path, [*words, "--optimizer.b1=0.5"])
+    assert build.check_directory(config) == tmp_path / "run"
+    adam = cli.load_config(path, [f"--run_dir={tmp_path}/run"])
+    with pytest.raises(settings.SettingsError, match=r"optimizer\.name="):
+        build.check_directory(adam)
+
+
 def test_a_config_that_was_not_taken_up_is_not_stored(finished, tmp_path, monkeypatch):
     """Ended before the state was read: the next start does not find it as its own."""
     from jaxrl_surrogate.training import loop

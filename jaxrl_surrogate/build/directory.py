@@ -37,7 +37,7 @@ def check_directory(config: TrainConfig) -> Path:
         f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "
         f"start another run with {_elsewhere(config)}"
         for name, old, new in config_changes(config)
-        if role(name) == "kept"
+        if role(name) == "kept" or _changes_state(config, name, old, new)
     ]
     if refused:
         raise SettingsError("\n".join(refused))
@@ -106,6 +106,12 @@ def store_config(config: TrainConfig) -> None:
         temporary.replace(directory / "config.yaml")
     except OSError as error:
         raise SettingsError(lock.no_place(directory, str(error))) from error
+
+
+def _changes_state(config: TrainConfig, name: str, old: object, new: object) -> bool:
+    """Whether the stored state of the optimizer has a part too many or too few."""
+    momentum = name == "optimizer.b1" and config.optimizer.name == "sgd"
+    return momentum and 0 in (old, new)
 
 
 def _elsewhere(config: TrainConfig) -> str:
