@@ -18,9 +18,11 @@ from jaxrl_surrogate.models.forward import (
     unstack_layers,
 )
 from jaxrl_surrogate.models.key_values import KeyValues
+from jaxrl_surrogate.models.rounding import AS_WRITTEN
 from jaxrl_surrogate.models.token_logprobs import TokenScores, completion_scores
 
 __all__ = [
+    "AS_WRITTEN",
     "DecoderConfig",
     "KeyValues",
     "Params",

@@ -10,7 +10,10 @@ from flax import nnx
 
 from jaxrl_surrogate.models import layout
 from jaxrl_surrogate.models.config import DecoderConfig
-from jaxrl_surrogate.models.grouped_product import grouped_product
+from jaxrl_surrogate.models.grouped_product import (
+    grouped_product,
+    wide_grouped_product,
+)
 from jaxrl_surrogate.models.layout import pin, pin_last
 from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
@@ -74,6 +77,9 @@ class Experts(nnx.Module):
         few = rows[0].size // rows[0].shape[-1] <= FEW_ROWS
         return (self._all_of_all if few else self._sorted)(rows, banks, first)
 
+    # Both give a hidden row its expert's weight, round it once, and add up experts in
+    # float32: sampling has few rows, training many, and their policies must agree.
+
     def _all_of_all(self, rows, banks, first):
         """Every expert on every row; only what was chosen has a weight.
 
@@ -108,9 +114,10 @@ class Experts(nnx.Module):
         sorted_rows = flat[order // each]
         hidden = self.activation(grouped_product(sorted_rows, gate, sizes))
         hidden *= grouped_product(sorted_rows, up, sizes)
-        out = grouped_product(hidden, down, sizes)
+        shares = weights.reshape(-1)[order]
+        hidden = (hidden * shares[:, None]).astype(x.dtype)
+        out = wide_grouped_product(hidden, down, sizes)
         # Back in the order of the rows: each one's experts are added in a fixed order.
         back = jnp.zeros_like(place).at[order].set(place, unique_indices=True)
-        out = out[back].reshape(*weights.shape, -1)
-        out = (out * weights[..., None].astype(out.dtype)).sum(-2)
-        return out.reshape(x.shape)
+        out = out[back].reshape(*weights.shape, -1).sum(-2)
+        return out.astype(x.dtype).reshape(x.shape)

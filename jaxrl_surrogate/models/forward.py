@@ -219,8 +219,16 @@ def unstack_layers(params: Params) -> Params:
 
 
 def cast(params: Params, dtype: Literal["float32", "bfloat16"]) -> Params:
-    """Parameters in the compute dtype, for loops that read them many times."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    """Parameters as computations read them, for loops that read them many times.
+
+    All in the compute dtype but the scales of norms, which multiply in float32: rounded
+    here and not in training, they would make the sampler another policy.
+    """
+
+    def narrow(path, leaf):
+        return leaf if path[-1].key == "scale" else leaf.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(narrow, params)
 
 
 def lay_out(config: DecoderConfig, params: Params) -> Params:

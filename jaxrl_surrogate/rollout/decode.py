@@ -39,7 +39,9 @@ class DecodeConfig:
             raise ValueError(f"max_length={self.max_length}: expected at least 1")
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 5))
+@functools.partial(
+    jax.jit, static_argnums=(0, 1, 5), compiler_options=models.AS_WRITTEN
+)
 def rollout(
     config: DecoderConfig,
     decode: DecodeConfig,

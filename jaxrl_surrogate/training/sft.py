@@ -63,6 +63,7 @@ def make_supervised_step(
         donate_argnums=0,
         in_shardings=(shardings, batches, batches, batches),
         out_shardings=(shardings, partition.replicated(mesh)),
+        compiler_options=models.AS_WRITTEN,
     )
 
 

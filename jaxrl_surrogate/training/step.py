@@ -69,6 +69,7 @@ def make_update(
         donate_argnums=0,
         in_shardings=(shardings, batches, whole, reference),
         out_shardings=(shardings, whole),
+        compiler_options=models.AS_WRITTEN,
     )
 
 

@@ -122,14 +122,16 @@ def decode_weights(
     job: Job, mesh: jax.sharding.Mesh
 ) -> dict[str, tuple[jax.ShapeDtypeStruct, NamedSharding]]:
     """The parameters as a rollout holds them: cast, and gathered if that is asked."""
-    params = models.abstract_params(job.model)
+    params = jax.eval_shape(
+        functools.partial(models.cast, dtype=job.model.compute_dtype),
+        models.abstract_params(job.model),
+    )
     axes = models.logical_axes(job.model)
 
     def place(path, leaf, names):
-        shape = jax.ShapeDtypeStruct(leaf.shape, job.model.compute_dtype)
         whole = job.decode.gather_weights or "layers" not in names
         rules = partition.DECODE_RULES if whole else partition.RULES
-        return shape, _by_rules(mesh, names, leaf.shape, rules)
+        return leaf, _by_rules(mesh, names, leaf.shape, rules)
 
     placed = jax.tree.map_with_path(place, params, axes)
     is_pair = lambda node: isinstance(node, tuple)  # noqa: E731
