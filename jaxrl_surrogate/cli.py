@@ -155,8 +155,8 @@ def _train(config: TrainConfig) -> int:
     if outcome.before and outcome.after:
         terminal.print_table(log.console, _comparison(outcome.before, outcome.after))
     if outcome.step:
-        for warning in replay.store_report(config, run.directory):
-            log.note(f"warning: {warning}")
+        for line in replay.store_report(config, run.directory):
+            log.note(line)
     if not outcome.finished:
         log.note(f"stopped after step {outcome.step}; `jaxrl train` goes on from there")
         return 130

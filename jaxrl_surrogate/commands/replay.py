@@ -142,20 +142,23 @@ def _notes(config: TrainConfig) -> list[str]:
 
 
 def store_report(config: TrainConfig, directory: Path) -> list[str]:
-    """Write a run's report to `objective.json`; returns its warnings.
+    """Write a run's report to `objective.json`; returns lines to print about it.
 
-    What stands in the way of a report is a warning too: the run itself went well. Of
-    graded rewards none is expected, and nothing is said.
+    Its warnings, or what stands in the way of a report: the run itself went well.
     """
-    if config.objective.rewards != "binary":
-        return []
+    rewards = config.objective.rewards
+    if rewards != "binary":
+        return [
+            f"no objective.json: objective.rewards={rewards} trains on the values of "
+            "rewards, and a report is made from counts of correct answers"
+        ]
     try:
         report = report_of(config, directory)
     except ValueError as error:
-        return [f"no objective.json: {error}"]
+        return [f"warning: no objective.json: {error}"]
     path = directory / "objective.json"
     path.write_text(json.dumps(finite(report), indent=2) + "\n", encoding="utf-8")
-    return report["warnings"]
+    return [f"warning: {warning}" for warning in report["warnings"]]
 
 
 def make_report(

@@ -90,7 +90,7 @@ def graded_warning(
     return (
         f"warning: {graded.sum()} of {mask.sum()} rewards are neither 0 nor 1, and "
         f"objective.rewards=binary takes 0.5 and more as correct, less as incorrect: "
-        f"{value:g} as {'correct' if value >= 0.5 else 'incorrect'}. Set "
+        f"{value:g} as {'correct' if value >= 0.5 else 'incorrect'}; set "
         "objective.rewards to layer_cake or mean to train on their values\n"
         f"{_facts(task, sample, graded)}"
     )
