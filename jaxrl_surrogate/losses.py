@@ -6,11 +6,14 @@ gradients do not depend on how a batch is cut.
 """
 
 import dataclasses
+import math
 from typing import Annotated, Literal
 
 import chex
 import jax
 import jax.numpy as jnp
+
+from jaxrl_surrogate.typed_fields import check_fields
 
 Metrics = dict[str, jax.Array]
 
@@ -45,12 +48,17 @@ class LossConfig:
     entropy_coef: Annotated[float, "weight of the entropy bonus; 0 drops it"] = 0.0
 
     def __post_init__(self):
+        check_fields(self)
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"clip_low={self.clip_low}: expected in [0, 1]")
         if self.clip_high < 0:
             raise ValueError(f"clip_high={self.clip_high}: expected 0 or more")
-        if self.kl_coef < 0:
-            raise ValueError(f"kl_coef={self.kl_coef}: expected 0 or more")
+        if not 0 <= self.kl_coef < math.inf:
+            raise ValueError(f"kl_coef={self.kl_coef}: expected 0 or more, finite")
+        if not math.isfinite(self.entropy_coef):
+            raise ValueError(
+                f"entropy_coef={self.entropy_coef}: expected a finite number"
+            )
 
 
 def token_weights(
@@ -73,6 +81,7 @@ def token_weights(
       of their prompt, so one that lost samples counts as much as a whole one; a prompt
       without any verdict counts nothing and is not in the mean.
     """
+    _check_choice("normalization", normalization)
     chex.assert_rank([completion_mask, sample_mask], [3, 2])
     mask = (completion_mask & sample_mask[..., None]).astype(jnp.float32)
     if normalization == "dapo":
@@ -86,6 +95,11 @@ def token_weights(
     if normalization == "grpo":
         return weights / jnp.maximum(mask.sum(-1, keepdims=True), 1)
     return weights
+
+
+def _check_choice(field: str, name: str) -> None:
+    """Refuse what `LossConfig` would, where it is given alone."""
+    LossConfig(**{field: name})
 
 
 def policy_loss(
@@ -151,6 +165,7 @@ def kl_penalty(
     Returns:
       The same shape, float32.
     """
+    _check_choice("kl_estimator", estimator)
     log_ratio = jnp.clip(logprobs - ref_logprobs, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
     if estimator == "k1":
         return log_ratio

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from jaxrl_surrogate import yaml_text
+from jaxrl_surrogate.typed_fields import nearest, same, type_name
 
 
 class SettingsError(ValueError):
@@ -105,7 +106,7 @@ def help_text(cls: type) -> str:
     rows = list(fields(cls))
     left = max(len(path) for path, *_ in rows)
     return "\n".join(
-        f"  --{path:<{left}}  {text} ({_type_name(kind)}, default {_shown(default)})"
+        f"  --{path:<{left}}  {text} ({type_name(kind)}, default {_shown(default)})"
         for path, kind, default, text in rows
     )
 
@@ -113,12 +114,6 @@ def help_text(cls: type) -> str:
 def fields(cls: type) -> Iterator[tuple[str, Any, Any, str]]:
     """Dotted path, type, default and help of every leaf field."""
     yield from _leaves(cls(), "")
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of an error about an unknown name: the nearest ones, or all."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
 
 
 def _leaves(settings: Any, prefix: str) -> Iterator[tuple[str, Any, Any, str]]:
@@ -270,11 +265,11 @@ def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
         kind = next(argument for argument in arguments if argument is not type(None))
         return _convert(kind, value, where, faults)
     if origin is Literal:
-        if any(value is choice or _same(value, choice) for choice in arguments):
+        if any(value is choice or same(value, choice) for choice in arguments):
             return value
         hint = nearest(str(value), list(map(str, arguments)))
         also = f"; {hint}" if hint.startswith("did") else ""
-        faults.append(f"{where}={value!r}: expected {_type_name(kind)}{also}")
+        faults.append(f"{where}={value!r}: expected {type_name(kind)}{also}")
         return None
     if origin is dict:
         if value is None:
@@ -297,13 +292,8 @@ def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     elif isinstance(value, kind):
         return value
     quote = "; put it in quotes" if kind is str and value is not None else ""
-    faults.append(f"{where}={value!r}: expected {_type_name(kind)}{quote}")
+    faults.append(f"{where}={value!r}: expected {type_name(kind)}{quote}")
     return None
-
-
-def _same(value: Any, choice: Any) -> bool:
-    """Equality that tells True from 1."""
-    return type(value) is type(choice) and value == choice
 
 
 def _number(value: Any) -> int | float | None:
@@ -320,21 +310,6 @@ def _number(value: Any) -> int | float | None:
 
 def _scalar(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
-
-
-def _type_name(kind: Any) -> str:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " | ".join(map(str, arguments))
-    if origin in (typing.Union, types.UnionType):
-        inner = (a for a in arguments if a is not type(None))
-        return f"{' or '.join(map(_type_name, inner))} or null"
-    if origin is dict:
-        return "options, each a number, a text, true, false or null"
-    if origin in (tuple, list):
-        return f"list, each {_type_name(arguments[0])}"
-    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
-    return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxrl_surrogate"
 ROOMS = (
     "objectives", "losses", "models", "tasks", "parallel", "rollout", "training", "lab",
 )  # fmt: skip
-OPEN = ("rng", "batch", "terminal")
+OPEN = ("rng", "batch", "terminal", "typed_fields")
 # What meets the user, from the ground up; `lab` and the rooms below know none of it.
 # A command of the program that needs a run's config lives in `commands`.
 TOP = (

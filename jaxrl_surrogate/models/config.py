@@ -1,7 +1,10 @@
 """The shape of a decoder. One dataclass covers the Llama, Qwen and Mistral families."""
 
 import dataclasses
+import math
 from typing import Annotated, Literal
+
+from jaxrl_surrogate.typed_fields import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,7 @@ class DecoderConfig:
     ] = "float32"
 
     def __post_init__(self):
+        check_fields(self)
         for field in (
             "vocab_size",
             "num_layers",
@@ -73,8 +77,12 @@ class DecoderConfig:
             )
         if self.num_experts and self.mlp_bias:
             raise ValueError("mlp_bias=True: experts have none; expected False")
-        if self.rope_theta <= 1:
-            raise ValueError(f"rope_theta={self.rope_theta}: expected more than 1")
+        if not 1 < self.rope_theta < math.inf:
+            raise ValueError(
+                f"rope_theta={self.rope_theta}: expected more than 1, finite"
+            )
+        if not 0 <= self.norm_eps < math.inf:
+            raise ValueError(f"norm_eps={self.norm_eps}: expected 0 or more, finite")
 
     @property
     def queries_per_kv(self) -> int:

@@ -22,6 +22,8 @@ from typing import Annotated
 import jax
 from jax.experimental import mesh_utils
 
+from jaxrl_surrogate.typed_fields import check_fields
+
 AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 
 
@@ -42,6 +44,7 @@ class MeshConfig:
     ] = 1
 
     def __post_init__(self):
+        check_fields(self)
         if self.slices < 1:
             raise ValueError(f"slices={self.slices}: expected at least 1")
         if self.data != -1 and self.data % self.slices:

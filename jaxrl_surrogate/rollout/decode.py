@@ -12,6 +12,7 @@ from jaxrl_surrogate.models import DecoderConfig, KeyValues
 from jaxrl_surrogate.models.layout import pin, pin_last
 from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout.sampling import SamplingConfig, sample, sampling_logits
+from jaxrl_surrogate.typed_fields import check_fields
 
 # Positions of the loop's first segment. A segment attends to its own end, not to the
 # longest completion allowed, so early tokens do not pay for positions not yet written.
@@ -33,6 +34,7 @@ class DecodeConfig:
     gather_weights: bool = True  # whole layers on each device, before the first token
 
     def __post_init__(self):
+        check_fields(self)
         if self.group_size < 1:
             raise ValueError(f"group_size={self.group_size}: expected at least 1")
         if self.max_length < 1:

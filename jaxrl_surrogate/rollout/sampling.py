@@ -7,6 +7,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from jaxrl_surrogate.typed_fields import check_fields
+
 _BLOCK = 128
 
 
@@ -20,6 +22,7 @@ class SamplingConfig:
     min_p: Annotated[float, "keep tokens at least this share of the likeliest"] = 0.0
 
     def __post_init__(self):
+        check_fields(self)
         if not 0 <= self.temperature < math.inf:
             raise ValueError(
                 f"temperature={self.temperature}: expected 0 (greedy) or more"

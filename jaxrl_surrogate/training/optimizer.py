@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import typing
 from typing import Annotated, Any, Literal
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_surrogate.training.offload import offloaded
+from jaxrl_surrogate.typed_fields import check_fields
 
 PyTree = Any
 
@@ -41,13 +41,7 @@ class OptimizerConfig:
     ] = False
 
     def __post_init__(self):
-        hints = typing.get_type_hints(OptimizerConfig)
-        for field in ("name", "schedule"):
-            choices = typing.get_args(hints[field])
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f"{field}={getattr(self, field)!r}: expected one of {choices}"
-                )
+        check_fields(self)
         for field, low, high in (
             ("learning_rate", 0, math.inf),
             ("warmup_steps", 0, math.inf),
@@ -64,8 +58,8 @@ class OptimizerConfig:
                 raise ValueError(
                     f"{field}={getattr(self, field)}: expected a decay in [0, 1)"
                 )
-        if not self.eps > 0:
-            raise ValueError(f"eps={self.eps}: expected more than 0")
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"eps={self.eps}: expected more than 0, finite")
         if self.name == "adam" and self.weight_decay:
             raise ValueError(
                 f"weight_decay={self.weight_decay}: adam has no decoupled decay; "

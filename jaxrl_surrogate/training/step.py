@@ -27,6 +27,7 @@ from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout import SamplingConfig, sampling_logits
 from jaxrl_surrogate.training import offload
 from jaxrl_surrogate.training.state import TrainState, state_shardings
+from jaxrl_surrogate.typed_fields import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,13 @@ class UpdateConfig:
     microbatch_prompts: int = 0  # prompts per slice of gradient accumulation; 0: all
     logprob_chunk: int = 1024  # tokens whose logits are in memory at once
     remat: Literal["none", "block"] = "none"
+
+    def __post_init__(self):
+        check_fields(self)
+        for field, least in (("microbatch_prompts", 0), ("logprob_chunk", 1)):
+            value = getattr(self, field)
+            if value < least:
+                raise ValueError(f"{field}={value}: expected {least} or more")
 
 
 Update = Callable[
