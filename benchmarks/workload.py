@@ -182,7 +182,9 @@ class Workload:
             )
         )
         optimizer = jax.jit(
-            lambda state: apply_gradients(self.optimizer, state, state.params)[0]
+            lambda state: apply_gradients(
+                self.optimizer, state, state.params, np.float32(0)
+            )[0]
         )
         return {
             "weights": _median(weights, batch.rewards),

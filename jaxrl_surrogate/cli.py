@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
     0: done. 2: a mistake in the command or config, said in a line each. 3: what is
-    stored is damaged, there is no room to store more, gradients are not finite, or the
+    stored is damaged, there is no room to store more, updates are not finite, or the
     verifier gives no verdicts that can be used. 130: stopped by a signal, to be started
     again. 141: the reader of standard output is gone, and so is the use of a report.
     """

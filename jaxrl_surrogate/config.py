@@ -173,8 +173,8 @@ class TrainingConfig:
     ] = 0
     nonfinite_limit: Annotated[
         int,
-        "updates in a row that may be skipped, as their gradient is not finite; one "
-        "more stops the run",
+        "updates in a row that may be skipped, as their loss or gradient is not "
+        "finite; one more stops the run",
     ] = 3
     overlong: Annotated[
         Literal["verify", "zero", "mask"],

@@ -117,18 +117,24 @@ def policy_loss(
 
     Args:
       config: names the term and its bounds.
-      logprobs: (G, M, T) float32, under the parameters being trained.
+      logprobs: (G, M, T) float32, under the parameters being trained; -inf where the
+        truncation of this policy excludes the token. Such a token was sampled by the
+        policy before an update: its ratio is 0 and it has no score, so that it counts
+        nothing. The weights of the others stay as they are.
       old_logprobs: (G, M, T) float32, under the policy that sampled.
       advantages: (G, M) float32; no gradient flows into them.
       weights: (G, M, T) float32 from `token_weights`.
 
     Returns:
       The scalar loss and sums over tokens (mean over the batch once all are added):
-      the share of clipped tokens, and the KL of the old to the new policy.
+      the shares of clipped and of excluded tokens, and the KL of the old to the new
+      policy.
     """
     chex.assert_equal_shape([logprobs, old_logprobs, weights])
     chex.assert_rank(advantages, 2)
     advantages = jax.lax.stop_gradient(advantages)[..., None]
+    excluded = _excluded(logprobs, weights)
+    weights = jnp.where(excluded, 0, weights)
     counted = weights > 0
     log_ratio = jnp.where(counted, logprobs - old_logprobs, 0.0)
     log_ratio = jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
@@ -136,16 +142,24 @@ def policy_loss(
     metrics = {
         "ratio_kl": jnp.where(counted, ratio - 1 - log_ratio, 0).sum(),
         "clip_fraction": jnp.float32(0),
+        "excluded_fraction": excluded.sum().astype(jnp.float32),
     }
     if config.policy == "policy_gradient":
         # Masked positions hold anything, so they are cut before the product.
         gain = jnp.where(counted, logprobs, 0.0) * advantages
     else:
+        # A choice, not jnp.minimum, which splits the gradient of equals: a ratio on a
+        # bound, as 1 is on bounds of 0, is not yet clipped and has all of its gradient.
         bounded = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
-        gain = jnp.minimum(ratio * advantages, bounded * advantages)
-        clipped = counted & (bounded * advantages < ratio * advantages)
-        metrics["clip_fraction"] = clipped.sum().astype(jnp.float32)
+        clipped = bounded * advantages < ratio * advantages
+        gain = jnp.where(clipped, jax.lax.stop_gradient(bounded), ratio) * advantages
+        metrics["clip_fraction"] = (counted & clipped).sum().astype(jnp.float32)
     return -(weights * gain).sum(), metrics
+
+
+def _excluded(logprobs: jax.Array, weights: jax.Array) -> jax.Array:
+    """Tokens of the loss that truncated sampling cannot produce any more."""
+    return (weights > 0) & jnp.isneginf(logprobs)
 
 
 def kl_penalty(
@@ -196,11 +210,12 @@ def total_loss(
       The scalar loss and metrics, each a sum over counted tokens.
     """
     loss, metrics = policy_loss(config, logprobs, old_logprobs, advantages, weights)
+    weights = jnp.where(_excluded(logprobs, weights), 0, weights)
     counted = weights > 0
     if entropy is not None:
         entropy = jnp.where(counted, entropy, 0)
         loss -= config.entropy_coef * (weights * entropy).sum()
-        metrics["entropy"] = entropy.sum()
+        metrics["entropy_exact"] = entropy.sum()
     if ref_logprobs is not None:
         kl = kl_penalty(
             config.kl_estimator,
@@ -225,9 +240,9 @@ def applied_weights(
     The derivative of the loss by the log-probability of every token, summed over a
     sample's tokens and divided by the part that `sequence_sum` gives them: with that
     normalisation, policy_gradient and no KL term it is the advantage itself. Clipping
-    sets tokens to zero, ratios scale them, a KL term adds to them and length
-    normalisation divides them; all of it shows here, as a mean over tokens. The entropy
-    bonus is not a function of sampled log-probabilities and is left out.
+    and exclusion set tokens to zero, ratios scale them, a KL term adds to them and
+    length normalisation divides them; all of it shows here, as a mean over tokens. The
+    entropy bonus is not a function of sampled log-probabilities and is left out.
 
     Args:
       config, logprobs, old_logprobs, advantages, weights, ref_logprobs: as for

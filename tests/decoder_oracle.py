@@ -169,6 +169,8 @@ def token_scores(config, params, prompts, completions, sampling):
 def batch_loss(loss, logprobs, old, advantages, entropy, ref, lengths, sample_mask):
     """The loss of a whole batch, a loop over its tokens.
 
+    Tokens that the policy can no longer sample (-inf) have no score: they add nothing.
+
     Args:
       loss: `LossConfig`.
       logprobs, old, entropy, ref: (G, M, T); ref None without KL.
@@ -190,6 +192,8 @@ def batch_loss(loss, logprobs, old, advantages, entropy, ref, lengths, sample_ma
         }[loss.normalization]
         for t in range(length):
             advantage, new = advantages[g, m], logprobs[g, m, t]
+            if np.isneginf(new):
+                continue
             if loss.policy == "policy_gradient":
                 gain = advantage * new
             else:

@@ -11,6 +11,7 @@ import pytest
 from jaxrl_surrogate.losses import (
     LossConfig,
     applied_weights,
+    kl_penalty,
     token_weights,
     total_loss,
 )
@@ -80,8 +81,8 @@ CONFIGS = [
 CONFIGS.append(LossConfig("ppo_clip", 0.2, 0.28, "dapo", 0.1, "k2", entropy_coef=0.2))
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_loss_and_its_gradient(config, inputs):
+def _check_loss(config, inputs):
+    """Value, gradient and counts; returns the metrics."""
     logprobs = np.float32(inputs["logprobs"])
     (value, metrics), grad = jax.value_and_grad(
         lambda x: _ours(config, inputs, x), has_aux=True
@@ -90,6 +91,9 @@ def test_loss_and_its_gradient(config, inputs):
     assert value == pytest.approx(expected, rel=1e-5, abs=1e-6)
     counted = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
     counted &= inputs["sample_mask"][..., None]
+    outside = counted & np.isneginf(logprobs)
+    assert metrics["excluded_fraction"] == outside.sum()
+    counted &= ~outside
     assert not np.asarray(grad)[~counted].any()
     for place in np.argwhere(counted)[::3]:
         ends = []
@@ -105,10 +109,15 @@ def test_loss_and_its_gradient(config, inputs):
         cut = (sign > 0) & (ratio > 1 + config.clip_high)
         cut |= (sign < 0) & (ratio < 1 - config.clip_low)
         assert metrics["clip_fraction"] == (cut & counted).sum()
+    return metrics
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_applied_weights_are_what_scores_are_multiplied_with(config, inputs):
+def test_loss_and_its_gradient(config, inputs):
+    _check_loss(config, inputs)
+
+
+def _check_applied(config, inputs):
     """-d loss / d logprob by differences, a mean over each sample's tokens."""
     config = dataclasses.replace(config, entropy_coef=0.0)
     completion_mask = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
@@ -130,6 +139,12 @@ def test_applied_weights_are_what_scores_are_multiplied_with(config, inputs):
             ends.append(_oracle(config, inputs, moved))
         expected = -(ends[0] - ends[1]) / 2e-6 / length
         assert found[g, m] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    return found
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_applied_weights_are_what_scores_are_multiplied_with(config, inputs):
+    found = _check_applied(config, inputs)
     if config == LossConfig(normalization="sequence_sum", clip_low=0.1, clip_high=0.3):
         samples = inputs["sample_mask"].sum(-1, keepdims=True)
         prompts = (samples > 0).sum()
@@ -177,3 +192,51 @@ def test_ratios_that_overflow_stay_finite():
 def test_impossible_settings_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"^{field}={value}"):
         LossConfig(**{field: value})
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 0.0), (0.0, 0.2), (0.2, 0.0), (0.2, 0.3)])
+def test_an_on_policy_gradient_is_not_clipped_by_any_bounds(bounds, inputs):
+    """At ratio 1 ppo_clip is the policy gradient; beyond a bound of 0 it is nothing."""
+    logprobs = np.float32(inputs["logprobs"])
+    clipped = LossConfig("ppo_clip", *bounds)
+    at_one = {**inputs, "old": logprobs}
+    found, expected = (
+        jax.grad(lambda x, config=config: _ours(config, at_one, x)[0])(logprobs)
+        for config in (clipped, LossConfig())
+    )
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for step, bound, sign in ((0.1, bounds[1], 1), (-0.1, bounds[0], -1)):
+        moved = jax.grad(lambda x: _ours(clipped, at_one, x)[0])(logprobs + step)
+        ratio = np.where(sign * inputs["advantages"] > 0, bound > 0, True)
+        expected_moved = expected * np.exp(step) * ratio[..., None]
+        np.testing.assert_allclose(moved, expected_moved, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("config", CONFIGS[::3], ids=str)
+def test_tokens_that_cannot_be_sampled_any_more_count_nothing(config, inputs, random):
+    """-inf after truncation: their part of loss, metrics and applied weight is 0."""
+    outside = random.random(SHAPE) < 0.4
+    inputs = {**inputs, "logprobs": np.where(outside, -np.inf, inputs["logprobs"])}
+    metrics = _check_loss(config, inputs)
+    assert metrics["excluded_fraction"] > 3
+    assert all(np.isfinite(list(metrics.values())))
+    _check_applied(config, inputs)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: token_weights("drgrpo", None, None),
+            "^normalization='drgrpo': .*; did you mean dr_grpo",
+        ),
+        (
+            lambda: kl_penalty("k4", np.zeros(1), np.zeros(1)),
+            "^kl_estimator='k4': expected k1 . k2 . k3",
+        ),
+    ],
+)
+def test_unknown_names_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -269,9 +269,9 @@ def test_gradients_that_are_not_finite_stop_the_run(tmp_path):
     wild += ["--optimizer.warmup_steps=0", "--train.steps=20"]
     done = _train(tmp_path / "run", *wild)
     assert done.returncode == 3, done.stderr
-    assert "the last 3 updates had a gradient that is not finite" in done.stderr
+    assert "the last 3 updates had a loss or gradient not finite" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout.count("updates skipped: gradient not finite") == 3
+    assert done.stdout.count("updates skipped: loss or gradient not finite") == 3
     rows = _metrics(tmp_path / "run")
     assert rows[-1]["skipped"] == 3
     done = _train(tmp_path / "run", *wild)  # from the state before, the same again

@@ -14,7 +14,7 @@ task: {name: gsm8k, tokenizer: byte}
 rollout: {prompts_per_step: 8, group_size: 2, max_completion_length: 4}
 train: {steps: 1}
 eval: {prompts: 8, samples: 3}
-loss: {kl_coef: 0.1}
+loss: {kl_coef: 0.1, entropy_coef: 0.01}
 log: {tensorboard: false}
 """
 
@@ -90,7 +90,7 @@ def test_the_run_says_it_and_shows_n(path, tmp_path, capsys, quick_compiler):
     scores = metric_names.of_an_evaluation(metric_names.evaluated_ks(3))
     names = {"step", *scores}
     assert set(before) == names
-    assert set(step) == names | set(metric_names.of_a_step(2, kl=True))
+    assert set(step) == names | set(metric_names.of_a_step(2, kl=True, entropy=True))
     assert cli.main(["eval", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out
     assert "eval.prompts=8: evaluating on 3" in printed and "3 test problems" in printed

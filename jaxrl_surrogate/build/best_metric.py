@@ -24,7 +24,10 @@ def check_best_metric(config: TrainConfig) -> None:
             )
         return
     group_size, samples = config.rollout.group_size, plan.samples
-    of_steps = metric_names.of_a_step(group_size, kl=config.loss.kl_coef > 0)
+    loss = config.loss
+    of_steps = metric_names.of_a_step(
+        group_size, kl=loss.kl_coef > 0, entropy=loss.entropy_coef != 0
+    )
     scores = metric_names.of_an_evaluation(metric_names.evaluated_ks(samples))
     if wanted.best_metric in of_steps:
         return

@@ -52,7 +52,7 @@ def train(run: Run, log: RunLog) -> Outcome:
       started again.
 
     Raises:
-      NotFinite: too many updates in a row had a gradient that is not finite.
+      NotFinite: too many updates in a row had a loss or gradient not finite.
       VerifierError: too few verdicts, or rewards that the objective cannot take.
     """
     plan = run.schedule
@@ -95,11 +95,12 @@ def train(run: Run, log: RunLog) -> Outcome:
             row = metrics.pop("skipped_in_a_row")
             skipped = skipped + row if row == plan.epochs * plan.minibatches else row
             if row:
-                log.note(f"step {step}: {row} updates skipped: gradient not finite")
+                what = "loss or gradient not finite"
+                log.note(f"step {step}: {row} updates skipped: {what}")
             if skipped > plan.nonfinite_limit:
                 log.metrics(step, metrics)
                 raise NotFinite(
-                    f"step {step}: the last {skipped} updates had a gradient that is "
+                    f"step {step}: the last {skipped} updates had a loss or gradient "
                     "not finite, and changed nothing. The states stored before are "
                     "intact; lower optimizer.learning_rate, or raise "
                     f"train.nonfinite_limit={plan.nonfinite_limit}"
@@ -338,15 +339,15 @@ def update_phase(
     # sampler and trainer compute the same policy.
     means["logprob_gap_max"] = float(history[0]["logprob_gap_max"])
     means["skipped"] = float(history[-1]["skipped"])
-    means["skipped_in_a_row"] = _in_a_row([m["grad_norm"] for m in history])
+    means["skipped_in_a_row"] = _in_a_row(history)
     means |= {"seconds_update": time.perf_counter() - began}
     return state, means, applied / run.schedule.epochs
 
 
-def _in_a_row(norms: list[float]) -> int:
-    """How many updates at the end had a gradient that is not finite."""
-    finite = np.isfinite(norms)
-    return len(norms) - (int(np.flatnonzero(finite)[-1]) + 1 if finite.any() else 0)
+def _in_a_row(history: list[dict]) -> int:
+    """How many updates at the end had a loss or gradient that is not finite."""
+    finite = np.isfinite([(m["loss"], m["grad_norm"]) for m in history]).all(-1)
+    return len(history) - (int(np.flatnonzero(finite)[-1]) + 1 if finite.any() else 0)
 
 
 def step_digests(

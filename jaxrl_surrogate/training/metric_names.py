@@ -5,8 +5,8 @@ from collections.abc import Iterable
 _OF_A_STEP = """
     graded reward pass@1 groups_all_right groups_all_wrong unverified truncated length
     length_max entropy completion_tokens signal_share signal_share_kept refill_rounds
-    loss grad_norm skipped ratio_kl clip_fraction logprob_gap_max advantage_abs compiles
-    seconds seconds_update tokens_per_second
+    loss grad_norm skipped ratio_kl clip_fraction excluded_fraction logprob_gap_max
+    advantage_abs compiles seconds seconds_update tokens_per_second
 """
 
 
@@ -15,9 +15,14 @@ def evaluated_ks(samples: int) -> list[int]:
     return [k for k in range(1, samples + 1) if k & (k - 1) == 0 or k == samples]
 
 
-def of_a_step(group_size: int, *, kl: bool) -> tuple[str, ...]:
-    """What every step has; `kl` where the loss has that term."""
-    return (*_OF_A_STEP.split(), f"pass@{group_size}", *["kl"] * kl)
+def of_a_step(group_size: int, *, kl: bool, entropy: bool) -> tuple[str, ...]:
+    """What every step has; `kl` and `entropy` where the loss has that term.
+
+    "entropy" is always the rollout's estimate, the mean of -log p over sampled tokens;
+    "entropy_exact" is the mean of the exact entropies that the loss computes.
+    """
+    terms = [*["kl"] * kl, *["entropy_exact"] * entropy]
+    return (*_OF_A_STEP.split(), f"pass@{group_size}", *terms)
 
 
 def of_an_evaluation(ks: Iterable[int]) -> tuple[str, ...]:

@@ -53,8 +53,7 @@ def make_supervised_step(
     def step(state, *batch):
         with placement.on(mesh, partition.COMPUTE_RULES):
             value, grads = jax.value_and_grad(loss)(state.params, *batch)
-        state, metrics = apply_gradients(optimizer, state, grads)
-        return state, metrics | {"loss": value}
+        return apply_gradients(optimizer, state, grads, value)
 
     shardings = state_shardings(config, optimizer, mesh)
     batches = partition.batch_sharding(mesh)

@@ -20,7 +20,7 @@ class TrainState:
     params: models.Params  # float32
     opt_state: optax.OptState
     step: jax.Array  # () int32, optimizer steps taken
-    skipped: jax.Array  # () int32, steps not taken because a gradient was not finite
+    skipped: jax.Array  # () int32, steps not taken: loss or gradient not finite
 
 
 def new_state(

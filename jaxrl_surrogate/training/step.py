@@ -65,8 +65,8 @@ def make_update(
     The state is donated. `ref_params` are those of the KL term's reference model, None
     where `kl_coef` is 0. Metrics are float32 scalars but for "applied_weights", (G, M):
     the weight that each sample had in this update after all that the loss does to it
-    (`losses.applied_weights`). A step whose gradient is not finite changes nothing but
-    `state.skipped`.
+    (`losses.applied_weights`). A step whose loss or gradient is not finite changes
+    nothing but `state.skipped`.
     """
     shardings = state_shardings(config, optimizer, mesh)
     batches = partition.batch_sharding(mesh)
@@ -119,7 +119,9 @@ def _placed_update(
             entropy=scores.entropy,
             ref_logprobs=ref_logprobs,
         )
-        gap = jnp.where(weights > 0, jnp.abs(scores.logprobs - old), 0)
+        # What the trainer's truncation excludes is counted, and has no gap.
+        compared = (weights > 0) & ~jnp.isneginf(scores.logprobs)
+        gap = jnp.where(compared, jnp.abs(scores.logprobs - old), 0)
         applied = applied_weights(
             update.loss, scores.logprobs, old, advantages, weights, ref_logprobs
         )
@@ -140,11 +142,10 @@ def _placed_update(
         functools.partial(partition.pin_tree, shardings=shardings),
     )
     sizes = batch.reward_mask.sum(-1, keepdims=True)
-    state, metrics = apply_gradients(optimizer, state, grads)
+    state, metrics = apply_gradients(optimizer, state, grads, value)
     tokens = jnp.maximum((weights > 0).sum(), 1)
     metrics |= {name: total / tokens for name, total in sums.items()}
     metrics |= {
-        "loss": value,
         "logprob_gap_max": gaps,
         "advantage_abs": jnp.abs(advantages).mean(),
         "applied_weights": applied * sizes * (sizes > 0).sum(),
@@ -187,18 +188,25 @@ def _accumulate(loss, params, parts, num_parts, place):
 
 
 def apply_gradients(
-    optimizer: optax.GradientTransformation, state: TrainState, grads: models.Params
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    grads: models.Params,
+    loss: jax.Array,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer step, or none where the gradient is not finite.
+    """One optimizer step, or none where the loss or its gradient is not finite.
+
+    A gradient may be finite where the loss is not: bounds and masks cut the one and not
+    the other. What such a batch means is unknown, so nothing is learned from it.
 
     Returns:
-      The new state, and "grad_norm" (before clipping) and "skipped" (steps so far).
+      The new state, and "loss", "grad_norm" (before clipping) and "skipped" (steps so
+      far).
     """
     norm = optax.tree.norm(grads)
     held, grads = offload.fetch(optimizer, state.opt_state, after=grads)
     updates, opt_state = optimizer.update(grads, held, state.params)
     params = optax.apply_updates(state.params, updates)
-    finite = jnp.isfinite(norm)
+    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     params, opt_state = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
         (params, opt_state),
@@ -207,4 +215,5 @@ def apply_gradients(
     state = TrainState(
         params, opt_state, state.step + 1, state.skipped + jnp.where(finite, 0, 1)
     )
-    return state, {"grad_norm": norm, "skipped": state.skipped.astype(jnp.float32)}
+    skipped = state.skipped.astype(jnp.float32)
+    return state, {"loss": loss, "grad_norm": norm, "skipped": skipped}

@@ -14,7 +14,7 @@ class NoRoom(RuntimeError):
 
 
 class NotFinite(RuntimeError):
-    """Too many updates in a row had a gradient that is not finite."""
+    """Too many updates in a row had a loss or gradient that is not finite."""
 
 
 class VerifierError(RuntimeError):

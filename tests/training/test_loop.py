@@ -225,3 +225,35 @@ def test_a_report_says_how_many_groups_lost_samples(tmp_path):
     said = replay.report_of(config, directory)["warnings"]
     assert any("1 of 3 groups lost samples" in line for line in said)
     assert any("nothing trains it to finish" in line for line in said)
+
+
+def test_a_second_epoch_of_truncated_sampling_and_one_entropy(train, tmp_path):
+    """Tokens that the update excludes are counted, and nothing in the run is NaN."""
+    words = ["--rollout.sampling.top_k=3", "--optimizer.learning_rate=0.02"]
+    words += ["--rollout.sampling.min_p=0.05", "--train.epochs=2"]
+    train(tmp_path / "plain", *words)
+    train(tmp_path / "bonus", *words, "--loss.entropy_coef=0.01")
+    plain, bonus = (rows_of(tmp_path / name, "metrics") for name in ("plain", "bonus"))
+    assert max(row["excluded_fraction"] for row in plain) > 0
+    for row in (*plain, *bonus):
+        assert row["skipped"] == 0
+        names = {name for name, value in row.items() if value is None}
+        assert not names, names
+    # The first step's tokens are the same, and so is what is said of them.
+    assert bonus[0]["reward"] == plain[0]["reward"]
+    assert bonus[0]["entropy"] == plain[0]["entropy"]
+    assert "entropy_exact" not in plain[0] and bonus[0]["entropy_exact"] > 0
+
+
+def test_updates_without_a_finite_loss_are_counted_like_those_without_a_gradient():
+    nan = float("nan")
+    for losses, norms, count in (
+        ((1, 1, 1), (1, nan, 1), 0),
+        ((1, nan, 1), (1, 1, nan), 2),
+        ((nan, nan), (1, 1), 2),
+    ):
+        history = [
+            {"loss": loss, "grad_norm": norm}
+            for loss, norm in zip(losses, norms, strict=True)
+        ]
+        assert loop._in_a_row(history) == count

@@ -239,3 +239,73 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(params, batch):
     state, metrics = step(restart(params, CONFIG, SGD, ONE), batch, bad, None)
     assert metrics["skipped"] == 1
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.params))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "loss"),
+    [
+        (SamplingConfig(top_k=4), LossConfig(normalization="sequence_sum")),
+        (SamplingConfig(1.3, top_p=0.7, min_p=0.02), ALL_TERMS),
+    ],
+    ids=["top_k", "top_p"],
+)
+def test_tokens_that_truncation_has_since_excluded_count_nothing(
+    batch, random, sampling, loss
+):
+    """A second epoch: the parameters that sampled, moved by one update."""
+    config = dataclasses.replace(CONFIG, num_layers=1)
+    params = decoder_oracle.random_params(models.abstract_params(config), random)
+    few = jax.tree.map(lambda leaf: np.asarray(leaf)[:3], batch)
+    decode = DecodeConfig(4, 7, stop_tokens=(0, 1, 2, 3), sampling=sampling)
+    key = rng.stream_key(2, "rollout", 1)
+    done = jax.device_get(rollout(config, decode, params, few.prompts, key))
+    few = dataclasses.replace(few, completions=done)
+    reference = params if loss.kl_coef else None
+    step = make_update(config, UpdateConfig(loss, sampling), SGD, ONE)
+    state = restart(params, config, SGD, ONE)
+    state, first = step(state, few, _family("rloo"), reference)
+    assert first["excluded_fraction"] == 0
+    way = decoder_oracle.random_params(params, random)
+    moved = jax.tree.map(
+        lambda leaf, by: np.float32(leaf + 0.2 * by), jax.device_get(state.params), way
+    )
+    state = restart(moved, config, SGD, ONE)
+    state, metrics = step(state, few, _family("rloo"), reference)
+    grads = jax.tree.map(lambda a, b: np.float64(a) - b, moved, state.params)
+    advantages = np.asarray(_family("rloo")(few.rewards, few.reward_mask))
+
+    def scores(params):
+        return decoder_oracle.token_scores(config, params, few.prompts, done, sampling)
+
+    reference = scores(params)[0] if loss.kl_coef else None
+
+    def value(params):
+        logprobs, entropy = scores(params)
+        return decoder_oracle.batch_loss(
+            loss, logprobs, done.sampler_logprobs, advantages, entropy, reference,
+            done.lengths, few.reward_mask,
+        )  # fmt: skip
+
+    outside = np.isneginf(scores(moved)[0])
+    outside &= few.reward_mask[..., None]
+    tokens = (done.lengths * few.reward_mask).sum()
+    assert 0 < outside.sum() < tokens
+    assert metrics["excluded_fraction"] == pytest.approx(outside.sum() / tokens)
+    assert metrics["skipped"] == 0
+    finite = (np.isfinite(x).all() for x in jax.tree.leaves((metrics, state.params)))
+    assert all(finite), metrics
+    assert metrics["loss"] == pytest.approx(value(moved), rel=1e-4, abs=1e-5)
+    found, expected = decoder_oracle.slopes(value, moved, grads, way)
+    assert found == pytest.approx(expected, rel=2e-3, abs=1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_skipped_though_its_gradient_is(params, batch):
+    """A damaged reference makes the KL NaN; as k1, bounded, it adds no gradient."""
+    loss = LossConfig(kl_coef=0.1, kl_estimator="k1")
+    step = make_update(CONFIG, UpdateConfig(loss, SamplingConfig()), SGD, ONE)
+    damaged = jax.tree.map(lambda leaf: leaf * np.float32("nan"), params)
+    before = restart(params, CONFIG, SGD, ONE)
+    state, metrics = step(before, batch, _family(), damaged)
+    assert np.isnan(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
+    assert metrics["skipped"] == 1
+    jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.params))
