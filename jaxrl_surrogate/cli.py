@@ -113,8 +113,9 @@ def load_config(path: Path, overrides: Sequence[str]) -> TrainConfig:
             f"run{_near(path / '*')}"
         )
     # A run may have been moved: it is where it was found.
-    here = f"--run_dir={path}"
-    return settings.load(TrainConfig, path / "config.yaml", [here, *overrides])
+    from jaxrl_surrogate import build
+
+    return build.load_stored(path, [f"--run_dir={path}", *overrides])
 
 
 def _dispatch(words: list[str]) -> int:

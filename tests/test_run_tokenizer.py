@@ -58,6 +58,35 @@ def test_readers_train_none(path, tmp_path, command, capsys, quick_compiler):
     assert sorted(run.rglob("*")) == before
 
 
+def test_a_damaged_one_is_made_again_when_it_is_removed(path, tmp_path, capsys):
+    """A byte that is another may leave a tokenizer with other merges."""
+    run = tmp_path / "run"
+    task = build.build_run(cli.load_config(path, []), lambda: None).collector.task
+    file, beside = run / "tokenizer.json", run / "tokenizer.json.sha256"
+    whole = {part: part.read_bytes() for part in (file, beside)}
+
+    def make():
+        return build.build_tokenizer("bpe:270", task, run, lambda: None)
+
+    for part, content in whole.items():
+        middle = len(content) // 3
+        flipped = (
+            content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        )
+        for damaged in (flipped, content[:middle], b"", b"\xff" + content[1:]):
+            part.write_bytes(damaged)
+            with pytest.raises(ValueError, match=rf"is damaged. Remove {file} to"):
+                make()
+            file.unlink()
+            if damaged == flipped and part is beside:
+                with pytest.raises(ValueError, match=rf"remove {beside} to go on"):
+                    make()
+                beside.unlink()
+            make()
+            assert {part: part.read_bytes() for part in whole} == whole
+    assert sorted(run.iterdir()) == sorted(whole)
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path):
     """Not a file that a later start would take for whole, nor one that stays."""
 
@@ -129,4 +158,4 @@ def test_of_several_hosts_the_first_trains_it(tmp_path):
     assert ids[0] == ids[1] and ids[0].startswith("[")
     assert [file.name for file in tmp_path.glob("read_by_*")] == ["read_by_0"]
     names = sorted(file.name for file in (tmp_path / "run").iterdir())
-    assert names == ["lock", "tokenizer.json"]
+    assert names == ["lock", "tokenizer.json", "tokenizer.json.sha256"]

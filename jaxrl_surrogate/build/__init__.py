@@ -8,12 +8,14 @@ from jaxrl_surrogate.build.directory import (
     run_directory,
     store_config,
 )
-from jaxrl_surrogate.build.model import build_model, build_shape, build_tokenizer
+from jaxrl_surrogate.build.model import build_model, build_shape
 from jaxrl_surrogate.build.objective import build_objective
 from jaxrl_surrogate.build.objective_notes import objective_notes
 from jaxrl_surrogate.build.problems import few_problems
 from jaxrl_surrogate.build.programs import build_job
 from jaxrl_surrogate.build.run import build_run
+from jaxrl_surrogate.build.stored_config import load_stored
+from jaxrl_surrogate.build.tokenizer import build_tokenizer
 
 __all__ = [
     "build_job",
@@ -26,6 +28,7 @@ __all__ = [
     "check_directory",
     "config_changes",
     "few_problems",
+    "load_stored",
     "objective_notes",
     "open_directory",
     "run_directory",

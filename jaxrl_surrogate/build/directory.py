@@ -5,6 +5,11 @@ from pathlib import Path
 
 from jaxrl_surrogate import settings
 from jaxrl_surrogate.build.continuation import role
+from jaxrl_surrogate.build.stored_config import (
+    config_text,
+    load_stored,
+    lost_config,
+)
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training import lock
@@ -69,10 +74,14 @@ def check_continuation(config: TrainConfig) -> Path:
 
 def config_changes(config: TrainConfig) -> list[Change]:
     """What a run would be continued with; empty for a new run, and where it lives."""
-    path = run_directory(config) / "config.yaml"
-    if not path.exists():
+    directory = run_directory(config)
+    if (directory / "config.yaml").exists():
+        stored = load_stored(directory)
+    else:
+        stored = lost_config(directory)
+    if stored is None:
         return []
-    changes = settings.difference(settings.load(TrainConfig, path), config)
+    changes = settings.difference(stored, config)
     return [change for change in changes if change[0] not in ("run_dir", "name")]
 
 
@@ -102,7 +111,7 @@ def store_config(config: TrainConfig) -> None:
     temporary = directory / "config.yaml.tmp"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(settings.to_yaml(config), encoding="utf-8")
+        temporary.write_text(config_text(config), encoding="utf-8")
         temporary.replace(directory / "config.yaml")
     except OSError as error:
         raise SettingsError(lock.no_place(directory, str(error))) from error

@@ -1,60 +1,13 @@
-"""The tokenizer of a run and a decoder with room for it."""
+"""A decoder with room for a run's tokenizer."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from jaxrl_surrogate import models, settings, tasks
+from jaxrl_surrogate import models, settings
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import refused_at
-from jaxrl_surrogate.parallel import hosts
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.tasks import Task, Tokenizer
-
-
-def build_tokenizer(
-    name: str, task: Task, directory: Path, own: Callable[[], object] | None = None
-) -> Tokenizer:
-    """A tokenizer by name; `bpe:SIZE` is the one that the run trained for itself.
-
-    Args:
-      name: as `task.tokenizer`.
-      task: whose training texts it learns from.
-      directory: of the run; the tokenizer is its tokenizer.json.
-      own: makes the run directory this process's own. The first host calls it and
-        trains what is missing; the others wait for that. None: a reader, who writes
-        nothing.
-
-    Raises:
-      ValueError: no such tokenizer, or a reader finds none.
-    """
-    if not name.startswith("bpe:"):
-        return tasks.tokenizers.get(name)
-    size = name.removeprefix("bpe:")
-    if not size.isdecimal() or int(size) < 257:
-        raise ValueError(
-            f"tokenizer={name!r}: expected bpe:SIZE with SIZE at least 257"
-        )
-    path = directory / "tokenizer.json"
-    if own is None and not path.exists():
-        raise ValueError(
-            f"tokenizer={name!r}: there is no {path}, where the run keeps it; put it "
-            "back, or let `jaxrl train` make it again"
-        )
-    # Asked of all: a host that looks later would find it made, and not wait.
-    if own is not None and hosts.any_of(not path.exists()):
-        if hosts.is_first():
-            own()
-            if not path.exists():  # who had the run before may have made it
-                tasks.tokenizers.train_bpe(_texts(task), int(size), path)
-        hosts.wait_for_all("tokenizer")
-    return tasks.tokenizers.get(str(path))
-
-
-def _texts(task: Task) -> Iterator[str]:
-    for index in range(min(len(task.train), 20_000)):
-        problem = task.train[index]
-        yield problem.prompt + (problem.completion or "")
+from jaxrl_surrogate.tasks import Tokenizer
 
 
 def stop_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -13,13 +13,14 @@ from jaxrl_surrogate.build.directory import run_directory
 from jaxrl_surrogate.build.model import (
     build_model,
     build_shape,
-    build_tokenizer,
     stop_tokens,
 )
 from jaxrl_surrogate.build.objective import build_objective
 from jaxrl_surrogate.build.objective_notes import objective_notes
 from jaxrl_surrogate.build.problems import Fitting, few_problems
 from jaxrl_surrogate.build.programs import decode_config, update_config
+from jaxrl_surrogate.build.stored_config import load_stored
+from jaxrl_surrogate.build.tokenizer import build_tokenizer
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import Faults, refused_at
 from jaxrl_surrogate.parallel import partition
@@ -184,7 +185,7 @@ def _initial_params(config: TrainConfig, model: models.DecoderConfig):
             f"model.init_from={config.model.init_from!r}: expected the directory of a "
             "run, with a config.yaml"
         )
-    stored = settings.load(TrainConfig, source / "config.yaml")
+    stored = load_stored(source)
     stored = dataclasses.replace(
         stored, run_dir=str(source), mesh=config.mesh, name=source.name
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from jaxrl_surrogate import build, settings, terminal
+from jaxrl_surrogate import build, terminal
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.lab import figures
 from jaxrl_surrogate.lab.effective import effective_objective
@@ -52,7 +52,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         )
     if args.figure:
         check_figure(args.figure)
-    config = settings.load(TrainConfig, directory / "config.yaml")
+    config = build.load_stored(directory)
     report = report_of(config, directory, args.rules.split(","), args.from_step)
     if args.figure and report["effective"] is None:
         raise SettingsError("--figure: all groups were all wrong or all right")

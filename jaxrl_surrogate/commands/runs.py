@@ -9,9 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxrl_surrogate import settings, terminal
+from jaxrl_surrogate import build, settings, terminal
 from jaxrl_surrogate.commands.replay import finite
-from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training.lock import holder
 from jaxrl_surrogate.training.run_log import read_metrics, read_warm_start
@@ -72,7 +71,7 @@ def describe(directory: Path) -> dict[str, Any]:
 
 
 def _described(directory: Path) -> dict[str, Any]:
-    config = settings.load(TrainConfig, directory / "config.yaml")
+    config = build.load_stored(directory)
     rows, warm = read_metrics(directory), read_warm_start(directory)
     last = rows[-1] if rows else {}
     step, steps = last.get("step", 0), config.train.steps
@@ -109,7 +108,7 @@ def _written(directory: Path) -> datetime.datetime:
 
 def compare(one: Path, other: Path) -> dict[str, Any]:
     """What differs in the configs of two runs, and their metrics at common steps."""
-    configs = [settings.load(TrainConfig, run / "config.yaml") for run in (one, other)]
+    configs = [build.load_stored(run) for run in (one, other)]
     changes = [
         {"name": name, "values": [old, new]}
         for name, old, new in settings.difference(*configs)

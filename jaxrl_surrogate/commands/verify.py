@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 from jaxrl_surrogate import build, settings
-from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training.environment import environment, environment_difference
 from jaxrl_surrogate.training.reexecution import Comparison, reexecute
@@ -47,9 +46,8 @@ def main(arguments: list[str]) -> int:
         raise SettingsError(
             f"{args.run}: has no config.yaml; expected the directory of a run"
         )
-    path = directory / "config.yaml"
     here = f"--run_dir={directory}"  # a run may have been moved
-    config = settings.load(TrainConfig, path, [here, *overrides])
+    config = build.load_stored(directory, [here, *overrides])
     logged = read_digests(directory)
     start, last = _stretch(directory, logged, args.start, args.steps)
 
@@ -68,7 +66,7 @@ def main(arguments: list[str]) -> int:
     step = found.difference.step if found.difference else last
     then = read_environment(directory, step)
     changes = environment_difference(then, environment())
-    stored = settings.load(TrainConfig, path, [here])
+    stored = build.load_stored(directory, [here])
     changes += settings.difference(stored, config)
     if args.json:
         report = dataclasses.asdict(found)

@@ -5,12 +5,13 @@ a killed or a living process has half written, and leaves what is damaged where 
 The run may be in progress; a state that its process deletes meanwhile is passed over.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jaxrl_surrogate.training.stops import DamagedCheckpoint
-from jaxrl_surrogate.training.stored_step import read_step, stored_steps
+from jaxrl_surrogate.training.stored_step import read_record, read_step, stored_steps
 
 PyTree = Any
 
@@ -27,6 +28,13 @@ class StateReader:
     def steps(self) -> list[int]:
         """Steps whose state is stored, ascending."""
         return stored_steps(self._start) + stored_steps(self._updates)
+
+    def newest_meta(self) -> dict:
+        """The meta of the newest state whose record is sound; empty where none is."""
+        for step in reversed(self.steps()):
+            with contextlib.suppress(ValueError):
+                return read_record(self._path(step))["meta"]
+        return {}
 
     def state(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict]:
         """The whole state after a step, and its meta.

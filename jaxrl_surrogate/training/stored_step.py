@@ -68,7 +68,7 @@ def read_step(
         faults = [f"{error.filename} is missing"]
     if faults:
         raise DamagedCheckpoint("; ".join(faults[:_MAX_NAMED]))
-    record = _read_record(where)
+    record = read_record(where)
     handler = ocp.PyTreeCheckpointHandler()
     try:
         saved = handler.metadata(where / "state").tree
@@ -97,7 +97,7 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
-def _read_record(where: Path) -> dict:
+def read_record(where: Path) -> dict:
     """The record of a step, whose seal is intact."""
     try:
         record = json.loads((where / "meta" / "metadata").read_text(encoding="utf-8"))

@@ -1,0 +1,97 @@
+"""The tokenizer of a run; `bpe:SIZE` is the one that the run trained for itself.
+
+Beside its file lies the SHA-256 of it, as `sha256sum` writes it: other merges would be
+a tokenizer as well, and the stored parameters would mean nothing.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from jaxrl_surrogate import tasks
+from jaxrl_surrogate.parallel import hosts
+from jaxrl_surrogate.tasks import Task, Tokenizer
+
+
+def build_tokenizer(
+    name: str, task: Task, directory: Path, own: Callable[[], object] | None = None
+) -> Tokenizer:
+    """A tokenizer by name.
+
+    Args:
+      name: as `task.tokenizer`.
+      task: whose training texts it learns from.
+      directory: of the run; the tokenizer is its tokenizer.json.
+      own: makes the run directory this process's own. The first host calls it and
+        trains what is missing; the others wait for that. None: a reader, who writes
+        nothing.
+
+    Raises:
+      ValueError: no such tokenizer, a reader finds none, or it is damaged.
+    """
+    if not name.startswith("bpe:"):
+        return tasks.tokenizers.get(name)
+    size = name.removeprefix("bpe:")
+    if not size.isdecimal() or int(size) < 257:
+        raise ValueError(
+            f"tokenizer={name!r}: expected bpe:SIZE with SIZE at least 257"
+        )
+    path = directory / "tokenizer.json"
+    if own is None and not path.exists():
+        raise ValueError(
+            f"tokenizer={name!r}: there is no {path}, where the run keeps it; put it "
+            "back, or let `jaxrl train` make it again"
+        )
+    # Asked of all: a host that looks later would find it made, and not wait.
+    if own is not None and hosts.any_of(not path.exists()):
+        if hosts.is_first():
+            own()
+            if not path.exists():  # who had the run before may have made it
+                _train(name, task, int(size), path)
+        hosts.wait_for_all("tokenizer")
+    if _stored_digest(path) != _digest(path):
+        raise ValueError(
+            f"tokenizer={name!r}: {path} or {_beside(path)} is damaged. Remove {path} "
+            "to have `jaxrl train` make it again from the same texts"
+        )
+    return tasks.tokenizers.get(str(path))
+
+
+def _train(name: str, task: Task, size: int, path: Path) -> None:
+    """Train it; the same texts give the same file as before, byte for byte."""
+    fresh = path.with_name("tokenizer.fresh.json")
+    tasks.tokenizers.train_bpe(_texts(task), size, fresh)
+    before = _stored_digest(path)
+    if before is None:  # written first: a file without it is not trusted
+        _beside(path).write_text(f"{_digest(fresh)}  {path.name}\n", encoding="utf-8")
+    elif before != _digest(fresh):
+        fresh.unlink()
+        raise ValueError(
+            f"tokenizer={name!r}: the texts give another {path} than the run was "
+            f"started with, whose digest is in {_beside(path)}. Put that file back; "
+            f"or, if it is the digest that is damaged, remove {_beside(path)} to go on"
+        )
+    fresh.replace(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _stored_digest(path: Path) -> str | None:
+    """The digest that lies beside a file; None where there is none that could be."""
+    try:
+        words = _beside(path).read_bytes().decode("ascii").split()
+    except (OSError, ValueError):
+        return None
+    return words[0] if words and len(words[0]) == 64 else None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _texts(task: Task) -> Iterator[str]:
+    for index in range(min(len(task.train), 20_000)):
+        problem = task.train[index]
+        yield problem.prompt + (problem.completion or "")
