@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import errno
 import functools
 import os
 import sys
@@ -26,6 +25,8 @@ from jaxrl_surrogate.training.stops import (
     NoRoom,
     NotFinite,
     VerifierError,
+    is_no_room,
+    room_in,
 )
 
 _USAGE = """\
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     enough_host_threads()
     try:
         # Training goes on without a reader; what is computed is not for the screen.
-        with output.closable(go_on=words[:1] in (["train"], ["sft"])):
+        with output.closable(go_on=words[:1] in ([name] for name in _WRITERS)):
             status = _said(words)
     except Exception as error:
         hosts.leave(1, error)
@@ -80,9 +81,9 @@ def _said(words: list[str]) -> int:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 3
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not is_no_room(error):
             raise
-        print(f"jaxrl: {error}; what is stored is intact", file=sys.stderr)
+        print(f"jaxrl: {error}", file=sys.stderr)
         return 3
     except ValueError as error:
         # Anything else that goes wrong is ours, and its traceback is wanted.
@@ -141,7 +142,12 @@ def _dispatch(words: list[str]) -> int:
     wanted, rest = hosts.take(rest)
     config = load_config(Path(rest[0]), rest[1:])
     hosts.start(wanted)
-    return _COMMANDS[command](config)
+    if command not in _WRITERS:
+        return _COMMANDS[command](config)
+    from jaxrl_surrogate import build
+
+    with room_in(build.run_directory(config)):
+        return _COMMANDS[command](config)
 
 
 def _train(config: TrainConfig) -> int:
@@ -196,6 +202,7 @@ def _sample(config: TrainConfig) -> int:
 
 
 _COMMANDS = {"train": _train, "sft": _sft, "eval": _eval, "sample": _sample}
+_WRITERS = ("train", "sft")  # of what a run directory holds
 
 
 def _objective(words: list[str]) -> int:

@@ -11,7 +11,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from jaxrl_surrogate.parallel import hosts
 from jaxrl_surrogate.training.manifest import ManifestWriter, manifest_path
-from jaxrl_surrogate.training.stops import NoRoom
+from jaxrl_surrogate.training.stops import NoRoom, is_no_room
 from jaxrl_surrogate.training.stored_step import first_line, make_record, read_step
 
 PyTree = Any
@@ -135,7 +135,7 @@ class Store:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+            if is_no_room(error):
                 raise NoRoom(
                     f"{self._directory}: {first_line(error)}; the checkpoints before "
                     "are intact. Make room and start again"
