@@ -1,6 +1,7 @@
 """A training run killed at random moments, again and again: `python -m tests.faults`.
 
     python -m tests.faults --kills 50 [--steps 40] [--seed 1]
+    python -m tests.faults --walk 200 [--seed 1]     two or three faults at once
 
 Two runs of the small job of the tests. One is left alone. The other is killed with
 SIGKILL, while it starts, at a random moment or while a checkpoint is being written,
@@ -10,6 +11,7 @@ disk. The compiled programs are cached on disk, so that starting again is quick.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -141,7 +143,7 @@ def _command(directory, steps):
     ]  # fmt: skip
 
 
-def _environment(cache):
+def environment(cache):
     kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return kept | {
         "JAX_PLATFORMS": "cpu",
@@ -155,7 +157,7 @@ def _environment(cache):
 def _start(directory, steps, cache):
     return subprocess.Popen(
         _command(directory, steps),
-        env=_environment(cache),
+        env=environment(cache),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -164,7 +166,7 @@ def _start(directory, steps, cache):
 def _finish(directory, steps, cache):
     done = subprocess.run(
         _command(directory, steps),
-        env=_environment(cache),
+        env=environment(cache),
         capture_output=True,
         text=True,
     )
@@ -190,15 +192,49 @@ def _lines(path):
     return rows
 
 
+def _walk(args, seed):
+    """Walk, print the table and every case that went wrong."""
+    from tests import fault_walk
+
+    def say(case):
+        told = f"case {case.number}: {' + '.join(case.kinds)}: {case.outcome}"
+        if not case.good:
+            told += "".join(f"\n    {line}" for line in case.story)
+            told += (
+                f"\n    again: --walk {args.walk} --seed {seed} --only {case.number}"
+            )
+        print(told, flush=True)
+
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        directory = args.keep
+        if directory is None:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        directory.mkdir(exist_ok=True)
+        cases = fault_walk.walk(
+            args.walk, seed, directory, args.workers, args.only, say
+        )
+    print("\n".join(fault_walk.table(cases)))
+    wrong = [case.number for case in cases if not case.good]
+    print(f"{len(cases)} cases in {time.monotonic() - began:.0f} s; wrong: {wrong}")
+    return 1 if wrong else 0
+
+
 def main() -> int:
     """Print the report; 0 where all is as it should be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--steps", type=int, default=0, help="default 4 a kill")
+    parser.add_argument("--walk", type=int, metavar="N", help="cases; see fault_walk")
+    parser.add_argument("--only", type=int, metavar="I", help="this case of the walk")
+    parser.add_argument("--workers", type=int, default=2, help="cases at once")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--keep", type=Path, help="a new folder that is left")
     args = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if args.seed is None else args.seed
     print(f"seed {seed}", flush=True)
+    if args.walk:
+        return _walk(args, seed)
     with tempfile.TemporaryDirectory() as directory:
         steps = args.steps or 4 * args.kills + 4
         report = survive(args.kills, steps, seed, Path(directory))
