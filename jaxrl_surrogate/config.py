@@ -254,9 +254,12 @@ class LogConfig:
     tensorboard: Annotated[bool, "write TensorBoard events if installed"] = True
     completions_every: Annotated[int, "steps between tables of samples; 0: none"] = 10
     completions: Annotated[int, "rows of such a table"] = 4
+    digests: Annotated[
+        bool, "of what each step computed and of stored states, for jaxrl verify"
+    ] = True
     digests_every: Annotated[
-        int, "steps between digests of the state; the rest is of every step; 0: none"
-    ] = 1
+        int, "steps between further digests of the state; 0: where it is stored alone"
+    ] = 0
 
     def __post_init__(self):
         _expect_at_least(

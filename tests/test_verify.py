@@ -153,5 +153,5 @@ def test_what_cannot_be_verified_is_said(run, tmp_path):
         with pytest.raises(SettingsError, match=text):
             cli._dispatch(["verify", *words])
     (run / "digests.jsonl").unlink()
-    with pytest.raises(SettingsError, match=r"log\.digests_every"):
+    with pytest.raises(SettingsError, match=r"log\.digests=true"):
         cli._dispatch(["verify", str(run)])

@@ -47,7 +47,8 @@ _OPERATIONAL = """
     checkpoint.every checkpoint.every_minutes checkpoint.rollouts checkpoint.keep_last
     checkpoint.keep_every checkpoint.keep_best checkpoint.best_metric checkpoint.best_is
     mesh.data mesh.fsdp mesh.tensor mesh.expert mesh.sequence mesh.slices
-    log.every log.tensorboard log.completions_every log.completions log.digests_every
+    log.every log.tensorboard log.completions_every log.completions
+    log.digests log.digests_every
 """
 
 ROLES: dict[str, Role] = {

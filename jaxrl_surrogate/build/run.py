@@ -170,6 +170,7 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
             completions_every=config.log.completions_every,
             completions=config.log.completions,
             nonfinite_limit=config.train.nonfinite_limit,
+            digests=config.log.digests,
             digests_every=config.log.digests_every,
         ),
     )

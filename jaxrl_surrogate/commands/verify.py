@@ -86,7 +86,7 @@ def _stretch(
     if not logged:
         raise SettingsError(
             f"{directory}: has no digests.jsonl; expected a run that was trained with "
-            "--log.digests_every of at least 1"
+            "--log.digests=true"
         )
     newest = max(logged)
     stored = [step for step in StateReader(directory).steps() if step < newest]

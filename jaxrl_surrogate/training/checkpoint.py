@@ -27,7 +27,7 @@ that was saved, for whatever reason, is never returned. A manifest of the files
 **Several processes** call every function together, on a directory all of them see.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,12 @@ class RunCheckpoints:
         self._rollouts = Store(directory / "rollout", None)
 
     def save_update(
-        self, step: int, state: PyTree, meta: dict, metric: float | None = None
+        self,
+        step: int,
+        state: PyTree,
+        meta: dict,
+        metric: float | None = None,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         """Save the train state after the update of `step`.
 
@@ -95,13 +100,15 @@ class RunCheckpoints:
             keys go as integers or not at all: they follow from the seed.
           meta: JSON values (tuples come back as lists).
           metric: what `keep_best` compares; None where the step has none.
+          digests: of the state's arrays by name (`digests.state_digests`), where they
+            are known already; None: taken here.
 
         Raises:
           ValueError: `step` is not new, or `meta` is not JSON.
         """
         self._rollouts.wait()
         self._check_is_new(step)
-        self._updates.save(step, state, meta, metric)
+        self._updates.save(step, state, meta, metric, digests)
 
     def save_rollout(self, step: int, batch: PyTree, meta: dict) -> None:
         """Save the batch after the rollout phase of `step`.

@@ -81,13 +81,16 @@ def policy_digest(params: Any) -> str:
     return hashlib.sha256("".join(found).encode()).hexdigest()[:32]
 
 
-def device_digests(arrays: list[jax.Array]) -> list[str]:
+def device_digests(arrays: list[jax.Array | np.ndarray]) -> list[str]:
     """`fingerprint` of each array in hexadecimal, taken on their devices.
 
     What the host holds for them (`training.offload`) passes through the devices one
     array after the other, a row of its first axis at a time: a layer of stacked layers.
     """
-    held = [array.sharding.memory_kind == offload.HOST for array in arrays]
+    held = [
+        isinstance(array, jax.Array) and array.sharding.memory_kind == offload.HOST
+        for array in arrays
+    ]
     resident = [a for a, host in zip(arrays, held, strict=True) if not host]
     found = iter(jax.device_get(_fingerprints(resident)))
     words = [

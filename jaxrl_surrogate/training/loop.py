@@ -70,7 +70,7 @@ def train(run: Run, log: RunLog) -> Outcome:
         del found  # the state is donated by every update
         reference = _reference(run, log) if run.update.loss.kl_coef else None
         log.resume(step)
-        if step == 0 and plan.digests_every:
+        if step == 0 and plan.digests:
             log.digests(0, digests.state_digests(state))
         if run.eval_problems and not meta["before"]:
             meta |= {"before": _evaluate(run, state, step, log)}
@@ -117,10 +117,12 @@ def train(run: Run, log: RunLog) -> Outcome:
                 )
             store_now = late or step % plan.checkpoint_every == 0 or step == plan.steps
             # Recorded before it is stored: what is stored is not computed again.
-            if plan.digests_every:
-                whole = store_now or step % plan.digests_every == 0
-                row = step_digests(batch, applied, state if whole else None)
-                log.digests(step, row)
+            found = None
+            if plan.digests:
+                every = plan.digests_every
+                whole = store_now or (every > 0 and step % every == 0)
+                found = step_digests(batch, applied, state if whole else None)
+                log.digests(step, found)
             log.groups(step, batch, applied)
             if metrics["graded"] and run.update.rewards == "binary":
                 log.note_once(run.collector.graded_warning(batch), "graded rewards")
@@ -131,7 +133,7 @@ def train(run: Run, log: RunLog) -> Outcome:
                 )
             if store_now:
                 metric = metrics.get(plan.best_metric)
-                store.save_update(step, state, meta, metric)
+                store.save_update(step, state, meta, metric, found and found["state"])
                 stored_at = time.monotonic()
         if step > (store.latest_update() or 0):
             store.save_update(step, state, meta)

@@ -39,7 +39,8 @@ class Schedule:
     completions_every: int = 10
     completions: int = 4
     nonfinite_limit: int = 3  # updates skipped in a row before the run stops
-    digests_every: int = 1  # of the state; 0: none of anything
+    digests: bool = True  # of every step's phases, and of the state where it is stored
+    digests_every: int = 0  # of the state besides; 0: never
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,10 @@ Nothing here writes a file, and no class of Orbax that could is made: a step may
 while another process trains in the same directory.
 """
 
+import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,26 @@ def stored_steps(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def make_record(state: PyTree, meta: dict, metric: float | None) -> dict:
-    """What is stored beside the arrays of a step, sealed."""
-    record = {"format": FORMAT, "meta": meta, "arrays": _array_digests(state)}
-    record["libraries"] = {name: metadata.version(name) for name in _LIBRARIES}
+def make_record(
+    state: PyTree,
+    meta: dict,
+    metric: float | None,
+    found: Mapping[str, str] | None = None,
+) -> dict:
+    """What is stored beside the arrays of a step, sealed.
+
+    Args:
+      state: the arrays.
+      meta: JSON values.
+      metric: the step's; None where it has none.
+      found: `digests.device_digests` of the arrays by name, where they are known.
+    """
+    if found is None:
+        arrays = _array_digests(state)
+    else:
+        arrays = {name: f"device:{digest}" for name, digest in found.items()}
+    record = {"format": FORMAT, "meta": meta, "arrays": arrays}
+    record["libraries"] = _versions()
     record["metric"] = metric
     record["seal"] = _seal(record)
     return record
@@ -90,6 +108,11 @@ def read_step(
     found = _array_digests(state, record["arrays"])
     _check_digests(where, record["arrays"], found)
     return state, record["meta"]
+
+
+@functools.cache  # reading them takes as long as storing a rollout
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _LIBRARIES}
 
 
 def first_line(error: Exception) -> str:

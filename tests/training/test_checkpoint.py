@@ -17,7 +17,9 @@ import pytest
 
 from jaxrl_surrogate.batch import Batch, Completions, Prompts
 from jaxrl_surrogate.parallel import MeshConfig, make_mesh, partition
+from jaxrl_surrogate.training import digests
 from jaxrl_surrogate.training.checkpoint import RunCheckpoints
+from jaxrl_surrogate.training.stops import DamagedCheckpoint
 
 
 @pytest.fixture
@@ -113,6 +115,29 @@ def test_a_rollout_comes_back_as_the_record_it_was(tmp_path, rng):
     assert isinstance(found, Batch)
     assert_same_bits(found, batch)
     assert meta == {"phase": "rollout"}
+
+
+def test_what_devices_held_comes_back_as_numpy_too(tmp_path, rng):
+    tokens = rng.integers(0, 9, (3, 4, 2)).astype(np.int32)
+    with RunCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save_rollout(1, {"tokens": jnp.asarray(tokens)}, {})
+        found, _ = checkpoints.restore_rollout(1, {"tokens": np.zeros_like(tokens)})
+    assert type(found["tokens"]) is np.ndarray
+    np.testing.assert_array_equal(found["tokens"], tokens)
+
+
+def test_digests_that_are_known_are_not_taken_again(tmp_path):
+    state = state_of(3)
+    known = digests.state_digests(state)["state"]
+    with RunCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save_update(3, state, {}, None, known)
+        found, _ = checkpoints.restore_update(3, abstract(state))
+        assert_same_bits(found, state)
+        # What is compared on the way back is what was given.
+        other = known | {"step": digests.state_digests(state_of(5))["state"]["step"]}
+        checkpoints.save_update(4, state, {}, None, other)
+        with pytest.raises(DamagedCheckpoint, match=r"state: step came back"):
+            checkpoints.restore_update(4, abstract(state))
 
 
 def test_numpy_leaves_come_back_as_numpy(tmp_path, rng):

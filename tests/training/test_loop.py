@@ -14,7 +14,7 @@ from rich.console import Console
 from jaxrl_surrogate import build, cli, parallel
 from jaxrl_surrogate.commands import replay
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.training import loop, reexecution, run_log
+from jaxrl_surrogate.training import digests, loop, reexecution, run_log
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -257,3 +257,35 @@ def test_updates_without_a_finite_loss_are_counted_like_those_without_a_gradient
             for loss, norm in zip(losses, norms, strict=True)
         ]
         assert loop._in_a_row(history) == count
+
+
+def test_a_state_is_digested_where_it_is_stored_and_once(train, tmp_path, monkeypatch):
+    taken, real = [], digests.device_digests
+
+    def counted(arrays):
+        taken.append(len(arrays))
+        return real(arrays)
+
+    monkeypatch.setattr(digests, "device_digests", counted)
+    outcome = train(tmp_path / "run", "--checkpoint.every=2")
+    arrays = len(jax.tree.leaves(outcome.state))
+    # The starting state as it was read and for its row; those after steps 2 and 3.
+    assert [count for count in taken if count == arrays] == [arrays] * 4
+    rows = rows_of(tmp_path / "run", "digests")
+    assert [row["step"] for row in rows if "state" in row] == [0, 2, 3]
+    assert all({"rollout", "verification", "update"} < row.keys() for row in rows[1:])
+    last = rows[-1]["state"]
+    assert last == digests.state_digests(outcome.state)["state"]
+    record = tmp_path / "run/checkpoints/update/3/meta/metadata"
+    stored = json.loads(record.read_text(encoding="utf-8"))["arrays"]
+    assert stored == {name: f"device:{digest}" for name, digest in last.items()}
+    run, _ = open_run(tmp_path / "run", "--checkpoint.every=2")
+    logged = run_log.read_digests(tmp_path / "run")
+    found = reexecution.reexecute(run, logged, 0, 3)
+    assert found.difference is None
+    train(tmp_path / "other", "--checkpoint.every=2", "--log.digests_every=1")
+    every = run_log.read_digests(tmp_path / "other")
+    assert [step for step, row in every.items() if "state" in row] == [0, 1, 2, 3]
+    assert digests.first_difference(every[3], logged[3]) is None
+    train(tmp_path / "none", "--checkpoint.every=2", "--log.digests=false")
+    assert not (tmp_path / "none" / "digests.jsonl").exists()
