@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxrl_surrogate.lab.groups import Groups
 from jaxrl_surrogate.objectives import WeightTable, induced_surrogate
+from jaxrl_surrogate.objectives.bernstein import basis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,21 +26,37 @@ class Effective:
 
     Counts that never came up have the nominal weight, times `scale`, and an infinite
     standard error of the gap.
+
+    A group with m right answers says something of A+(m), in gap m - 1, and of A-(m), in
+    gap m: its two weights vary together, and so do neighbouring gaps. `scale` is an
+    estimate from the same groups. Both are in the errors here, to first order.
     """
 
     nominal: WeightTable
     applied: WeightTable  # (M,) means of what was applied
     scale: float  # the factor by which the applied weights are nearest to the nominal
     groups: np.ndarray  # (M + 1,) int, groups with m = 0 .. M right answers
-    gap_error: np.ndarray  # (M,) standard errors of the applied gap
+    # Of groups with m right answers, right samples first:
+    means: np.ndarray  # (M + 1, 2) mean weights; NaN where there is none
+    covariance: np.ndarray  # (M + 1, 2, 2) of these means; NaN where it is not known
+    share: np.ndarray  # (M + 1, 2) scale = sum(share * means)
+
+    @property
+    def gap_error(self) -> np.ndarray:
+        """(M,) standard errors of the applied gap; inf where one is not known."""
+        right, wrong = self.covariance[1:, 0, 0], self.covariance[:-1, 1, 1]
+        return np.nan_to_num(np.sqrt(right + wrong), nan=np.inf)
 
     def departure(self) -> tuple[np.ndarray, np.ndarray]:
         """Applied over scaled nominal gap, less 1, and its standard error; (M,) each.
 
         NaN where the nominal gap is 0.
         """
-        nominal = self.scale * np.where(self.nominal.gap == 0, np.nan, self.nominal.gap)
-        return self.applied.gap / nominal - 1, self.gap_error / np.abs(nominal)
+        size = self.nominal.group_size
+        nominal = np.where(self.nominal.gap == 0, np.nan, self.nominal.gap)
+        error = self._error_over_scale(np.eye(size)) / np.abs(nominal)
+        error = np.where(np.isfinite(self.gap_error), error, np.inf)
+        return self.applied.gap / (self.scale * nominal) - 1, error
 
     def slopes(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """At success rates p (N,): nominal h_M', effective h_M' and its standard error.
@@ -48,17 +65,34 @@ class Effective:
         """
         nominal = induced_surrogate(self.nominal).slope(p)
         effective = induced_surrogate(self.applied).slope(p) / self.scale
-        size = self.nominal.group_size
-        known = np.where(np.isfinite(self.gap_error), self.gap_error, 0.0)
-        # Errors of different counts are independent: variances of the terms add.
-        basis = np.stack(
-            [
-                induced_surrogate(WeightTable(np.zeros(size), np.eye(size)[s])).slope(p)
-                for s in range(size)
-            ]
-        )
-        error = np.sqrt(((basis * known[:, None]) ** 2).sum(0)) / self.scale
+        error = self._error_over_scale(basis(self.nominal.group_size - 1, p))
         return nominal, effective, error
+
+    def _error_over_scale(self, factors):
+        """(N,) standard errors of sums of the gap by (N, M) factors, over `scale`."""
+        mixed = np.zeros((len(factors), *self.means.shape))  # of d_s = A+(s+1) - A-(s)
+        mixed[:, 1:, 0], mixed[:, :-1, 1] = factors, -factors
+        mixed *= np.isfinite(self.means)
+        sums = (mixed * np.nan_to_num(self.means)).sum((1, 2)) / self.scale
+        mixed = (mixed - sums[:, None, None] * self.share) / self.scale
+        with np.errstate(invalid="ignore"):  # inf * 0 where nothing is known
+            variance = np.einsum("nmi,mij,nmj->n", mixed, self._filled(), mixed)
+        return np.sqrt(
+            np.maximum(np.nan_to_num(variance, nan=np.inf, posinf=np.inf), 0)
+        )
+
+    def _filled(self):
+        """The covariances; of a count with one group, what others have on average."""
+        known = np.isfinite(self.covariance)
+        spread = np.nan_to_num(self.covariance) * self.groups[:, None, None]
+        degrees = np.maximum(self.groups - 1, 0)[:, None, None] * known
+        with np.errstate(invalid="ignore"):
+            pooled = (degrees * spread).sum(0) / degrees.sum(0)
+        pooled = np.nan_to_num(pooled, nan=np.inf, posinf=np.inf)
+        alone = pooled / np.maximum(self.groups, 1)[:, None, None]
+        seen = np.isfinite(self.means)
+        seen = seen[:, :, None] & seen[:, None, :]
+        return np.where(known, self.covariance, np.where(seen, alone, 0.0))
 
 
 def effective_objective(
@@ -80,46 +114,51 @@ def effective_objective(
         raise ValueError(
             f"group_size={groups.group_size}: the table is for groups of {size}"
         )
-    right, right_error = _by_count(groups.correct, groups.right_weight, size)
-    wrong, wrong_error = _by_count(groups.correct, groups.wrong_weight, size)
+    means, covariance = _by_count(groups, size)
     if mixed_only:
-        for means, errors, m in ((wrong, wrong_error, 0), (right, right_error, size)):
-            if not np.isfinite(means[m]):
-                means[m] = errors[m] = 0.0
-    # A right sample of m has S = m - 1; a wrong one has S = m.
-    seen = np.concatenate([wrong[:-1], right[1:]])
-    asked = np.concatenate([nominal.incorrect, nominal.correct])
+        for m, side in ((0, 1), (size, 0)):
+            if not np.isfinite(means[m, side]):
+                means[m, side] = covariance[m, side, side] = 0.0
+    asked = np.zeros((size + 1, 2))
+    asked[1:, 0], asked[:-1, 1] = nominal.correct, nominal.incorrect
     counts = np.bincount(groups.correct, minlength=size + 1)
-    weight = np.concatenate([counts[:-1], counts[1:]]) * np.isfinite(seen)
-    scale = (weight * asked * np.nan_to_num(seen)).sum()
-    norm = (weight * asked**2).sum()
+    seen = np.isfinite(means)
+    share = counts[:, None] * seen * asked
+    scale, norm = (share * np.nan_to_num(means)).sum(), (share * asked).sum()
     if not norm > 0 or not scale > 0:
         raise ValueError(
             "groups: none of them carries a weight of the objective; expected a run "
             "with groups that are not all wrong or all right"
         )
     scale /= norm
-    filled = np.where(np.isfinite(seen), seen, scale * asked)
-    error = np.hypot(wrong_error[:-1], right_error[1:])
+    filled = np.where(seen, means, scale * asked)
     return Effective(
         nominal=nominal,
-        applied=WeightTable(filled[:size], filled[size:]),
+        applied=WeightTable(filled[:-1, 1], filled[1:, 0]),
         scale=float(scale),
         groups=counts,
-        gap_error=error,
+        means=means,
+        covariance=covariance,
+        share=share / norm,
     )
 
 
-def _by_count(correct, weights, size):
-    """Means and standard errors (M + 1,) of weights over groups of each count.
+def _by_count(groups, size):
+    """(M + 1, 2) mean weights of right and wrong samples, (M + 1, 2, 2) covariances.
 
-    NaN and infinity where no group has a weight; one group has no error to speak of.
+    NaN where no group has a weight; one group has no covariance to speak of.
     """
-    means, errors = np.full(size + 1, np.nan), np.full(size + 1, np.inf)
+    means = np.full((size + 1, 2), np.nan)
+    covariance = np.full((size + 1, 2, 2), np.nan)
+    weights = np.stack([groups.right_weight, groups.wrong_weight], -1)
     for count in range(size + 1):
-        values = weights[(correct == count) & np.isfinite(weights)]
-        if len(values):
-            means[count] = values.mean()
-        if len(values) > 1:
-            errors[count] = values.std(ddof=1) / np.sqrt(len(values))
-    return means, errors
+        # An all-right group has no wrong sample, and the other way round.
+        sides = [0] * (count > 0) + [1] * (count < size)
+        rows = weights[groups.correct == count][:, sides]
+        rows = rows[np.isfinite(rows).all(1)]
+        if len(rows):
+            means[count, sides] = rows.mean(0)
+        if len(rows) > 1:
+            spread = np.atleast_2d(np.cov(rows, rowvar=False)) / len(rows)
+            covariance[np.ix_([count], sides, sides)] = spread
+    return means, covariance

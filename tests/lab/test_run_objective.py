@@ -88,6 +88,62 @@ def test_groups_that_were_replaced_are_known_to_weigh_nothing(name, params, rand
     assert found.applied.incorrect[0] == found.applied.correct[-1] == 0
 
 
+@pytest.mark.parametrize("name", ["rloo", "grpo", "rejection_sampling"])
+def test_errors_are_those_of_repetition(name, random):
+    """Weights of one group vary together, by a factor of its own; 400 runs of one kind.
+
+    Counts are the same in every run, the factors are drawn afresh. Errors that took
+    neighbouring gaps for independent were up to a third too small.
+    """
+    table = advantages.table(name, SIZE)
+    num_groups, num_runs = 600, 400
+    correct = random.binomial(SIZE, random.beta(0.7, 0.7, size=num_groups))
+    correct[:2] = 3  # every count has at least two groups in the mean over draws
+    p = np.array([0.05, 0.3, 0.5, 0.9])
+    slopes, slope_errors, departures, departure_errors = [], [], [], []
+    for _ in range(num_runs):
+        own = np.exp(random.normal(0, 0.3, size=num_groups))
+        side = random.normal(1, 0.1, size=(2, num_groups))
+        right = table.correct[np.maximum(correct - 1, 0)] * own * side[0]
+        wrong = table.incorrect[np.minimum(correct, SIZE - 1)] * own * side[1]
+        logged = groups.Groups(
+            group_size=SIZE,
+            step=np.ones(num_groups, int),
+            correct=correct,
+            verified=np.full(num_groups, SIZE),
+            right_weight=np.where(correct > 0, 0.5 * right, np.nan),
+            wrong_weight=np.where(correct < SIZE, 0.5 * wrong, np.nan),
+        )
+        found = effective.effective_objective(logged, table)
+        _, slope, error = found.slopes(p)
+        slopes.append(slope)
+        slope_errors.append(error)
+        departure, error = found.departure()
+        departures.append(departure)
+        departure_errors.append(error)
+    for values, errors in (
+        (slopes, slope_errors),
+        (departures, departure_errors),
+    ):
+        # The spread of 400 is known to 1 / sqrt(800).
+        ratio = np.sqrt(np.mean(np.square(errors), 0)) / np.std(values, 0)
+        assert np.abs(ratio - 1).max() < 0.17, ratio
+
+
+def test_a_count_with_one_group_has_the_error_of_the_others(random):
+    table = advantages.table("rloo", SIZE)
+    logged = _simulated(random, 400, table, rates=np.full(400, 0.3))
+    once = np.flatnonzero(logged.correct == 4)[:1]
+    rows = np.concatenate([np.flatnonzero(logged.correct < 4), once])
+    found = effective.effective_objective(logged.where(rows), table)
+    assert np.isinf(found.gap_error[3]) and np.isfinite(found.gap_error[:3]).all()
+    # At this rate the slope is that of the gaps 3 and 4, from one group.
+    _, _, error = found.slopes(np.array([0.75]))
+    assert 0.02 < error[0] < 1
+    alone = effective.effective_objective(logged.where(once), table)
+    assert np.isinf(alone.slopes(np.array([0.5]))[2]).all()
+
+
 def test_groups_that_lost_samples_or_were_never_seen(random):
     table = advantages.table("rloo", SIZE)
     logged = _simulated(random, 300, table, rates=np.full(300, 0.02))
