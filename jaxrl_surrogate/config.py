@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import Annotated, Literal
 
 from jaxrl_surrogate.losses import LossConfig
+from jaxrl_surrogate.objectives.names import spell
 from jaxrl_surrogate.parallel import MeshConfig
 from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.training.optimizer import OptimizerConfig
@@ -116,9 +117,9 @@ class ObjectiveConfig:
 
     def label(self) -> str:
         """All that is not a default in one line, such as "pass_at_k:k=4"."""
-        parts = [_named(self.name, self.options)]
+        parts = [spell(self.name, self.options)]
         if self.schedule.to is not None:
-            parts.append(f"to {_named(self.schedule.to, self.schedule.options)}")
+            parts.append(f"to {spell(self.schedule.to, self.schedule.options)}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name not in ("name", "options", "schedule") and value != getattr(
@@ -314,10 +315,6 @@ class TrainConfig:
             )
         if faults:
             raise ValueError("\n".join(faults))
-
-
-def _named(name: str, options: dict[str, object]) -> str:
-    return ":".join([name, *(f"{key}={value}" for key, value in options.items())])
 
 
 def _expect_at_least(section: object, **least: int) -> None:

@@ -211,7 +211,7 @@ def test_every_kind_of_objective_trains(tmp_path, objective):
 @pytest.mark.multiprocess
 def test_what_the_run_optimised_is_reported(undisturbed, capsys, tmp_path):
     """One update on each rollout, no clipping: the weights applied are the nominal."""
-    words = ["objective", "--replay", str(undisturbed[0]), "--as", "grpo,pass_at_k:2"]
+    words = ["objective", "--replay", str(undisturbed[0]), "--as", "grpo,pass_at_k:k=2"]
     assert cli.main([*words, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["groups"] == 48 and report["steps"] == [1, 6]
@@ -220,7 +220,7 @@ def test_what_the_run_optimised_is_reported(undisturbed, capsys, tmp_path):
     assert found["scale"] == pytest.approx(1 / 4, rel=1e-3)
     for departure in found["departure"]:
         assert departure is None or abs(departure) < 1e-3
-    assert list(report["rules"]) == ["its own", "grpo", "pass_at_k:2"]
+    assert list(report["rules"]) == ["its own", "grpo", "pass_at_k:k=2"]
     assert report["rules"]["its own"]["cosine"] == pytest.approx(1)
     stored = json.loads((undisturbed[0] / "objective.json").read_text())
     assert stored["ledger"] == report["ledger"]

@@ -5,7 +5,7 @@ from types import ModuleType
 from jaxrl_surrogate import objectives, settings
 from jaxrl_surrogate.config import ObjectiveConfig, TrainConfig
 from jaxrl_surrogate.faults import refused_at
-from jaxrl_surrogate.objectives import Schedule, TableFamily, schedules
+from jaxrl_surrogate.objectives import Schedule, TableFamily, names, schedules
 from jaxrl_surrogate.settings import SettingsError
 
 
@@ -68,6 +68,13 @@ def _home(config: TrainConfig, path: str, field: str, name: str) -> ModuleType:
         "advantage": (advantages,),
         "surrogate": (surrogates,),
     }[config.objective.kind]
+    if "=" in name:
+        known, given = refused_at(f"{path}.{field}", names.parse, name)
+        options = " ".join(f"--{path}.options.{key}={x}" for key, x in given.items())
+        raise SettingsError(
+            f"{path}.{field}={name!r}: in a config parameters are options; expected "
+            f"--{path}.{field}={known} {options}"
+        )
     if ":" in name and advantages in homes:  # a peer's rule: verl:grpo
         return advantages
     for home in homes:

@@ -2,21 +2,24 @@
 
 import argparse
 import dataclasses
-import importlib
+import functools
 import json
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from jaxrl_surrogate import objectives, terminal
-from jaxrl_surrogate.commands import frontier
+from jaxrl_surrogate.commands import frontier, rules
 from jaxrl_surrogate.commands.replay import check_figure, finite
 from jaxrl_surrogate.lab import figures
-from jaxrl_surrogate.lab.analysis import RATES, Analysis, analyse, silent_share
+from jaxrl_surrogate.lab.analysis import (
+    RATES,
+    Analysis,
+    analyse,
+    in_words,
+    silent_share,
+)
 from jaxrl_surrogate.objectives import (
     Circulation,
     Surrogate,
@@ -30,7 +33,6 @@ from jaxrl_surrogate.objectives import (
     mixed_only,
     peers,
     surrogates,
-    tabulate,
 )
 from jaxrl_surrogate.settings import SettingsError
 
@@ -45,21 +47,25 @@ def main(arguments: list[str], console: Console | None = None) -> int:
     parser.add_argument(
         "name",
         nargs="?",
-        help=f"{', '.join(advantages.names())}; a peer's rule: "
-        f"{', '.join(peers.names())}; or your own module:function of rewards (M,)",
+        help=f"{', '.join(advantages.names())}; another trainer's rule: "
+        f"{', '.join(peers.names())}; or your own module:function of rewards (M,). "
+        "Parameters follow the name, each after a colon: pass_at_k:k=4",
     )
     parser.add_argument(
         "--from",
         dest="surrogate",
-        help=f"weights from a surrogate: {', '.join(surrogates.names())}",
+        help=f"weights from a surrogate: {', '.join(surrogates.names())}; parameters "
+        "as for NAME: arcsin_pass_at_k:k=4",
     )
     parser.add_argument("--group-size", type=int, nargs="+", default=[8])
-    parser.add_argument("--param", action="append", default=[], help="such as k=4")
+    parser.add_argument("--param", help=argparse.SUPPRESS)
     parser.add_argument("--method", default="kantorovich", choices=inverse.methods())
     parser.add_argument(
         "--baseline", default="leave_one_out", choices=baselines.names()
     )
-    parser.add_argument("--against", help="a surrogate to compare with, as NAME:k=4")
+    parser.add_argument(
+        "--against", help="a surrogate to compare with, such as log or pass_at_k:k=4"
+    )
     parser.add_argument(
         "--levels",
         type=float,
@@ -88,13 +94,17 @@ def main(arguments: list[str], console: Console | None = None) -> int:
     args = parser.parse_args(arguments)
     if (args.name is None) == (args.surrogate is None):
         parser.error("expected either a NAME or --from SURROGATE")
+    if args.param:
+        example = f"{args.name or args.surrogate}:{args.param}"
+        parser.error(f"--param {args.param}: parameters follow the name, as {example}")
     if args.frontier and not args.surrogate:
         parser.error("--frontier: expected --from SURROGATE")
     if args.figure:
         check_figure(args.figure)
-    against = _surrogate(args.against) if args.against else None
+    against = rules.surrogate(args.against) if args.against else None
+    graded_rule = None
     if args.surrogate:
-        wanted = _surrogate(":".join([args.surrogate, *args.param]))
+        wanted = rules.surrogate(args.surrogate)
         against = against or wanted
         if args.frontier:
             prior = tuple(args.prior) if args.prior else None
@@ -105,7 +115,8 @@ def main(arguments: list[str], console: Console | None = None) -> int:
                 wanted, size, method=args.method, baseline=args.baseline
             )
     else:
-        make_table = _rule(args.name, dict(map(_pair, args.param)))
+        rule = rules.rule(args.name)
+        make_table, graded_rule = rule.table, rule.graded
     if args.dynamic_sampling:
         alone = make_table
         make_table = lambda size: mixed_only(alone(size))  # noqa: E731
@@ -114,9 +125,11 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         try:
             reports[size] = analyse(make_table(size), against)
             if args.levels:
-                params = dict(map(_pair, args.param))
-                rule = _on_graded(args.name, params, make_table(size))
-                graded[size] = circulation(rule, args.levels, size)
+                lifted = functools.partial(
+                    objectives.graded.layer_cake, make_table(size)
+                )
+                weigh = graded_rule or lifted
+                graded[size] = circulation(weigh, args.levels, size)
         except ValueError as error:
             raise SettingsError(f"{args.name or args.surrogate}: {error}") from error
     if args.figure:
@@ -132,7 +145,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         _show(args.name or args.surrogate, size, found, console)
         if size in graded:
             levels = ", ".join(f"{level:g}" for level in args.levels)
-            how = "" if args.name and ":" in args.name else " (weighed level by level)"
+            how = "" if graded_rule else " (weighed level by level)"
             console.print(f"rewards {levels}{how}: {graded[size]}", highlight=False)
     return 0
 
@@ -154,71 +167,6 @@ def _panels(
         figures.Panel(weights, "gradient of a logit", "p", "p q h_M'(p)"),
         figures.Panel(silent, "groups without a gradient", "p", "share"),
     ]
-
-
-def _on_graded(name: str | None, params: dict, table: WeightTable) -> Callable:
-    """What is done with graded rewards: a rule as it is, else the lift of a table."""
-    if name is None or ":" not in name:
-        return lambda rewards: objectives.graded.layer_cake(table, rewards)
-    if not _is_peer(name):
-        fn = _function(name)
-        return lambda rewards: fn(rewards, **params)
-    known, given = peers.split(name)
-    rule = peers.rule(known, **(given | params))
-    return lambda rewards: rule(np.asarray(rewards))
-
-
-def _rule(name: str, params: dict) -> Callable[[int], WeightTable]:
-    if ":" not in name or _is_peer(name):
-        try:
-            return advantages.get(name, **params).table
-        except ValueError as error:
-            raise SettingsError(f"{name}: {error}") from error
-    fn = _function(name)
-    return lambda size: tabulate(lambda rewards: fn(rewards, **params), size)
-
-
-def _function(name: str) -> Callable:
-    """The function that `module:function` names."""
-    module, _, function = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(
-            f"{name}: {error}; expected a module that can be imported from here and a "
-            "function in it"
-        ) from error
-    finally:
-        sys.path.pop(0)
-
-
-def _is_peer(name: str) -> bool:
-    try:
-        return peers.knows(name)
-    except ValueError as error:
-        raise SettingsError(f"{name}: {error}") from error
-
-
-def _surrogate(text: str) -> Surrogate:
-    """`name` or `name:k=4:...`."""
-    name, *params = text.split(":")
-    try:
-        return surrogates.get(name, **dict(map(_pair, params)))
-    except ValueError as error:
-        raise SettingsError(f"{text}: {error}") from error
-
-
-def _pair(text: str) -> tuple[str, int | float | str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise SettingsError(f"{text}: expected NAME=VALUE, such as k=4")
-    for kind in (int, float):
-        try:
-            return name, kind(value)
-        except ValueError:
-            continue
-    return name, value
 
 
 def _plain(found: Analysis, curl: Circulation | None) -> dict:
@@ -243,8 +191,13 @@ def _plain(found: Analysis, curl: Circulation | None) -> dict:
 
 
 def _show(name: str, size: int, found: Analysis, console: Console) -> None:
-    console.print(f"{name}, groups of {size}", highlight=False, markup=False)
-    table = terminal.table("right among others", "wrong sample", "right sample", "gap")
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    say(f"{name}, groups of {size}")
+    table = terminal.table(
+        "others correct", "weight if incorrect", "weight if correct", "gap"
+    )
     shown = range(size) if size <= 16 else [*range(6), *range(size - 3, size)]
     for s in shown:
         if size > 16 and s == size - 3:
@@ -256,21 +209,37 @@ def _show(name: str, size: int, found: Analysis, console: Console) -> None:
             f"{found.table.gap[s]:.4f}",
         )
     terminal.print_table(console, table)
-    table = terminal.table("p", "slope of h_M", "of a logit, p q h_M'", "silent groups")
+    say(
+        f"others correct: how many of the other {size - 1} samples of the group are. "
+        "weight: what the sample's log-probability gradient is multiplied with. gap: "
+        "the second weight less the first; the gaps alone decide what is optimised, "
+        "the rest is noise."
+    )
+    console.print()
+    table = terminal.table("p", "h_M'(p)", "p (1 - p) h_M'(p)", "groups of weight 0")
     for p, slope, silent in zip(RATES, found.slope, found.silent, strict=True):
         table.add_row(
             f"{p:.2f}", f"{slope:.4f}", f"{p * (1 - p) * slope:.4f}", f"{silent:.1%}"
         )
     terminal.print_table(console, table)
+    say(
+        "p: the probability that a completion of a prompt is correct. h_M'(p): how "
+        "much the gradient of p counts; the rule ascends the mean of h_M(p) over "
+        "prompts. p (1 - p) h_M'(p): the same in the logit log(p / (1 - p)), the size "
+        "of a prompt's update. groups of weight 0: the share of groups that give no "
+        "gradient, as all their weights are 0."
+    )
+    for sentence in in_words(found):
+        say(sentence)
+    console.print()
     nearest = ", ".join(
         f"{fit.scale:.3g} x {fit.name} ({fit.distance:.1%} off)"
         for fit in found.fits[:3]
     )
-    console.print(f"nearest surrogates: {nearest}", highlight=False)
-    console.print(str(found.certificate), highlight=False, markup=False)
+    say(f"nearest surrogates: {nearest}")
+    say(str(found.certificate))
     for low, high in found.decreasing:
-        console.print(
+        say(
             f"WARNING: h_M falls on ({low:.3g}, {high:.3g}): there the rule trains "
-            "against right answers; in most cases this is a mistake in it",
-            highlight=False,
+            "against correct answers; in most cases this is a mistake in it"
         )

@@ -66,6 +66,34 @@ def show(
         f"over p {'uniform' if prior is None else f'from beta{prior}'}",
         highlight=False,
     )
+    served = [row for row in rows if row.result is not None]
+    for size in dict.fromkeys(row.group_size for row in served):
+        console.print(_in_words(size, served), highlight=False, markup=False)
     for reason, where in refused.items():
         console.print(f"refused ({where}): {reason}", highlight=False, markup=False)
     return 0
+
+
+def _in_words(size: int, rows: Sequence[variance.FrontierRow]) -> str:
+    """Which way is nearest to the surrogate, and which has least noise."""
+    rows = [row for row in rows if row.group_size == size]
+    near = min(rows, key=lambda row: row.result.rms_bias)
+    # Of ways that are equally near, to rounding, the one of least noise.
+    near = min(
+        (
+            row
+            for row in rows
+            if row.result.rms_bias <= near.result.rms_bias + 1e-9 * near.result.signal
+        ),
+        key=lambda row: row.result.score_variance,
+    )
+    calm = min(rows, key=lambda row: row.result.score_variance)
+
+    def shown(row):
+        return f"{row.method} with {row.baseline}"
+
+    return (
+        f"So in groups of {size} {shown(near)} is nearest to the surrogate (bias "
+        f"{near.result.rms_bias / near.result.signal:.1%}), and {shown(calm)} has the "
+        f"least noise (bias {calm.result.rms_bias / calm.result.signal:.1%})."
+    )

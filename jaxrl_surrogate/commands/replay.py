@@ -13,13 +13,15 @@ import numpy as np
 from rich.console import Console
 
 from jaxrl_surrogate import build, terminal
+from jaxrl_surrogate.commands import replay_text as text
+from jaxrl_surrogate.commands.rules import rule
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.lab import figures
 from jaxrl_surrogate.lab.effective import effective_objective
 from jaxrl_surrogate.lab.groups import Groups, read_groups
 from jaxrl_surrogate.lab.ledger import ledger, trends, warnings
 from jaxrl_surrogate.lab.replay import replay
-from jaxrl_surrogate.objectives import WeightTable, advantages, mixed_only
+from jaxrl_surrogate.objectives import WeightTable, mixed_only
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.training.run_log import read_events
 
@@ -38,7 +40,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         "--as",
         dest="rules",
         default="",
-        help="other rules by commas, a parameter after a colon: maxrl,pass_at_k:8",
+        help="other rules by commas, parameters after colons: maxrl,pass_at_k:k=8",
     )
     parser.add_argument("--from-step", type=int, default=1, help="first step counted")
     parser.add_argument("--figure", type=Path, help="draw it: .svg, .png or .pdf")
@@ -61,7 +63,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
     if args.json:
         print(json.dumps(finite(report), indent=2))
         return 0
-    _show(report, config, console or terminal.console())
+    text.show(report, config.objective.label(), console or terminal.console())
     return 0
 
 
@@ -94,7 +96,7 @@ def report_of(
             "train.overlong=mask drops it"
         )
     nominal = _nominal(config, groups)
-    others = {name: _rule(name, nominal.group_size) for name in rules if name}
+    others = {name: _table(name, nominal.group_size) for name in rules if name}
     mixed = config.train.dynamic_sampling_rounds > 0
     if mixed:
         others = {name: mixed_only(table) for name, table in others.items()}
@@ -224,78 +226,12 @@ def _nominal(config: TrainConfig, groups: Groups) -> WeightTable:
     return functools.reduce(operator.add, parts)
 
 
-def _rule(text: str, group_size: int) -> WeightTable:
-    """The table of `name`, `name:8` (its k), `name:key=value` or a peer's rule."""
-    name, _, given = text.partition(":")
+def _table(name: str, group_size: int) -> WeightTable:
+    """The table of a rule that `--as` names."""
     try:
-        if not given or name not in advantages.names():
-            return advantages.get(text).table(group_size)
-        key, _, value = given.rpartition("=")
-        return advantages.get(name, **{key or "k": _number(value)}).table(group_size)
+        return rule(name).table(group_size)
     except ValueError as error:
-        raise SettingsError(f"--as={text!r}: {error}") from error
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _show(report: dict, config: TrainConfig, console: Console) -> None:
-    first, last = report["steps"]
-    console.print(
-        f"{report['groups']} groups of steps {first} to {last}, objective "
-        f"{config.objective.label()}; {report['whole_groups']} kept all their samples",
-        highlight=False,
-    )
-    table = terminal.table("objective", "mean", "first to last fifth of steps")
-    for name, row in report["ledger"].items():
-        table.add_row(
-            name,
-            _pair(row["mean"], row["error"]),
-            _pair(row["change"], row["change_error"], "+"),
-        )
-    terminal.print_table(console, table)
-    for warning in report["warnings"]:
-        console.print(f"warning: {warning}", highlight=False, markup=False)
-    found = report["effective"]
-    if found is None:
-        console.print(
-            "all groups were all wrong or all right: they say nothing of what was "
-            "optimised"
-        )
-        return
-    table = terminal.table(
-        "right among others", "nominal gap", "applied gap", "departure"
-    )
-    for count, nominal in enumerate(found["nominal_gap"]):
-        table.add_row(
-            str(count),
-            f"{nominal:.4f}",
-            f"{found['applied_gap'][count]:.4f}",
-            _pair(found["departure"][count], found["departure_error"][count], "+"),
-        )
-    terminal.print_table(console, table)
-    table = terminal.table("p", "nominal slope of h", "effective slope of h")
-    for p, nominal, slope, error in zip(
-        found["p"],
-        found["nominal_slope"],
-        found["effective_slope"],
-        found["effective_slope_error"],
-        strict=True,
-    ):
-        table.add_row(f"{p:.2f}", f"{nominal:.4f}", _pair(slope, error))
-    terminal.print_table(console, table)
-    bins = list(next(iter(report["rules"].values()))["mass"])
-    table = terminal.table("rule", "cosine", "wasted", *bins)
-    for name, row in report["rules"].items():
-        shares = (f"{share:.0%}" for share in row["mass"].values())
-        table.add_row(name, f"{row['cosine']:.3f}", f"{row['wasted']:.0%}", *shares)
-    terminal.print_table(console, table)
+        raise SettingsError(f"--as={name}: {error}") from error
 
 
 def _panels(found: dict) -> list[figures.Panel]:
@@ -330,13 +266,6 @@ def _panels(found: dict) -> list[figures.Panel]:
             y_range=(-reach, reach),
         ),
     ]
-
-
-def _pair(value: float, error: float, sign: str = "") -> str:
-    if not math.isfinite(value):
-        return "-"
-    shown = f"{value:{sign}.4f}"
-    return f"{shown} ± {error:.4f}" if math.isfinite(error) else f"{shown} ± ?"
 
 
 def check_figure(path: Path) -> None:

@@ -16,20 +16,20 @@ from jaxrl_surrogate.objectives.bernstein import basis
 
 RATES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 _GRID = (np.arange(400) + 0.5) / 400
-# Surrogates that a rule is compared with, by the name shown.
-_NAMED = {
-    "identity": ("identity", {}),
-    "log": ("log", {}),
-    "arcsin": ("arcsin", {}),
-    "logit": ("logit", {}),
-    "power r=0.5": ("power", {"r": 0.5}),
-    "pass_at_k k=2": ("pass_at_k", {"k": 2}),
-    "pass_at_k k=4": ("pass_at_k", {"k": 4}),
-    "pass_at_k k=8": ("pass_at_k", {"k": 8}),
-    "arcsin_pass_at_k k=2": ("arcsin_pass_at_k", {"k": 2}),
-    "arcsin_pass_at_k k=4": ("arcsin_pass_at_k", {"k": 4}),
-    "arcsin_pass_at_k k=8": ("arcsin_pass_at_k", {"k": 8}),
-}
+# Surrogates that a rule is compared with.
+_NAMED = (
+    "identity",
+    "log",
+    "arcsin",
+    "logit",
+    "power:r=0.5",
+    "pass_at_k:k=2",
+    "pass_at_k:k=4",
+    "pass_at_k:k=8",
+    "arcsin_pass_at_k:k=2",
+    "arcsin_pass_at_k:k=4",
+    "arcsin_pass_at_k:k=8",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +84,8 @@ def analyse(table: WeightTable, against: Surrogate | None = None) -> Analysis:
 def _named(group_size: int) -> dict[str, Surrogate]:
     """The surrogates to compare with, and log as far as this group size reaches."""
     orders = [order for order in (group_size - 1, group_size) if order > 1]
-    cut = {f"truncated_log order={n}": ("truncated_log", {"order": n}) for n in orders}
-    return {
-        shown: surrogates.get(name, **params)
-        for shown, (name, params) in (_NAMED | cut).items()
-    }
+    shown = [*_NAMED, *(f"truncated_log:order={order}" for order in orders)]
+    return {text: surrogates.parse(text) for text in shown}
 
 
 def fit(table: WeightTable, surrogate: Surrogate, name: str) -> Fit:
@@ -104,6 +101,35 @@ def fit(table: WeightTable, surrogate: Surrogate, name: str) -> Fit:
     size = np.linalg.norm(ours)
     rest = np.linalg.norm(ours - scale * theirs)
     return Fit(name, float(scale), float(rest / size) if size else float("nan"))
+
+
+def in_words(found: Analysis) -> list[str]:
+    """What follows from the numbers, in plain sentences."""
+    at = dict(zip(RATES, zip(found.slope, found.silent, strict=True), strict=True))
+    (hard, hard_silent), (even, _), (easy, easy_silent) = at[0.1], at[0.5], at[0.9]
+    lines = []
+    if even > 0:
+        hard, easy = hard / even, easy / even
+        if hard > 1.05 * easy:
+            tilt = "hard prompts count more than easy ones"
+        elif easy > 1.05 * hard:
+            tilt = "easy prompts count more than hard ones"
+        elif hard > 1.05:
+            tilt = "hard and easy prompts count more than those between"
+        elif hard < 0.95:
+            tilt = "prompts between hard and easy count most"
+        else:
+            tilt = "all prompts count alike"
+        lines.append(
+            f"So a prompt with p = 0.1 counts {hard:.2f} times and one with p = 0.9 "
+            f"{easy:.2f} times as much as one with p = 0.5: {tilt}."
+        )
+    if max(hard_silent, easy_silent) >= 0.005:
+        lines.append(
+            f"At p = 0.1 {hard_silent:.0%} of the groups give no gradient, at p = 0.9 "
+            f"{easy_silent:.0%}; larger groups waste fewer."
+        )
+    return lines
 
 
 def silent_share(table: WeightTable, p: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from jaxrl_surrogate.objectives import (
     induced_surrogate,
     mixed_groups,
     mixed_only,
+    names,
     peers,
     variance,
 )
@@ -65,8 +66,7 @@ def _row(name):
     slope = ", ".join(_short(h) for h in induced_surrogate(weights).slope(_RATES))
     nearest = analyse(weights).fits[0]
     fit = f"{_short(nearest.scale)} x {nearest.name} ({nearest.distance:.0%})"
-    given = "".join(f" {field}={value}" for field, value in params.items())
-    shown = f"`{name}`{given}"
+    shown = f"`{names.spell(name, params)}`"
     moment = variance.second_moment(weights, _RATES)
     least = _RATES * (1 - _RATES) * (basis(_GROUP_SIZE - 1, _RATES) @ weights.gap**2)
     noise = ", ".join(_short(x) for x in moment / least)

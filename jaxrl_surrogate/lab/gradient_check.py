@@ -157,7 +157,7 @@ def objectives(group_size: int) -> dict[str, TableFamily]:
         "rloo": advantages.get("rloo"),
         "grpo": advantages.get("grpo"),
         "rejection_sampling": advantages.get("rejection_sampling"),
-        "rloo_pass_at_k(k=2)": advantages.get("rloo_pass_at_k", k=2),
+        "rloo_pass_at_k:k=2": advantages.get("rloo_pass_at_k", k=2),
     }
     families = {
         name: table_family(method.table, group_size) for name, method in named.items()

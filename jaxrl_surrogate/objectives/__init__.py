@@ -21,6 +21,7 @@ from jaxrl_surrogate.objectives.advantages import AdvantageFn
 from jaxrl_surrogate.objectives.certificate import Certificate, Deviation, certify
 from jaxrl_surrogate.objectives.curl import Circulation, circulation
 from jaxrl_surrogate.objectives.dropped_samples import kept_update
+from jaxrl_surrogate.objectives.groups import group_advantages
 from jaxrl_surrogate.objectives.induced import induced_surrogate
 from jaxrl_surrogate.objectives.inverse import from_surrogate
 from jaxrl_surrogate.objectives.mixed_groups import mixed_only
@@ -32,7 +33,6 @@ from jaxrl_surrogate.objectives.weight_table import (
     GroupFunction,
     TableFamily,
     WeightTable,
-    group_advantages,
     table_family,
 )
 

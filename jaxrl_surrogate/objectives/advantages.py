@@ -8,12 +8,18 @@ import functools
 import inspect
 from typing import Any
 
-import chex
 import jax
+import numpy as np
 
 from jaxrl_surrogate.objectives import peers
 from jaxrl_surrogate.objectives.estimators import METHODS
-from jaxrl_surrogate.objectives.names import check_parameters, nearest_name
+from jaxrl_surrogate.objectives.estimators.counts import check_integer
+from jaxrl_surrogate.objectives.names import (
+    check_parameters,
+    nearest_name,
+    refuse_unnamed,
+)
+from jaxrl_surrogate.objectives.names import parse as parse_name
 from jaxrl_surrogate.objectives.weight_table import (
     Array,
     WeightTable,
@@ -23,11 +29,11 @@ from jaxrl_surrogate.objectives.weight_table import (
 
 @dataclasses.dataclass(frozen=True)
 class AdvantageFn:
-    """A named method: `f(rewards)` maps (M,) rewards of one group to (M,) weights.
+    """A named method: `f(rewards)` maps (..., M) rewards of groups to (..., M) weights.
 
     Pure, hashable, and fit for jit and vmap; the group size is read off the shape.
-    Rewards are binary: 0.5 and more is right. `f.table(M)` is the float64 table it
-    applies.
+    Rewards are 0 or 1, and others are refused, or weighed NaN inside `jax.jit`; see
+    `WeightTable`. `f.table(M)` is the float64 table it applies.
 
     >>> import numpy as np
     >>> get("dr_grpo")(np.array([1.0, 0.0, 0.0, 0.0])).tolist()
@@ -38,8 +44,10 @@ class AdvantageFn:
     params: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, rewards: Array) -> jax.Array:
-        chex.assert_rank(rewards, 1)
-        return self.table(rewards.shape[0])(rewards)
+        shape = np.shape(rewards)
+        if not shape:
+            raise ValueError("rewards: expected groups of shape (..., M), got a number")
+        return self.table(shape[-1])(rewards)
 
     def table(self, group_size: int) -> WeightTable:
         """The method's table for groups of `group_size`; raises as `table` does."""
@@ -55,22 +63,45 @@ def get(name: str, **params) -> AdvantageFn:
         parameter. Values are checked where the group size is known: in `table` and when
         the function is called.
     """
-    if ":" in name:
-        name, given = peers.split(name)
-        params = given | params
-        if name not in peers.names():
-            raise ValueError(nearest_name("advantage", name, peers.names()))
+    if "=" in name:
+        known, given = parse_name(name)
+        keywords = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        raise ValueError(f"{name!r}: expected get({known!r}, {keywords}), or parse")
+    if ":" in name and name not in peers.names():
+        first = name.partition(":")[0]
+        if first in METHODS:
+            refuse_unnamed(name, first, parameters(first))
+        raise ValueError(nearest_name("advantage", name, peers.names()))
+    if name in peers.names():
         expected = peers.parameters(name)
         if set(params) != set(expected):
             wanted = "the parameter k" if expected else "no parameter"
             raise ValueError(
                 f"{name}: expected {wanted}, got {sorted(params) or 'none'}"
             )
+        for field, value in params.items():
+            check_integer(field, value)
         return AdvantageFn(name, tuple(sorted(params.items())))
     if name not in METHODS:
+        rules = [known for known in peers.names() if known.startswith(f"{name}:")]
+        if rules:
+            raise ValueError(f"{name!r} is a trainer; expected {' or '.join(rules)}")
         raise ValueError(nearest_name("advantage", name, names()))
     check_parameters(METHODS[name], name, params, given=("group_size",))
     return AdvantageFn(name, tuple(sorted(params.items())))
+
+
+def parse(text: str) -> AdvantageFn:
+    """The advantage function of a name with its parameters in one word.
+
+    Raises:
+      ValueError: as `get`, and for another spelling than NAME:KEY=VALUE.
+
+    >>> parse("pass_at_k:k=2") == get("pass_at_k", k=2)
+    True
+    """
+    name, params = parse_name(text)
+    return get(name, **params)
 
 
 def names() -> tuple[str, ...]:

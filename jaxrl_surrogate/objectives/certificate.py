@@ -124,7 +124,7 @@ def certify(
     >>> from jaxrl_surrogate.objectives import advantages, surrogates
     >>> maxrl = advantages.table("maxrl", 8)
     >>> print(certify(maxrl, surrogates.get("truncated_log", order=7)))
-    truncated_log(order=7) with groups of 8:
+    truncated_log:order=7 with groups of 8:
       exact: h_M' = h' on [0, 1]
     >>> found = certify(maxrl, surrogates.log()).inside
     >>> round(found.slope, 2), found.slope_at, round(found.slope_bound, 2)

@@ -95,11 +95,28 @@ def mean(
 def binary(
     tables: WeightTable | TableFamily, rewards: Array, mask: Array | None = None
 ) -> jax.Array:
-    """The tables themselves: a reward of 0.5 and more is right."""
+    """The tables themselves: a reward of 0.5 and more counts as correct.
+
+    Args:
+      tables: a table, or a family where samples may be dropped.
+      rewards: (..., M) bool, int or float.
+      mask: (..., M) bool, False on samples that are dropped.
+
+    Returns:
+      (..., M) float; NaN for groups in which a reward that counts is NaN.
+    """
+    rewards = jnp.asarray(rewards)
+    correct = rewards >= 0.5
     if isinstance(tables, TableFamily):
-        return tables(rewards, mask)
-    _refuse_mask(mask)
-    return tables(rewards)
+        weights = tables(correct, mask)
+    else:
+        _refuse_mask(mask)
+        weights = tables(correct)
+    if not jnp.issubdtype(rewards.dtype, jnp.floating):
+        return weights
+    kept = jnp.ones(rewards.shape, bool) if mask is None else jnp.asarray(mask, bool)
+    unknown = (jnp.isnan(rewards) & kept).any(-1, keepdims=True)
+    return jnp.where(unknown & kept, jnp.nan, weights)
 
 
 LIFTS = {"binary": binary, "layer_cake": layer_cake, "mean": mean}

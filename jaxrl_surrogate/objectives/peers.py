@@ -213,31 +213,3 @@ def table(name: str, group_size: int, **params) -> WeightTable:
 def parameters(name: str) -> tuple[str, ...]:
     """The parameters a user gives to a rule."""
     return ("k",) if name in ("maxrl:pkpo", "passk_training:analytic") else ()
-
-
-def knows(text: str) -> bool:
-    """Whether `text` names a rule here, with parameters or without."""
-    return ":" in text and split(text)[0] in _RULES
-
-
-def split(text: str) -> tuple[str, dict[str, int]]:
-    """A rule and its parameters from `trainer:rule`, `trainer:k=4`, `trainer:rule:k=4`.
-
-    A trainer with one rule need not name it.
-
-    Raises:
-      ValueError: a parameter that is not an integer.
-
-    >>> split("passk_training:k=4")
-    ('passk_training:analytic', {'k': 4})
-    """
-    words = text.split(":")
-    params = {}
-    for word in [word for word in words if "=" in word]:
-        key, _, value = word.partition("=")
-        if not value.isdecimal():
-            raise ValueError(f"{key}={value}: expected an integer")
-        params[key] = int(value)
-    name = ":".join(word for word in words if "=" not in word)
-    only = [known for known in _RULES if known.startswith(f"{name}:")]
-    return (only[0] if len(only) == 1 and name not in _RULES else name), params

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxrl_surrogate.objectives import bernstein as basis
 from jaxrl_surrogate.objectives import limits
+from jaxrl_surrogate.objectives.names import spell
 
 _MOST_TERMS = 1000  # C(n, n / 2) is beyond float64 from n = 1030 on
 
@@ -72,9 +73,8 @@ class Surrogate:
 
 
 def describe(surrogate: Surrogate) -> str:
-    """The name with its parameters, as messages show it: pass_at_k(k=4)."""
-    params = ", ".join(f"{key}={value}" for key, value in surrogate.params.items())
-    return f"{surrogate.name}({params})" if params else surrogate.name
+    """The name with its parameters, as messages show it: pass_at_k:k=4."""
+    return spell(surrogate.name, surrogate.params)
 
 
 def from_callable(

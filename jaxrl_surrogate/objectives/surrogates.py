@@ -7,6 +7,7 @@ They increase, but for `regularized` with a large weight: `certify` says where n
 Constants that training does not see are chosen as in the literature.
 """
 
+import inspect
 import math
 
 import jax
@@ -15,7 +16,12 @@ import numpy as np
 
 from jaxrl_surrogate.objectives import combine, surrogates_at_k
 from jaxrl_surrogate.objectives.elementwise import check_number, elementwise, powers
-from jaxrl_surrogate.objectives.names import check_parameters, nearest_name
+from jaxrl_surrogate.objectives.names import (
+    check_parameters,
+    nearest_name,
+    refuse_unnamed,
+)
+from jaxrl_surrogate.objectives.names import parse as parse_name
 from jaxrl_surrogate.objectives.surrogate import Surrogate, from_callable
 
 __all__ = [
@@ -31,6 +37,7 @@ __all__ = [
     "log",
     "logit",
     "names",
+    "parse",
     "power",
     "regularized",
 ]
@@ -46,11 +53,28 @@ def get(name: str, **params) -> Surrogate:
     >>> float(get("pass_at_k", k=2).value(0.5))
     0.75
     """
+    first = name.partition(":")[0]
+    if ":" in name and "=" not in name and first in _SURROGATES:
+        takes = inspect.signature(_SURROGATES[first]).parameters
+        refuse_unnamed(name, first, tuple(takes))
     if name not in _SURROGATES:
         raise ValueError(nearest_name("surrogate", name, names()))
     make = _SURROGATES[name]
     check_parameters(make, name, params)
     return make(**params)
+
+
+def parse(text: str) -> Surrogate:
+    """The surrogate of a name with its parameters in one word.
+
+    Raises:
+      ValueError: as `get`, and for another spelling than NAME:KEY=VALUE.
+
+    >>> dict(parse("pass_at_k:k=2").params)
+    {'k': 2}
+    """
+    name, params = parse_name(text)
+    return get(name, **params)
 
 
 def names() -> tuple[str, ...]:
@@ -257,6 +281,8 @@ def regularized(
     `combine.regularize` for any surrogate. h decreases somewhere where the weight is
     large: for identity and variance above 1, and near 1 for "std" and "entropy".
     """
+    if not isinstance(base_params or {}, dict):
+        raise ValueError(f"base_params={base_params!r}: expected a dict of parameters")
     inner = get(base, **(base_params or {}))
     whole = combine.regularize(inner, regularizer, weight)
     params = {"base": base, "regularizer": regularizer, "weight": weight}

@@ -10,13 +10,14 @@ on the device they are float32, unless 64-bit types are on.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxrl_surrogate.objectives import binary_rewards
 
 Array = jax.Array | np.ndarray
 
@@ -72,19 +73,21 @@ class WeightTable:
         """The weight of every sample of whole groups.
 
         Args:
-          rewards: (..., M), bool, int or float; 0.5 and more is right.
+          rewards: (..., M), bool, int or float, each 0 or 1.
 
         Returns:
-          (..., M) in the type of the table on the device (float32).
+          (..., M) in the type of the table on the device (float32). Inside `jax.jit`,
+          where nothing can be refused, NaN for groups with another reward.
 
         Raises:
-          ValueError: where groups have another size than the table.
+          ValueError: where groups have another size than the table, or a reward is
+            neither 0 nor 1: `objectives.graded` has what to do with those.
         """
-        rewards = jnp.asarray(rewards)
         _check_groups(rewards, self.group_size, "WeightTable")
-        right = rewards >= 0.5
+        right, sound = binary_rewards.settle(rewards, None)
         count = right.sum(-1, keepdims=True, dtype=jnp.int32)
-        return _select(right, count, 0, self.group_size, self)
+        weights = _select(right, count, 0, self.group_size, self)
+        return weights if sound is None else jnp.where(sound, weights, jnp.nan)
 
     def __add__(self, other: "WeightTable") -> "WeightTable":
         return _add(self, other)
@@ -143,31 +146,40 @@ class TableFamily:
         """The weight of every sample, each group by its effective size.
 
         Args:
-          rewards: (..., M), bool, int or float; 0.5 and more is right. Entries that are
-            masked may hold anything, NaN included.
+          rewards: (..., M), bool, int or float, each 0 or 1. Entries that are masked
+            may hold anything, NaN included.
           mask: (..., M) bool, False on samples that are dropped; None drops none.
 
         Returns:
           (..., M) in the type of the tables on the device (float32), 0 where dropped.
+          Inside `jax.jit`, NaN for groups with another reward, as for a table.
 
         Raises:
-          ValueError: where groups have another size than the family, or `mask` has
-            another shape than `rewards`.
+          ValueError: where groups have another size than the family, `mask` has
+            another shape than `rewards`, or a reward that is not masked is neither 0
+            nor 1.
         """
-        rewards = jnp.asarray(rewards)
         size = self.group_size
         _check_groups(rewards, size, "TableFamily")
-        right = rewards >= 0.5
+        if mask is not None and np.shape(mask) != np.shape(rewards):
+            raise ValueError(
+                f"mask: expected the shape of rewards, {np.shape(rewards)}, got "
+                f"{np.shape(mask)}"
+            )
+        right, sound = binary_rewards.settle(rewards, mask)
+        weights = self._of(right, mask)
+        if sound is None:
+            return weights
+        dropped = False if mask is None else ~jnp.asarray(mask).astype(bool)
+        return jnp.where(sound | dropped, weights, jnp.nan)
+
+    def _of(self, right, mask):
+        """(..., M) weights, from which samples are correct."""
+        size = self.group_size
         if mask is None:
             count = right.sum(-1, keepdims=True, dtype=jnp.int32)
             return _select(right, count, (size - 1) * size, size, self)
-        mask = jnp.asarray(mask)
-        if mask.shape != rewards.shape:
-            raise ValueError(
-                f"mask: expected the shape of rewards, {rewards.shape}, got "
-                f"{mask.shape}"
-            )
-        mask = mask.astype(bool)
+        mask = jnp.asarray(mask).astype(bool)
         right &= mask
         count = right.sum(-1, keepdims=True, dtype=jnp.int32)
         left = mask.sum(-1, keepdims=True, dtype=jnp.int32)
@@ -229,75 +241,12 @@ def table_family(
     return TableFamily(incorrect=incorrect, correct=correct)
 
 
-def group_advantages(
-    method: GroupFunction | WeightTable | TableFamily,
-    rewards: Array,
-    mask: Array | None = None,
-) -> jax.Array:
-    """Weights of a batch of groups, compiled: the one vmap of this room.
-
-    Args:
-      method: a table, a family, a named advantage (`advantages.get`) or any
-        jit-compatible function of one group's rewards. A function is compiled once per
-        object, so pass the same one again rather than a new lambda.
-      rewards: (G, M), M samples of each of G prompts.
-      mask: (G, M) bool, False on samples that are dropped.
-
-    Returns:
-      (G, M) float.
-
-    Raises:
-      ValueError: where a group has another size than the table, or a mask comes with a
-        method that has no tables of smaller sizes.
-
-    >>> from jaxrl_surrogate.objectives import advantages
-    >>> print(group_advantages(advantages.get("rloo"), np.array([[1.0, 0.0, 0.0]])))
-    [[ 1.  -0.5 -0.5]]
-    """
-    rewards = jnp.asarray(rewards)
-    if rewards.ndim != 2:
-        raise ValueError(
-            f"rewards: expected shape (num_prompts, group_size), got {rewards.shape}"
-        )
-    if mask is not None and not isinstance(method, TableFamily):
-        make_table = getattr(method, "table", None)
-        if make_table is None:
-            raise ValueError(
-                "mask: this method has one group size only and cannot weigh groups "
-                "that lost samples; pass table_family(lambda n: tabulate(fn, n), M)"
-            )
-        method = _cached_family(make_table, rewards.shape[1])
-    if isinstance(method, TableFamily):
-        return _apply_family(method, rewards, mask)
-    if isinstance(method, WeightTable):
-        return _apply_table(method, rewards)
-    return _map_groups(method, rewards)
-
-
 def check_group_size(group_size: int) -> None:
     """Refuse what is not an integer of 1 or more (ValueError)."""
     if isinstance(group_size, bool) or not isinstance(group_size, (int, np.integer)):
         raise ValueError(f"group_size={group_size!r}: expected an integer")
     if group_size < 1:
         raise ValueError(f"group_size={group_size}: expected 1 or more")
-
-
-@jax.jit
-def _apply_family(family, rewards, mask):
-    return family(rewards, mask)
-
-
-@jax.jit
-def _apply_table(table, rewards):
-    return table(rewards)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _map_groups(fn, rewards):
-    return jax.vmap(fn)(rewards)
-
-
-_cached_family = functools.lru_cache(maxsize=64)(table_family)
 
 
 def _select(right, count, row, group_size, tables):
@@ -345,9 +294,10 @@ def _settle_entries(tables, kind):
 
 def _check_groups(rewards, group_size, kind):
     # JAX clamps gathers: another size would return wrong weights without a word.
-    if rewards.ndim == 0 or rewards.shape[-1] != group_size:
+    shape = np.shape(rewards)
+    if not shape or shape[-1] != group_size:
         raise ValueError(
-            f"rewards of shape {rewards.shape}: this {kind} is for groups of "
+            f"rewards of shape {shape}: this {kind} is for groups of "
             f"{group_size}; build it for the group size of the batch"
         )
 

@@ -40,11 +40,11 @@ def test_known_rules_are_recognised(capsys):
     assert found["64"]["fits"][0][0] == "arcsin"
     assert found["64"]["fits"][0][2] < found["8"]["fits"][0][2]
     assert found["64"]["value_error"] < found["8"]["value_error"]
-    found = _report(capsys, "pass_at_k", "--param", "k=4")["8"]
-    assert found["fits"][0][:2] == ["pass_at_k k=4", pytest.approx(1)]
+    found = _report(capsys, "pass_at_k:k=4")["8"]
+    assert found["fits"][0][:2] == ["pass_at_k:k=4", pytest.approx(1)]
     assert found["exact"] and "pass_at_k" in found["against"]
     found = _report(capsys, "rejection_sampling", "--group-size", "64")["64"]
-    assert found["exact"] and found["fits"][0][0] == "truncated_log order=64"
+    assert found["exact"] and found["fits"][0][0] == "truncated_log:order=64"
     assert "log" in [name for name, *_ in found["fits"][:3]]
 
 

@@ -49,7 +49,7 @@ def test_sums_and_multiples():
         pass_2.slope(T) - 0.5 * pass_5.slope(T),
     )
     assert len(h.bernstein) == 5
-    assert h.name == "pass_at_k(k=2) - 0.5 * pass_at_k(k=5)"
+    assert h.name == "pass_at_k:k=2 - 0.5 * pass_at_k:k=5"
     h = (log + logit) * np.float64(2)
     check(h, 2 * (log.value(T) + logit.value(T)), 2 * (log.slope(T) + logit.slope(T)))
     assert h.bernstein is None

@@ -97,7 +97,7 @@ def test_closed_forms_of_cut_series():
 
 def test_the_report_on_a_rule():
     found = analyse(advantages.table("rejection_sampling", 1031))
-    assert found.fits[0].name == "truncated_log order=1031"
+    assert found.fits[0].name == "truncated_log:order=1031"
     assert found.fits[0].distance < 1e-9
     assert found.certificate.exact
     assert np.isfinite(found.slope).all()

@@ -123,7 +123,7 @@ def test_graded_groups_of_equal_rewards_weigh_nothing(name):
 
 
 def test_the_command_says_it(capsys):
-    words = ["pkpo", "--param", "k=2", "--dynamic-sampling", "--json"]
+    words = ["pkpo:k=2", "--dynamic-sampling", "--json"]
     assert analyse.main(words) == 0
     found = json.loads(capsys.readouterr().out)["8"]
     slope = dict(zip(found["p"], found["slope"], strict=True))

@@ -15,7 +15,7 @@ GAPS = {
     "prime_rl:max_rl": [7, 4, 2.67, 2, 1.6, 1.33, 1.14, 1],
     "prime_rl:grpo": [0.875] * 8,
     "verl:grpo_passk": [2.83, 0, 0, 0, 0, 0, 0, 0],
-    "passk_training:k=4": [1, 0.67, 0.45, 0.29, 0.12, 0, 0, 0],
+    "passk_training:analytic:k=4": [1, 0.67, 0.45, 0.29, 0.12, 0, 0, 0],
     "passk_training:analytic:k=8": [0] * 8,
 }
 # Of our own rules the same, for groups of two and more.
@@ -29,13 +29,13 @@ EQUAL = {
     "verl:rloo": ("rloo", {}),
     "openrlhf:rloo": ("rloo", {}),
     "prime_rl:max_rl": ("maxrl", {}),
-    "passk_training:k=2": ("grpo_pass_at_k", {"k": 2, "epsilon": 1e-6}),
+    "passk_training:analytic:k=2": ("grpo_pass_at_k", {"k": 2, "epsilon": 1e-6}),
 }
 
 
 @pytest.mark.parametrize("name", GAPS)
 def test_gaps_are_those_of_the_trainers(name):
-    found = advantages.get(name).table(8).gap
+    found = advantages.parse(name).table(8).gap
     np.testing.assert_allclose(found, GAPS[name], atol=6e-3)
 
 
@@ -44,7 +44,7 @@ def test_gaps_are_those_of_the_trainers(name):
 def test_rules_that_are_ours_by_another_name(name, size):
     ours, params = EQUAL[name]
     expected = advantages.table(ours, size, **params)
-    found = advantages.get(name).table(size)
+    found = advantages.parse(name).table(size)
     np.testing.assert_allclose(found.correct, expected.correct, atol=1e-12)
     np.testing.assert_allclose(found.incorrect, expected.incorrect, atol=1e-12)
 
@@ -84,7 +84,7 @@ def test_groups_of_one():
         ("trl:grpo", 0),
         ("skyrl:maxrl", 1),
     ):
-        found = advantages.get(name).table(1)
+        found = advantages.parse(name).table(1)
         assert found.correct[0] == pytest.approx(weight), name
         assert found.incorrect[0] == 0
     with pytest.raises(ValueError, match="group_size=1"):
@@ -95,7 +95,7 @@ def test_a_baseline_with_ones_own_reward_is_biased():
     """The release's "pkpo" is not pass@4's weights; at k = M it trains k = M - 1."""
     found = advantages.get("maxrl:pkpo", k=4).table(8).gap
     np.testing.assert_allclose(found[:4] / found[0], [1, 0.63, 0.37, 0.19], atol=6e-3)
-    slope = induced_surrogate(advantages.get("maxrl:pkpo:k=6").table(6)).slope
+    slope = induced_surrogate(advantages.get("maxrl:pkpo", k=6).table(6)).slope
     p = np.linspace(0, 1, 11)
     np.testing.assert_allclose(slope(p), (1 - p) ** 4, atol=1e-12)
 
@@ -105,11 +105,11 @@ def test_a_baseline_with_ones_own_reward_is_biased():
     [
         ("verl:grop", "verl:grpo"),
         ("verrl:grpo", "verl:grpo"),
-        ("passk_training:k=x", "expected an integer"),
+        ("passk_training:analytic:k=x", "expected an integer"),
         ("passk_training:analytic", "the parameter k"),
         ("verl:grpo:k=4", "no parameter"),
     ],
 )
 def test_unknown_rules_are_refused(name, words):
     with pytest.raises(ValueError, match=words):
-        advantages.get(name)
+        advantages.parse(name)

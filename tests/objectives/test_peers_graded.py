@@ -197,7 +197,15 @@ def test_levels_are_judged_by_what_the_rule_does(capsys):
             largest = max(largest, *(abs(weigh(group, i)) for i in range(size)))
         worst = max(worst, abs(around))
     assert worst / largest > 0.1
-    words = ["passk_training:k=2", "--group-size", "4", "--levels", "0", "0.5", "1"]
+    words = [
+        "passk_training:analytic:k=2",
+        "--group-size",
+        "4",
+        "--levels",
+        "0",
+        "0.5",
+        "1",
+    ]
     assert analyse.main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["4"]["graded"]
     assert not found["has_objective"]

@@ -152,12 +152,12 @@ def test_replaced_groups_leave_the_objective_of_mixed_ones(train, tmp_path):
     np.testing.assert_allclose(weight[mixed], 1, rtol=1e-4)
     np.testing.assert_array_equal(weight[correct == 4], 0)
     config = cli.load_config(directory, [])
-    report = replay.report_of(config, directory, ["reinforce", "pkpo:2"])
+    report = replay.report_of(config, directory, ["reinforce", "pkpo:k=2"])
     found = report["effective"]
     p = np.array(found["p"])
     np.testing.assert_allclose(found["nominal_slope"], 1 - p**3, rtol=1e-9)
     np.testing.assert_allclose(found["effective_slope"], 1 - p**3, rtol=1e-4, atol=1e-5)
-    for name in ("its own", "reinforce", "pkpo:2"):
+    for name in ("its own", "reinforce", "pkpo:k=2"):
         assert report["rules"][name]["mass"]["all right"] == 0, name
     assert report["rules"]["reinforce"]["cosine"] == pytest.approx(1)
     assert any("objective of mixed groups" in line for line in report["warnings"])

@@ -56,10 +56,17 @@ def needs_others(name: str, group_size: int) -> None:
 
 def check_at_least(field: str, value: float, least: float = 0, above: bool = False):
     """Refuse numbers below the least, infinite or not numbers (ValueError)."""
+    check_number(field, value)
     fits = least < value < np.inf if above else least <= value < np.inf
     if not fits:
         wanted = f"more than {least}" if above else f"{least} or more"
         raise ValueError(f"{field}={value}: expected {wanted}")
+
+
+def check_number(field: str, value: float) -> None:
+    """Refuse what is no number (ValueError)."""
+    if not isinstance(value, (int, float, np.number)):
+        raise ValueError(f"{field}={value!r}: expected a number")
 
 
 def check_integer(field: str, value: int) -> None:

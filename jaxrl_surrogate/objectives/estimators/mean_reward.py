@@ -77,6 +77,8 @@ def grpo(
     """
     if std not in ("population", "sample"):
         raise ValueError(f"std={std!r}: expected 'population' or 'sample'")
+    if not isinstance(epsilon_inside, bool):
+        raise ValueError(f"epsilon_inside={epsilon_inside!r}: expected true or false")
     counts.check_at_least("epsilon", epsilon)
     counts.needs_others("grpo", group_size)
     count = np.arange(group_size + 1)

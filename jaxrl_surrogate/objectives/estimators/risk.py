@@ -25,6 +25,7 @@ def rs_grpo(group_size: int, beta: float = 2.0) -> WeightTable:
     e^beta: the slope of the surrogate `entropic`. beta < 0 avoids risk.
     """
     counts.needs_others("rs_grpo", group_size)
+    counts.check_number("beta", beta)
     if beta == 0 or not abs(beta) <= 600:
         raise ValueError(
             f"beta={beta}: expected between -600 and 600 and not 0 (the limit at 0 is "

@@ -38,6 +38,7 @@ def regularized_grpo(group_size: int, weight: float = 0.5) -> WeightTable:
     Limit the slope of 2 arcsin sqrt(p) + weight sqrt(p q). |weight| <= 2, where no
     prompt is weighed negatively.
     """
+    counts.check_number("weight", weight)
     if not abs(weight) <= 2:
         raise ValueError(
             f"weight={weight}: expected between -2 and 2; beyond, easy or hard prompts "
