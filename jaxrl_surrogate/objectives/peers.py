@@ -99,12 +99,13 @@ def _of_the_others(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
     if len(rewards) == 1:
         return 0 * rewards
     out = _leave_one_out(rewards)
-    for i in range(len(rewards)):
-        others = np.delete(rewards, i)
+    for value in np.unique(rewards):  # samples of one reward have the same others
+        same = rewards == value
+        others = np.delete(rewards, np.argmax(same))
         # One other has no deviation: it is left out of the division.
         std = _deviation(others, 1) if len(others) > 1 else 0.0
         if std > 0:
-            out[i] /= std + epsilon
+            out[same] /= std + epsilon
     return out
 
 

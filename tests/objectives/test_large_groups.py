@@ -57,6 +57,13 @@ def test_rules_are_finite(name, size):
         assert np.isfinite(induced.value(RATES)).all()
 
 
+@pytest.mark.parametrize("name", ["nemo:grpo", "maxrl:pkpo", "prime_rl:max_rl"])
+def test_rules_of_other_trainers_are_finite(name):
+    params = {"k": 600} if name == "maxrl:pkpo" else {}
+    table = advantages.table(name, 1031, **params)
+    assert np.isfinite(induced_surrogate(table).slope(RATES)).all()
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_surrogates_give_finite_weights(name, size):
