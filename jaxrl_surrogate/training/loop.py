@@ -75,6 +75,11 @@ def train(run: Run, log: RunLog) -> Outcome:
         if run.eval_problems and not meta["before"]:
             meta |= {"before": _evaluate(run, state, step, log)}
             log.metrics(step, meta["before"])
+        missed = step and _evaluation_due(run, step) and step not in log.evaluated()
+        if hosts.any_of(bool(missed)):  # a signal came first
+            scores = _evaluate(run, state, step, log)
+            log.add_metrics(step, scores)
+            meta |= {"after": scores} if step == plan.steps else {}
         stored_at = time.monotonic()
         skipped = 0  # updates, the last ones without a break
         while step < plan.steps and not stop.agreed():
@@ -108,8 +113,7 @@ def train(run: Run, log: RunLog) -> Outcome:
             if _evaluation_due(run, step) and not stop.agreed():
                 scores = _evaluate(run, state, step, log)
                 metrics |= scores
-                if step == plan.steps:
-                    meta |= {"after": scores}
+                meta |= {"after": scores} if step == plan.steps else {}
             late = False
             if plan.checkpoint_seconds:
                 late = hosts.any_of(

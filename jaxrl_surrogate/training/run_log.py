@@ -152,6 +152,14 @@ class RunLog:
         if step % self._every == 0 or step in (1, self._total):
             self.note(_line(step, self._total, values))
 
+    def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Add to the metrics of a step that are recorded."""
+        rows = [row for row in read_metrics(self._directory) if row["step"] == step]
+        before = {name: row[name] for row in rows for name in row.keys() - {"step"}}
+        self.metrics(step, before | values)
+        old = iter(rows)  # removed last, so that a kill loses nothing
+        self._keep("metrics.jsonl", lambda row: row["step"] != step or not next(old, 0))
+
     def supervised(self, step: int, total: int, values: Mapping[str, float]) -> None:
         """Record a supervised step of the warm start, which always begins at 1."""
         if step == 1:
@@ -219,6 +227,10 @@ class RunLog:
             "pass@k_high": found.curve.high.tolist(),
         }
         self._append("evaluations.jsonl", {"step": step, **row})
+
+    def evaluated(self) -> set[int]:
+        """Steps whose evaluation is recorded."""
+        return {row["step"] for row in read_rows(self._directory / "evaluations.jsonl")}
 
     def note(self, text: str) -> None:
         """Print a line."""

@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -289,3 +291,34 @@ def test_a_state_is_digested_where_it_is_stored_and_once(train, tmp_path, monkey
     assert digests.first_difference(every[3], logged[3]) is None
     train(tmp_path / "none", "--checkpoint.every=2", "--log.digests=false")
     assert not (tmp_path / "none" / "digests.jsonl").exists()
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_an_evaluation_that_a_signal_put_off_is_made_up(
+    train, tmp_path, monkeypatch, step
+):
+    """The signal comes within the update of a step with an evaluation, or the last."""
+    words = ["--eval.prompts=8", "--eval.samples=2", "--eval.every=2"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    expected = train(whole, *words)
+    update_phase = loop.update_phase
+
+    def interrupted(run, update, state, batch, reference, now):
+        if now == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update_phase(run, update, state, batch, reference, now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "update_phase", interrupted)
+        assert train(stopped, *words).step == step
+    assert [row["step"] for row in rows_of(stopped, "evaluations")][-1] < step
+    found = train(stopped, *words)
+    assert rows_of(stopped, "evaluations") == rows_of(whole, "evaluations")
+    assert found.after == expected.after and found.after
+    for one, other in zip(
+        *(rows_of(run, "metrics") for run in (stopped, whole)), strict=True
+    ):
+        assert one.keys() == other.keys()
+        assert all(one[name] == other[name] for name in one if "eval/" in name)
+    train(stopped, *words)  # and made once
+    assert rows_of(stopped, "evaluations") == rows_of(whole, "evaluations")

@@ -209,6 +209,20 @@ def test_other_digits_in_a_digest_are_damage(tmp_path, screen):
     assert read_digests(tmp_path / "run") == {s: before[s] for s in (2, 3, 4)}
 
 
+def test_metrics_are_added_to_those_of_their_step(tmp_path, screen):
+    with _log(tmp_path, screen) as log:
+        for step in (1, 2, 3):
+            log.metrics(step, {"reward": 0.5, "loss": math.nan})
+        log.add_metrics(3, {"eval/pass@1": 0.25})
+        log.add_metrics(4, {"eval/pass@1": 1.0})
+    rows = _rows(tmp_path, "metrics.jsonl")
+    assert rows[1:] == [
+        {"step": 2, "reward": 0.5, "loss": None},
+        {"step": 3, "reward": 0.5, "loss": None, "eval/pass@1": 0.25},
+        {"step": 4, "eval/pass@1": 1.0},
+    ]
+
+
 def test_a_line_that_a_kill_cut_is_no_damage(tmp_path, screen):
     _logged(tmp_path, screen)
     for name in LOGS:
