@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_BLOCK = 1 << 16  # entries of a matrix that fit the cache
+_BLOCK = 16_000  # float64 entries below 128 KiB: larger arrays get new pages each time
 
 
 def basis(degree: int, t: np.ndarray) -> np.ndarray:
