@@ -23,14 +23,15 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.timing import format_seconds, print_environment
-from jaxrl_surrogate import build, losses, settings
+from jaxrl_surrogate import assembly, losses, settings
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.loop import loop
+from jaxrl_surrogate.loop.collect import batch_metrics, sample_rows
 from jaxrl_surrogate.parallel import partition
-from jaxrl_surrogate.training import digests, loop
-from jaxrl_surrogate.training.checkpoint import RunCheckpoints
-from jaxrl_surrogate.training.collect import batch_metrics, sample_rows
-from jaxrl_surrogate.training.reward_journal import RewardJournal
-from jaxrl_surrogate.training.run_log import RunLog
+from jaxrl_surrogate.storage import digests
+from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
+from jaxrl_surrogate.storage.reward_journal import RewardJournal
+from jaxrl_surrogate.telemetry.run_log import RunLog
 from jaxrl_surrogate.training.step import make_update
 
 SHAPES = {
@@ -75,7 +76,7 @@ class Job:
         empty = directory / "defaults.yaml"
         empty.write_text("{}\n", encoding="utf-8")
         self.config = settings.load(TrainConfig, empty, words)
-        self.run = run = build.build_run(self.config)
+        self.run = run = assembly.build_run(self.config)
         self.state = loop.init_params(run.model, run.mesh, run.seed)
         self.state = loop.restart(self.state, run.model, run.optimizer, run.mesh)
         self.update = make_update(run.model, run.update, run.optimizer, run.mesh)

@@ -177,9 +177,7 @@ class Workload:
         weights = jax.jit(lambda rewards: family(rewards))
         inputs = (batch.prompts.tokens, batch.prompts.lengths, batch.completions.tokens)
         forward = jax.jit(
-            lambda params: (
-                models.completion_scores(self.model, params, *inputs).logprobs
-            )
+            lambda params: models.token_logprobs(self.model, params, *inputs).logprobs
         )
         optimizer = jax.jit(
             lambda state: apply_gradients(

@@ -7,7 +7,7 @@ import sys
 def program() -> None:
     """Run the program of the command line and exit."""
     # Ctrl-C ends it at once and without a traceback, while it imports too; training
-    # has handlers of its own (`training.interrupts`). Ignored where a shell says so.
+    # has handlers of its own (`loop.interrupts`). Ignored where a shell says so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from jaxrl_surrogate.cli import main

@@ -1,4 +1,4 @@
-"""The records that cross rooms. Axis letters: G prompts, M samples of each, P prompt
+"""The records that cross layers. Axis letters: G prompts, M samples of each, P prompt
 positions, T completion positions.
 
 All are frozen and registered as pytrees, so they pass through jit, sharding and Orbax

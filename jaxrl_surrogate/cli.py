@@ -19,8 +19,8 @@ from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import names_a_field
 from jaxrl_surrogate.parallel import enough_host_threads, hosts
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.training.lock import RunLock
-from jaxrl_surrogate.training.stops import (
+from jaxrl_surrogate.storage.lock import RunLock
+from jaxrl_surrogate.storage.stops import (
     DamagedCheckpoint,
     NoRoom,
     NotFinite,
@@ -59,12 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verifier gives no verdicts that can be used. 130: stopped by a signal, to be started
     again. 141: the reader of standard output is gone, and so is the use of a report.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    argv = list(sys.argv[1:] if arguments is None else arguments)
     enough_host_threads()
     try:
         # Training goes on without a reader; what is computed is not for the screen.
-        with output.closable(go_on=words[:1] in ([name] for name in _WRITERS)):
-            status = _said(words)
+        with output.closable(go_on=argv[:1] in ([name] for name in _WRITERS)):
+            status = _said(argv)
     except Exception as error:
         hosts.leave(1, error)
         raise
@@ -73,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _said(words: list[str]) -> int:
+def _said(argv: list[str]) -> int:
     """Run a command and say what the user can mend; returns the exit status."""
     try:
-        return _dispatch(words)
+        return _dispatch(argv)
     except (DamagedCheckpoint, NoRoom, NotFinite, VerifierError) as error:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 3
@@ -114,19 +114,19 @@ def load_config(path: Path, overrides: Sequence[str]) -> TrainConfig:
             f"run{_near(path / '*')}"
         )
     # A run may have been moved: it is where it was found.
-    from jaxrl_surrogate import build
+    from jaxrl_surrogate import assembly
 
-    return build.load_stored(path, [f"--run_dir={path}", *overrides])
+    return assembly.load_stored(path, [f"--run_dir={path}", *overrides])
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
-    if words[0] == "--version":
+    if argv[0] == "--version":
         print(f"jaxrl_surrogate {jaxrl_surrogate.__version__}")
         return 0
-    command, *rest = words
+    command, *rest = argv
     if command not in (*_COMMANDS, *_PROGRAMS):
         near = settings.nearest(command, [*_COMMANDS, *_PROGRAMS])
         raise SettingsError(f"{command}: unknown command; {near}")
@@ -144,15 +144,15 @@ def _dispatch(words: list[str]) -> int:
     hosts.start(wanted)
     if command not in _WRITERS:
         return _COMMANDS[command](config)
-    from jaxrl_surrogate import build
+    from jaxrl_surrogate import assembly
 
-    with room_in(build.run_directory(config)):
+    with room_in(assembly.run_directory(config)):
         return _COMMANDS[command](config)
 
 
 def _train(config: TrainConfig) -> int:
     from jaxrl_surrogate.commands import replay
-    from jaxrl_surrogate.training import loop
+    from jaxrl_surrogate.loop import loop
 
     run, log, lock = _open(config)
     with lock, log:
@@ -172,7 +172,7 @@ def _train(config: TrainConfig) -> int:
 
 
 def _sft(config: TrainConfig) -> int:
-    from jaxrl_surrogate.training import loop
+    from jaxrl_surrogate.loop import loop
 
     if not config.sft.steps:
         raise SettingsError("sft.steps=0: expected at least 1, the warm start is asked")
@@ -205,34 +205,34 @@ _COMMANDS = {"train": _train, "sft": _sft, "eval": _eval, "sample": _sample}
 _WRITERS = ("train", "sft")  # of what a run directory holds
 
 
-def _objective(words: list[str]) -> int:
+def _objective(argv: list[str]) -> int:
     from jaxrl_surrogate.commands import analyse, replay
 
-    of_a_run = any(word.split("=")[0] == "--replay" for word in words)
-    if of_a_run and {"-h", "--help"} & {*words}:
-        words = ["--help"]  # --replay would take it for its value
-    return (replay if of_a_run else analyse).main(words)
+    of_a_run = any(word.split("=")[0] == "--replay" for word in argv)
+    if of_a_run and {"-h", "--help"} & {*argv}:
+        argv = ["--help"]  # --replay would take it for its value
+    return (replay if of_a_run else analyse).main(argv)
 
 
-def _plan(words: list[str]) -> int:
+def _plan(argv: list[str]) -> int:
     from jaxrl_surrogate.commands import plan
 
-    return plan.main(words)
+    return plan.main(argv)
 
 
-def _verify(words: list[str]) -> int:
+def _verify(argv: list[str]) -> int:
     from jaxrl_surrogate.commands import verify
 
-    return verify.main(words)
+    return verify.main(argv)
 
 
-def _runs(words: list[str]) -> int:
+def _runs(argv: list[str]) -> int:
     from jaxrl_surrogate.commands import runs
 
-    return runs.main(words)
+    return runs.main(argv)
 
 
-# Commands that read their own words.
+# Commands that read their own argv.
 _PROGRAMS = {
     "objective": _objective,
     "plan": _plan,
@@ -243,16 +243,16 @@ _PROGRAMS = {
 
 def _open(config: TrainConfig):
     """The run of a config, its log, and the lock to hold while either is used."""
-    from jaxrl_surrogate import build
-    from jaxrl_surrogate.training.run_log import RunLog
+    from jaxrl_surrogate import assembly
+    from jaxrl_surrogate.telemetry.run_log import RunLog
 
-    lock = RunLock(build.run_directory(config))
-    build.check_continuation(config)
+    lock = RunLock(assembly.run_directory(config))
+    assembly.check_continuation(config)
     with contextlib.ExitStack() as held:
         # Taken before anything in the directory is written, this process's own config
         # included; as late as that, so that a refused config leaves no directory.
         own = functools.cache(lambda: held.enter_context(lock))
-        run = build.build_run(config, own)
+        run = assembly.build_run(config, own)
         if not hosts.is_first():
             hosts.wait_for_all("run directory")
             # Their own record, to compare with the first host's; the screen is its.
@@ -261,14 +261,14 @@ def _open(config: TrainConfig):
             log = RunLog(place, config.train.steps, tensorboard=False, console=quiet)
             return run, log, held.pop_all()
         own()
-        changes = build.config_changes(config)
+        changes = assembly.config_changes(config)
         log = RunLog(
-            build.open_directory(config),
+            assembly.open_directory(config),
             config.train.steps,
             every=config.log.every,
             tensorboard=config.log.tensorboard,
             config_changes=changes,
-            take_up=functools.partial(build.store_config, config),
+            take_up=functools.partial(assembly.store_config, config),
         )
         hosts.wait_for_all("run directory")
         return run, log, held.pop_all()
@@ -276,23 +276,23 @@ def _open(config: TrainConfig):
 
 def _evaluated(config: TrainConfig, console: Console):
     """What the newest parameters of a run do; changes nothing on disk."""
-    from jaxrl_surrogate import build
-    from jaxrl_surrogate.training import loop
+    from jaxrl_surrogate import assembly
+    from jaxrl_surrogate.loop import loop
 
     if not config.eval.prompts:
         raise SettingsError("eval.prompts=0: expected at least 1 to evaluate on")
-    directory = build.check_directory(config)
+    directory = assembly.check_directory(config)
     if not (directory / "checkpoints").is_dir():
         raise SettingsError(
             f"run_dir={str(directory)!r}: holds no checkpoint; expected a run that was "
             "started with `jaxrl train` or `jaxrl sft`"
         )
-    run = build.build_run(config)
+    run = assembly.build_run(config)
 
     def warn(what):
         console.print(f"warning: {what}", highlight=False, markup=False)
 
-    for note in build.few_problems(config.eval.prompts, len(run.eval_problems)):
+    for note in assembly.few_problems(config.eval.prompts, len(run.eval_problems)):
         console.print(note, highlight=False)
     params, step = loop.newest_params(run, warn)
     console.print(f"parameters after step {step}", highlight=False)

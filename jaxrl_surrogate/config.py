@@ -1,4 +1,4 @@
-"""The configuration of a run: the rooms' settings, composed and cross-checked."""
+"""The configuration of a run: the layers' settings, composed and cross-checked."""
 
 import dataclasses
 from pathlib import PurePath

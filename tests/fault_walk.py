@@ -25,7 +25,7 @@ import threading
 import time
 from pathlib import Path
 
-from jaxrl_surrogate.training.json_lines import read_rows
+from jaxrl_surrogate.storage.json_lines import read_rows
 from tests import fault_kinds as kinds
 from tests.faults import ROOT, SMALL, environment
 from tests.zygote import Zygote
@@ -299,7 +299,7 @@ class _Walker:
             if not same and step < resumed:
                 raise Wrong(f"other bits on another mesh: step {step}, done before")
         metrics = read_rows(self.run / "metrics.jsonl")
-        if not all(row["logprob_gap_max"] < 1e-4 for row in metrics):
+        if not all(row["sampler_trainer_logprob_diff_max"] < 1e-4 for row in metrics):
             raise Wrong("sampler and trainer differ on another mesh")
         if max(rows, default=0) != STEPS:
             raise Wrong("it did not finish on another mesh")

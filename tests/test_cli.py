@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import jaxrl_surrogate
-from jaxrl_surrogate import build, cli, objectives, settings, tasks
+from jaxrl_surrogate import assembly, cli, objectives, settings, tasks
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.training import loop
+from jaxrl_surrogate.loop import loop
 
 
 @pytest.fixture
@@ -133,12 +133,12 @@ def test_the_name_of_a_run(tmp_path):
 
 def test_a_run_directory_is_where_it_was_found(config_file, tmp_path):
     config = cli.load_config(config_file, ["--seed=7"])
-    directory = build.open_directory(config)
+    directory = assembly.open_directory(config)
     moved = directory.rename(tmp_path / "moved {x}")
     found = cli.load_config(moved, ["--log.every=3"])
     assert (found.seed, found.name, found.log.every) == (7, "mine", 3)
-    assert build.run_directory(found) == moved
-    assert build.check_directory(found) == moved
+    assert assembly.run_directory(found) == moved
+    assert assembly.check_directory(found) == moved
 
 
 @pytest.mark.slow

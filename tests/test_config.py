@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxrl_surrogate import build, objectives, settings
+from jaxrl_surrogate import assembly, objectives, settings
 from jaxrl_surrogate.config import TrainConfig
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -175,7 +175,7 @@ def test_sections_are_all_checked_at_once(tmp_path):
 )
 def test_rooms_refuse_by_name(tmp_path, overrides, words):
     config = _config(tmp_path, *overrides)
-    (line,) = _refusal(build.build_run, config).splitlines()
+    (line,) = _refusal(assembly.build_run, config).splitlines()
     assert all(word in line for word in words), line
     assert not (tmp_path / "run").exists()
 
@@ -186,7 +186,7 @@ def test_rooms_refuse_together(tmp_path):
     )
     starts = {
         line.partition("=")[0]
-        for line in _refusal(build.build_run, config).splitlines()
+        for line in _refusal(assembly.build_run, config).splitlines()
     }
     assert starts == {"task.name", "objective.name", "model.preset"}
 
@@ -197,18 +197,20 @@ def test_an_advantage_function_comes_before_a_surrogate_of_the_name(tmp_path, na
     config = _config(tmp_path, f"--objective.name={name}", *options)
     method = objectives.advantages.get(name, **config.objective.options)
     expected = objectives.table_family(method.table, config.rollout.group_size)
-    found = build.build_objective(config)(1)
+    found = assembly.build_objective(config)(1)
     np.testing.assert_array_equal(found.correct, expected.correct)
     np.testing.assert_array_equal(found.incorrect, expected.incorrect)
 
 
 def test_stop_texts_are_tokens_beside_the_end_token(tmp_path):
     text = "model: {preset: nano}\ntask: {tokenizer: byte}\n"
-    run = build.build_run(_config(tmp_path, '--rollout.stop=["\\n", "."]', text=text))
+    run = assembly.build_run(
+        _config(tmp_path, '--rollout.stop=["\\n", "."]', text=text)
+    )
     assert run.collector.decode.stop_tokens == (256, 10, 46)
     assert run.evaluator.decode.stop_tokens == (256, 10, 46)
     wrong = _config(tmp_path, "--rollout.stop=['ab', '', '.']", text=text)
-    lines = _refusal(build.build_run, wrong).splitlines()
+    lines = _refusal(assembly.build_run, wrong).splitlines()
     assert len(lines) == 2
     assert "rollout.stop='ab'" in lines[0] and "2 tokens" in lines[0]
 
@@ -222,7 +224,7 @@ def test_options_of_method_and_baseline_reach_the_weights(tmp_path):
         "--objective.prior=[1, 3]",
         "--objective.weight_options={norm: l2}",
     )
-    found = build.build_objective(given)(1).table()
+    found = assembly.build_objective(given)(1).table()
     expected = objectives.from_surrogate(
         objectives.surrogates.get("log"),
         8,
@@ -233,14 +235,14 @@ def test_options_of_method_and_baseline_reach_the_weights(tmp_path):
     )
     np.testing.assert_allclose(found.correct, expected.correct)
     wrong = _config(tmp_path, *words, "--objective.weight_options={nrm: l2}")
-    assert "norm" in _refusal(build.build_objective, wrong)
+    assert "norm" in _refusal(assembly.build_objective, wrong)
     wrong = _config(tmp_path, "--objective.name=log", "--objective.prior=[1, 3]")
-    assert "prior" in _refusal(build.build_objective, wrong)
+    assert "prior" in _refusal(assembly.build_objective, wrong)
 
 
 def test_a_schedule_mixes_objectives_by_step(tmp_path):
     words = ["--objective.name=log", "--objective.schedule.to=rloo", "--train.steps=11"]
-    schedule = build.build_objective(_config(tmp_path, *words))
+    schedule = assembly.build_objective(_config(tmp_path, *words))
     log = objectives.from_surrogate(objectives.surrogates.get("log"), 8)
     rloo = objectives.advantages.table("rloo", 8)
     for step, share in ((1, 0.0), (6, 0.5), (11, 1.0), (20, 1.0)):
@@ -249,13 +251,13 @@ def test_a_schedule_mixes_objectives_by_step(tmp_path):
         np.testing.assert_allclose(found.correct, expected.correct)
         np.testing.assert_allclose(found.incorrect, expected.incorrect)
     jump = [*words, "--objective.schedule.shape=hold", "--objective.schedule.end=4"]
-    schedule = build.build_objective(_config(tmp_path, *jump))
+    schedule = assembly.build_objective(_config(tmp_path, *jump))
     np.testing.assert_array_equal(schedule(3).table().correct, log.correct)
     np.testing.assert_array_equal(schedule(4).table().correct, rloo.correct)
     wrong = _config(tmp_path, *words, "--objective.schedule.begin=11")
-    assert "objective.schedule.begin=11" in _refusal(build.build_objective, wrong)
+    assert "objective.schedule.begin=11" in _refusal(assembly.build_objective, wrong)
     wrong = _config(tmp_path, *words[:1], "--objective.schedule.to=rlo")
-    assert "objective.schedule.to='rlo'" in _refusal(build.build_objective, wrong)
+    assert "objective.schedule.to='rlo'" in _refusal(assembly.build_objective, wrong)
 
 
 def test_a_surrogate_becomes_weights(tmp_path):
@@ -270,19 +272,19 @@ def test_a_surrogate_becomes_weights(tmp_path):
         lambda size: objectives.from_surrogate(surrogate, size),
         config.rollout.group_size,
     )
-    found = build.build_objective(config)(1)
+    found = assembly.build_objective(config)(1)
     np.testing.assert_array_equal(found.correct, expected.correct)
 
 
 def test_a_run_directory_keeps_what_its_numbers_mean(tmp_path):
     config = _config(tmp_path, "--task.options.max_digits=3")
-    directory = build.open_directory(config)
+    directory = assembly.open_directory(config)
     assert settings.load(TrainConfig, directory / "config.yaml") == config
     again = _config(tmp_path, "--task.options.max_digits=3", "--log.every=7")
-    build.open_directory(again)  # stored when the run has taken it up, not before
+    assembly.open_directory(again)  # stored when the run has taken it up, not before
     assert settings.load(TrainConfig, directory / "config.yaml") == config
-    build.store_config(again)
-    refused = _refusal(build.open_directory, _config(tmp_path, "--seed=5"))
+    assembly.store_config(again)
+    refused = _refusal(assembly.open_directory, _config(tmp_path, "--seed=5"))
     assert "seed=5" in refused and "task.options.max_digits" in refused
     stored = settings.load(TrainConfig, directory / "config.yaml")
     assert (stored.seed, stored.log.every) == (0, 7)
@@ -290,4 +292,4 @@ def test_a_run_directory_keeps_what_its_numbers_mean(tmp_path):
 
 def test_a_name_is_put_into_the_directory_and_nothing_else(tmp_path):
     config = _config(tmp_path, "--name=n", "--run_dir=a/{name}/{x}")
-    assert build.run_directory(config) == Path("a/n/{x}")
+    assert assembly.run_directory(config) == Path("a/n/{x}")

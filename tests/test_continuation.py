@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from jaxrl_surrogate import build, cli, settings
-from jaxrl_surrogate.build.continuation import ROLES, role
+from jaxrl_surrogate import assembly, cli, settings
+from jaxrl_surrogate.assembly.continuation import ROLES, role
 from jaxrl_surrogate.config import TrainConfig
 
 SMALL = """
@@ -173,23 +173,23 @@ def test_the_state_of_the_optimizer_keeps_its_parts(finished, tmp_path):
     """Momentum is there or not; a restore would fail of it."""
     path, _ = finished
     words = [f"--run_dir={tmp_path}/run", "--optimizer.name=sgd"]
-    build.open_directory(cli.load_config(path, words))
+    assembly.open_directory(cli.load_config(path, words))
     assert cli.main(["train", str(path), *words, "--optimizer.b1=0"]) == 2
     config = cli.load_config(path, [*words, "--optimizer.b1=0.5"])
-    assert build.check_directory(config) == tmp_path / "run"
+    assert assembly.check_directory(config) == tmp_path / "run"
     adam = cli.load_config(path, [f"--run_dir={tmp_path}/run"])
     with pytest.raises(settings.SettingsError, match=r"optimizer\.name="):
-        build.check_directory(adam)
+        assembly.check_directory(adam)
 
 
 def test_a_config_that_was_not_taken_up_is_not_stored(finished, tmp_path, monkeypatch):
     """Ended before the state was read: the next start does not find it as its own."""
-    from jaxrl_surrogate.training import loop
+    from jaxrl_surrogate.loop import loop
 
     path, _ = finished
     words = ["train", str(path), f"--run_dir={tmp_path}/run"]
     config = cli.load_config(path, words[2:])
-    build.open_directory(config)
+    assembly.open_directory(config)
 
     def killed(*_):
         raise KeyboardInterrupt

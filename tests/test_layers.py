@@ -1,4 +1,4 @@
-"""The order of the rooms, read from the imports: each knows only rooms before it."""
+"""The order of the layers, read from the imports: each knows only layers before it."""
 
 import ast
 from pathlib import Path
@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "jaxrl_surrogate"
-ROOMS = (
-    "objectives", "losses", "models", "tasks", "parallel", "rollout", "training", "lab",
+LAYERS = (
+    "objectives", "losses", "models", "tasks", "parallel", "rollout", "training",
+    "storage", "telemetry", "loop", "lab",
 )  # fmt: skip
 OPEN = ("rng", "batch", "terminal", "typed_fields")
-# What meets the user, from the ground up; `lab` and the rooms below know none of it.
+# What meets the user, from the ground up; `lab` and the layers below know none of it.
 # A command of the program that needs a run's config lives in `commands`.
 TOP = (
-    "yaml_text", "settings", "config", "faults", "build", "commands", "output", "cli",
-    "__main__",
+    "yaml_text", "settings", "config", "faults", "assembly", "commands", "output",
+    "cli", "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def _room(path):
-    """The room of a file; "" for the package's own __init__."""
+def _layer(path):
+    """The layer of a file; "" for the package's own __init__."""
     first = path.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py").replace("__init__", "")
 
@@ -41,32 +42,32 @@ def _imported(path):
                 yield inner[0], node.lineno
 
 
-def _allowed(room):
-    if room in OPEN:
-        return {room}
-    if room in ROOMS:
-        return {*OPEN, *ROOMS[: ROOMS.index(room) + 1]}
-    if room in TOP:
-        return {*OPEN, *ROOMS, *TOP[: TOP.index(room) + 1], "__version__"}
+def _allowed(layer):
+    if layer in OPEN:
+        return {layer}
+    if layer in LAYERS:
+        return {*OPEN, *LAYERS[: LAYERS.index(layer) + 1]}
+    if layer in TOP:
+        return {*OPEN, *LAYERS, *TOP[: TOP.index(layer) + 1], "__version__"}
     return {"objectives"}  # the package itself
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_one_way(path):
-    room = _room(path)
-    assert room in {"", *OPEN, *ROOMS, *TOP}, f"{room}: give it a place in the order"
+    layer = _layer(path)
+    assert layer in {"", *OPEN, *LAYERS, *TOP}, f"{layer}: give it a place in the order"
     for imported, line in _imported(path):
-        assert imported in _allowed(room), f"{path}:{line}: {room} imports {imported}"
+        assert imported in _allowed(layer), f"{path}:{line}: {layer} imports {imported}"
 
 
 def test_objectives_are_mathematics_alone():
     for path in (PACKAGE / "objectives").rglob("*.py"):
-        assert {room for room, _ in _imported(path)} <= {"objectives"}, path
+        assert {layer for layer, _ in _imported(path)} <= {"objectives"}, path
 
 
-def test_only_build_and_the_program_know_config_and_rooms():
-    known = {_room(path) for path in FILES if "config" in dict(_imported(path))}
-    assert known <= {"build", "commands", "cli", "faults"}
+def test_only_assembly_and_the_program_know_config_and_rooms():
+    known = {_layer(path) for path in FILES if "config" in dict(_imported(path))}
+    assert known <= {"assembly", "commands", "cli", "faults"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

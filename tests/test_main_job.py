@@ -57,10 +57,10 @@ def _digest(directory):
     code = (
         "import sys, hashlib, jax, numpy as np\n"
         "from pathlib import Path\n"
-        "from jaxrl_surrogate import build, cli\n"
+        "from jaxrl_surrogate import assembly, cli\n"
         "from jaxrl_surrogate.training.state import abstract_state\n"
-        "from jaxrl_surrogate.training.state_reader import StateReader\n"
-        "run = build.build_run(cli.load_config(Path(sys.argv[1]), []))\n"
+        "from jaxrl_surrogate.storage.state_reader import StateReader\n"
+        "run = assembly.build_run(cli.load_config(Path(sys.argv[1]), []))\n"
         "abstract = abstract_state(run.model, run.optimizer, run.mesh)\n"
         "reader = StateReader(run.directory)\n"
         "step = reader.steps()[-1]\n"
@@ -109,8 +109,8 @@ def test_the_job_ends_and_compiles_nothing_after_the_second_step(undisturbed):
     assert [row["step"] for row in rows] == list(range(7))
     assert rows[1]["compiles"] > 0
     assert all(row["compiles"] == 0 for row in rows[3:])
-    assert sum(row["signal_share"] > 0 for row in rows[1:]) >= 4
-    assert all(row["logprob_gap_max"] < 1e-5 for row in rows[1:])
+    assert sum(row["mixed_group_fraction"] > 0 for row in rows[1:]) >= 4
+    assert all(row["sampler_trainer_logprob_diff_max"] < 1e-5 for row in rows[1:])
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from test_main_job import SMALL
 
-from jaxrl_surrogate import build, cli
+from jaxrl_surrogate import assembly, cli
+from jaxrl_surrogate.loop import loop
 from jaxrl_surrogate.parallel import hosts
-from jaxrl_surrogate.training import loop
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 MESH = ["--mesh.data=2", "--mesh.fsdp=2", "--mesh.tensor=2"]
@@ -63,7 +63,7 @@ def _rows(path):
 
 
 def _params(directory):
-    run = build.build_run(cli.load_config(directory, []))
+    run = assembly.build_run(cli.load_config(directory, []))
     params, step = loop.newest_params(run, pytest.fail)
     return step, jax.tree.map(np.asarray, params)
 

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from jaxrl_surrogate import build, cli
-from jaxrl_surrogate.training import metric_names
+from jaxrl_surrogate import assembly, cli
+from jaxrl_surrogate.telemetry import metric_names
 
 CONFIG = """
 model: {preset: nano}
@@ -47,7 +47,7 @@ def _words(path, *more):
 def test_what_is_left_out_is_counted_and_measured(path):
     """One in 21 is a note; 17 in 20 are a warning; all are refused."""
     words = _words(path, "--rollout.max_prompt_length=40")
-    run = build.build_run(cli.load_config(path, words[1:]))
+    run = assembly.build_run(cli.load_config(path, words[1:]))
     assert len(run.eval_problems) == 3
     assert run.notes == (
         "rollout.max_prompt_length=40: too short for some of 21 training problems, "
@@ -60,14 +60,14 @@ def test_what_is_left_out_is_counted_and_measured(path):
     )
     assert run.prompts.state()["size"] == 20
     words = _words(path, "--rollout.max_prompt_length=500", "--eval.prompts=20")
-    assert build.build_run(cli.load_config(path, words[1:])).notes == ()
+    assert assembly.build_run(cli.load_config(path, words[1:])).notes == ()
 
 
 def test_references_are_measured_apart(path):
     words = _words(path, "--rollout.max_prompt_length=40", "--sft.steps=1")
     words += ["--sft.batch_size=8", "--rollout.max_completion_length=9"]
     with pytest.raises(ValueError) as caught:
-        build.build_run(cli.load_config(path, words[1:]))
+        assembly.build_run(cli.load_config(path, words[1:]))
     message = str(caught.value)
     assert "rollout.max_completion_length=9: too short for each of 21" in message
     assert "whose references have 10 to 10 tokens" in message

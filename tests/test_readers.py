@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_main_job import SMALL
 
-from jaxrl_surrogate import build, cli
-from jaxrl_surrogate.training.checkpoint import RunCheckpoints
-from jaxrl_surrogate.training.lock import RunLock
+from jaxrl_surrogate import assembly, cli
+from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
+from jaxrl_surrogate.storage.lock import RunLock
+from jaxrl_surrogate.storage.state_reader import StateReader
+from jaxrl_surrogate.storage.stops import DamagedCheckpoint
 from jaxrl_surrogate.training.state import abstract_params, abstract_state
-from jaxrl_surrogate.training.state_reader import StateReader
-from jaxrl_surrogate.training.stops import DamagedCheckpoint
 
 CONFIG = "configs/quickstart.yaml"
 EVALUATION = ["--eval.prompts=8", "--eval.samples=4"]
@@ -36,8 +36,8 @@ def stored(tmp_path_factory, quick_compiler):
     directory = tmp_path_factory.mktemp("runs") / "stored"
     words = [f"--run_dir={directory}", *SMALL]
     config = cli.load_config(Path(CONFIG), words)
-    build.open_directory(config)
-    made = build.build_run(config)
+    assembly.open_directory(config)
+    made = assembly.build_run(config)
     states = {step: _state(made, step) for step in (0, 2, 3)}
     with RunCheckpoints(directory / "checkpoints" / "start") as store:
         store.save_update(0, states[0], {})
@@ -90,7 +90,7 @@ def test_starting_from_a_live_run_leaves_it_as_it_is(stored, live, tmp_path):
     config = cli.load_config(Path(CONFIG), words)
     with RunLock(live):
         before = _tree(live)
-        params = build.build_run(config).init_params(pytest.fail)
+        params = assembly.build_run(config).init_params(pytest.fail)
         assert _tree(live) == before
     _assert_same_bits(params, stored[2][3].params)
 

@@ -73,7 +73,7 @@ def test_five_steps_on_real_questions_stopped_and_resumed(tmp_path):
     assert f"resumed after step {stopped}" in printed
     rows = _rows(directory, "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(6))
-    assert all(row["logprob_gap_max"] < 1e-4 for row in rows[1:])
+    assert all(row["sampler_trainer_logprob_diff_max"] < 1e-4 for row in rows[1:])
     tokenizer = tasks.tokenizers.get(str(directory / "tokenizer.json"))
     assert tokenizer.vocab_size == 2048
     questions = {problem.prompt for problem in tasks.get("gsm8k", path=str(path)).train}

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 from test_multi_host import _port
 
-from jaxrl_surrogate import build, cli
+from jaxrl_surrogate import assembly, cli
+from jaxrl_surrogate.storage.lock import RunLock
 from jaxrl_surrogate.tasks import Problem, tokenizers
-from jaxrl_surrogate.training.lock import RunLock
 
 CONFIG = """
 model: {preset: nano}
@@ -46,7 +46,7 @@ def test_a_refused_config_trains_none(path, tmp_path):
 def test_readers_train_none(path, tmp_path, command, capsys, quick_compiler):
     """The run lost it, or its directory was copied without it."""
     run = tmp_path / "run"
-    build.open_directory(cli.load_config(path, []))
+    assembly.open_directory(cli.load_config(path, []))
     (run / "checkpoints" / "update" / "1").mkdir(parents=True)
     (run / "digests.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     before = sorted(run.rglob("*"))
@@ -61,12 +61,12 @@ def test_readers_train_none(path, tmp_path, command, capsys, quick_compiler):
 def test_a_damaged_one_is_made_again_when_it_is_removed(path, tmp_path, capsys):
     """A byte that is another may leave a tokenizer with other merges."""
     run = tmp_path / "run"
-    task = build.build_run(cli.load_config(path, []), lambda: None).collector.task
+    task = assembly.build_run(cli.load_config(path, []), lambda: None).collector.task
     file, beside = run / "tokenizer.json", run / "tokenizer.json.sha256"
     whole = {part: part.read_bytes() for part in (file, beside)}
 
     def make():
-        return build.build_tokenizer("bpe:270", task, run, lambda: None)
+        return assembly.build_tokenizer("bpe:270", task, run, lambda: None)
 
     for part, content in whole.items():
         middle = len(content) // 3
@@ -121,16 +121,16 @@ HOST = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from jaxrl_surrogate import build
+from jaxrl_surrogate import assembly
 from jaxrl_surrogate.parallel import hosts
-from jaxrl_surrogate.training.lock import RunLock
+from jaxrl_surrogate.storage.lock import RunLock
 from test_run_tokenizer import Watched
 
 port, host, directory = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 hosts.start(hosts.HostsConfig(f"127.0.0.1:{port}", 2, host, 30))
 lock = RunLock(directory / "run")
 task = SimpleNamespace(train=Watched(directory, host))
-found = build.build_tokenizer("bpe:270", task, directory / "run", lock.__enter__)
+found = assembly.build_tokenizer("bpe:270", task, directory / "run", lock.__enter__)
 print(found.encode("12+12="))
 hosts.wait_for_all("end")
 """

@@ -10,7 +10,7 @@ from jaxrl_surrogate import cli, settings
 from jaxrl_surrogate.commands import runs
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.training.lock import RunLock
+from jaxrl_surrogate.storage.lock import RunLock
 
 
 def make(folder, name, *overrides, rows=()):

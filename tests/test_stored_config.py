@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from jaxrl_surrogate import build, cli
+from jaxrl_surrogate import assembly, cli
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.training.checkpoint import RunCheckpoints
+from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
 
 
 @pytest.fixture
 def stored(tmp_path):
     """A config and the run directory that holds it, with a state."""
     config = TrainConfig(run_dir=str(tmp_path / "run"), seed=12)
-    directory = build.open_directory(config)
+    directory = assembly.open_directory(config)
     with RunCheckpoints(directory / "checkpoints") as store:
         meta = {"config": cli.settings.to_dict(config)}
         store.save_update(3, {"x": np.zeros(2)}, meta)
@@ -24,19 +24,19 @@ def test_any_byte_that_changed_is_noticed(stored, random):
     config, directory = stored
     path = directory / "config.yaml"
     content = path.read_bytes()
-    assert build.load_stored(directory) == config
+    assert assembly.load_stored(directory) == config
     for place in random.choice(len(content), 100, replace=False):
         bad = bytearray(content)
         bad[place] ^= 1 << random.integers(8)
         path.write_bytes(bad)
         try:
-            assert build.load_stored(directory) == config  # the digest's own words
+            assert assembly.load_stored(directory) == config  # the digest's own words
         except SettingsError as error:
             assert f"{path}: is damaged, or was edited" in str(error)
     for size in random.integers(0, len(content) - 1, 30):
         path.write_bytes(content[:size])
         try:
-            assert build.load_stored(directory) == config
+            assert assembly.load_stored(directory) == config
         except SettingsError as error:
             assert f"remove {path} to go on" in str(error)
 
@@ -47,18 +47,18 @@ def test_who_edits_it_takes_its_last_line_out(stored):
     edited = path.read_text().replace("seed: 12", "seed: 13")
     path.write_text(edited)
     with pytest.raises(SettingsError, match="take out its last line"):
-        build.load_stored(directory)
+        assembly.load_stored(directory)
     path.write_text("".join(edited.splitlines(keepends=True)[:-1]))
-    assert build.load_stored(directory).seed == 13
+    assert assembly.load_stored(directory).seed == 13
     path.write_text("seed: 14")  # of which the most is gone
     with pytest.raises(SettingsError, match="damaged"):
-        build.load_stored(directory)
+        assembly.load_stored(directory)
 
 
 def test_where_it_is_gone_the_newest_state_knows_it(stored):
     config, directory = stored
     (directory / "config.yaml").unlink()
-    assert build.check_directory(config) == directory
+    assert assembly.check_directory(config) == directory
     other = TrainConfig(run_dir=config.run_dir, seed=13)
     with pytest.raises(SettingsError, match=r"seed=13: .* was started with 12"):
-        build.check_directory(other)
+        assembly.check_directory(other)

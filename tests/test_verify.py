@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from test_main_job import SMALL
 
-from jaxrl_surrogate import build, cli
+from jaxrl_surrogate import assembly, cli
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.training.checkpoint import RunCheckpoints
+from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
+from jaxrl_surrogate.storage.state_reader import StateReader
 from jaxrl_surrogate.training.state import abstract_state
-from jaxrl_surrogate.training.state_reader import StateReader
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +125,7 @@ def test_a_changed_verifier_is_caught(run):
 @pytest.mark.ci
 @pytest.mark.multiprocess
 def test_one_changed_bit_of_one_parameter_is_caught(run):
-    made = build.build_run(cli.load_config(run, []))
+    made = assembly.build_run(cli.load_config(run, []))
     abstract = abstract_state(made.model, made.optimizer, made.mesh)
     state, meta = StateReader(run).state(2, abstract)
     leaves, tree = jax.tree.flatten(state.params)

@@ -20,10 +20,10 @@ from pathlib import Path
 # All that the program imports on its way, so that a child need not.
 import tokenizers  # noqa: F401
 
-from jaxrl_surrogate import build, cli  # noqa: F401
+from jaxrl_surrogate import assembly, cli  # noqa: F401
 from jaxrl_surrogate.__main__ import program
 from jaxrl_surrogate.commands import replay, runs, verify  # noqa: F401
-from jaxrl_surrogate.training import loop  # noqa: F401
+from jaxrl_surrogate.loop import loop  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 

@@ -31,7 +31,7 @@ from jaxrl_surrogate.objectives import (
     induced_surrogate,
     inverse,
     mixed_only,
-    peers,
+    other_trainers,
     surrogates,
 )
 from jaxrl_surrogate.settings import SettingsError
@@ -48,8 +48,8 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         "name",
         nargs="?",
         help=f"{', '.join(advantages.names())}; another trainer's rule: "
-        f"{', '.join(peers.names())}; or your own module:function of rewards (M,). "
-        "Parameters follow the name, each after a colon: pass_at_k:k=4",
+        f"{', '.join(other_trainers.names())}; or your own module:function of "
+        "rewards (M,). Parameters follow the name, each after a colon: pass_at_k:k=4",
     )
     parser.add_argument(
         "--from",

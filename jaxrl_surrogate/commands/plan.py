@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from jaxrl_surrogate import build, settings
+from jaxrl_surrogate import assembly, settings
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.lab.plan import Plan, make_plan
 from jaxrl_surrogate.lab.plan import text as plan_text
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         TrainConfig, path, overrides, defaults={"name": path.stem or "run"}
     )
     platform = topology.devices[0].platform
-    job = build.build_job(config, platform)
+    job = assembly.build_job(config, platform)
     try:
         job.make_mesh(topology.devices)
         if args.shardings:
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "jaxrl plan",
         description=__doc__,
-        epilog="Other words are fields of the config: --section.field=value.",
+        epilog="Other argv are fields of the config: --section.field=value.",
         allow_abbrev=False,
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file")
@@ -136,7 +136,7 @@ def _advise(plan: Plan, remedies) -> None:
         return
     best = next((tried for tried in remedies if tried.plan.fits), None)
     if best is not None:
-        print(f"this fits, it was compiled: {plan_text.words(best)}")
+        print(f"this fits, it was compiled: {plan_text.argv(best)}")
         print(plan_text.search_text(remedies))
     elif remedies:
         print("none of these fits either; take a larger slice, or shorter completions")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from jaxrl_surrogate import build, terminal
+from jaxrl_surrogate import assembly, terminal
 from jaxrl_surrogate.commands import replay_text as text
 from jaxrl_surrogate.commands.rules import rule
 from jaxrl_surrogate.config import TrainConfig
@@ -23,7 +23,7 @@ from jaxrl_surrogate.lab.ledger import ledger, trends, warnings
 from jaxrl_surrogate.lab.replay import replay
 from jaxrl_surrogate.objectives import WeightTable, mixed_only
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.training.run_log import read_events
+from jaxrl_surrogate.telemetry.run_log import read_events
 
 _RATES = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])
 
@@ -54,7 +54,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         )
     if args.figure:
         check_figure(args.figure)
-    config = build.load_stored(directory)
+    config = assembly.load_stored(directory)
     report = report_of(config, directory, args.rules.split(","), args.from_step)
     if args.figure and report["effective"] is None:
         raise SettingsError("--figure: all groups were all wrong or all right")
@@ -138,7 +138,7 @@ def _changes(directory: Path, groups: Groups) -> list[str]:
 def _notes(config: TrainConfig) -> list[str]:
     """What the run said of its objective, or would be refused for today."""
     try:
-        return list(build.objective_notes(config))
+        return list(assembly.objective_notes(config))
     except SettingsError as error:
         return [str(error)]
 
@@ -217,7 +217,7 @@ def _effective(groups: Groups, nominal: WeightTable, mixed: bool) -> dict | None
 
 def _nominal(config: TrainConfig, groups: Groups) -> WeightTable:
     """The table a run was given; of a schedule, the mean over the groups' steps."""
-    schedule = build.build_objective(config)
+    schedule = assembly.build_objective(config)
     steps, counts = np.unique(groups.step, return_counts=True)
     parts = [
         float(count / len(groups)) * schedule(int(step)).table()

@@ -13,7 +13,7 @@ def show(report: dict, objective: str, console: Console) -> None:
 
     Args:
       report: from `replay.make_report`.
-      objective: what the run was asked to maximise, in words.
+      objective: what the run was asked to maximise, in argv.
       console: where to.
     """
     first, last = report["steps"]
@@ -129,8 +129,8 @@ def _rule_in_words(name: str, row: dict) -> str:
     if not math.isfinite(cosine):
         return f"{name} would have made no update of these groups."
     likeness = next(
-        words
-        for least, words in (
+        argv
+        for least, argv in (
             (0.99, "nearly the same updates"),
             (0.9, "similar updates"),
             (-1.1, "clearly different updates"),

@@ -20,7 +20,7 @@ from jaxrl_surrogate.objectives import (
     WeightTable,
     advantages,
     names,
-    peers,
+    other_trainers,
     surrogates,
     tabulate,
 )
@@ -45,11 +45,11 @@ def rule(text: str) -> Rule:
     try:
         name, params = names.parse(text)
         first = name.partition(":")[0]
-        trainers = {known.partition(":")[0] for known in peers.names()}
+        trainers = {known.partition(":")[0] for known in other_trainers.names()}
         if ":" not in name or first in {*advantages.names(), *trainers}:
             table, graded = advantages.get(name, **params).table, None
             if ":" in name:
-                weigh = peers.rule(name, **params)
+                weigh = other_trainers.rule(name, **params)
                 graded = lambda rewards: weigh(np.asarray(rewards))  # noqa: E731
             return Rule(table, graded)
     except ValueError as error:

@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxrl_surrogate import build, settings, terminal
+from jaxrl_surrogate import assembly, settings, terminal
 from jaxrl_surrogate.commands.replay import finite
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.training.lock import holder
-from jaxrl_surrogate.training.run_log import read_metrics, read_warm_start
+from jaxrl_surrogate.storage.lock import holder
+from jaxrl_surrogate.telemetry.run_log import read_metrics, read_warm_start
 
 _SHOWN = ("reward", "pass@1", "loss", "seconds")
 _CURVES = ("reward", "eval/pass@1", "loss", "grad_norm", "entropy", "length")
@@ -71,7 +71,7 @@ def describe(directory: Path) -> dict[str, Any]:
 
 
 def _described(directory: Path) -> dict[str, Any]:
-    config = build.load_stored(directory)
+    config = assembly.load_stored(directory)
     rows, warm = read_metrics(directory), read_warm_start(directory)
     last = rows[-1] if rows else {}
     step, steps = last.get("step", 0), config.train.steps
@@ -108,7 +108,7 @@ def _written(directory: Path) -> datetime.datetime:
 
 def compare(one: Path, other: Path) -> dict[str, Any]:
     """What differs in the configs of two runs, and their metrics at common steps."""
-    configs = [build.load_stored(run) for run in (one, other)]
+    configs = [assembly.load_stored(run) for run in (one, other)]
     changes = [
         {"name": name, "values": [old, new]}
         for name, old, new in settings.difference(*configs)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from jaxrl_surrogate.training.evaluation import Evaluation
+from jaxrl_surrogate.loop.evaluation import Evaluation
 
 _PROMPTS = 8  # shown
 

@@ -9,12 +9,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-from jaxrl_surrogate import build, settings
+from jaxrl_surrogate import assembly, settings
+from jaxrl_surrogate.loop.reexecution import Comparison, reexecute
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.training.environment import environment, environment_difference
-from jaxrl_surrogate.training.reexecution import Comparison, reexecute
-from jaxrl_surrogate.training.run_log import read_digests, read_environment
-from jaxrl_surrogate.training.state_reader import StateReader
+from jaxrl_surrogate.storage.state_reader import StateReader
+from jaxrl_surrogate.telemetry.environment import environment, environment_difference
+from jaxrl_surrogate.telemetry.run_log import read_digests, read_environment
 
 
 def main(arguments: list[str]) -> int:
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
             f"{args.run}: has no config.yaml; expected the directory of a run"
         )
     here = f"--run_dir={directory}"  # a run may have been moved
-    config = build.load_stored(directory, [here, *overrides])
+    config = assembly.load_stored(directory, [here, *overrides])
     logged = read_digests(directory)
     start, last = _stretch(directory, logged, args.start, args.steps)
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
     say(f"{directory}: steps {start + 1} to {last} again, from the state of {start}")
     found = reexecute(
-        build.build_run(config),
+        assembly.build_run(config),
         logged,
         start,
         last,
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     step = found.difference.step if found.difference else last
     then = read_environment(directory, step)
     changes = environment_difference(then, environment())
-    stored = build.load_stored(directory, [here])
+    stored = assembly.load_stored(directory, [here])
     changes += settings.difference(stored, config)
     if args.json:
         report = dataclasses.asdict(found)

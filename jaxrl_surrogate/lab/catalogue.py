@@ -18,7 +18,7 @@ from jaxrl_surrogate.objectives import (
     mixed_groups,
     mixed_only,
     names,
-    peers,
+    other_trainers,
     variance,
 )
 from jaxrl_surrogate.objectives.bernstein import basis
@@ -51,7 +51,7 @@ def table() -> str:
         f"| noise at p = {rates} | h' with dynamic sampling | arXiv |",
         "|---|---|---|---|---|---|---|",
     ]
-    lines += [_row(name) for name in (*advantages.names(), *peers.names())]
+    lines += [_row(name) for name in (*advantages.names(), *other_trainers.names())]
     return "\n".join(lines) + "\n"
 
 
@@ -86,7 +86,7 @@ def _mixed(weights):
 
 def _sources(name):
     """The papers that a rule's definition names."""
-    if name in peers.names():
+    if name in other_trainers.names():
         return "the trainer's code"
     text = inspect.getdoc(METHODS[name])
     return ", ".join(dict.fromkeys(re.findall(r"\d{4}\.\d{5}", text)))

@@ -1,4 +1,4 @@
-"""The objective that a run really climbed, estimated from the weights it applied.
+"""The objective that a run really ascended, estimated from the weights it applied.
 
 The theory gives h_M for the first update after sampling, without clipping. What the
 loss makes of a sample's weight afterwards, by ratios, clipping, KL and length
@@ -98,7 +98,7 @@ class Effective:
 def effective_objective(
     groups: Groups, nominal: WeightTable, mixed_only: bool = False
 ) -> Effective:
-    """Estimate what was climbed.
+    """Estimate what was ascended.
 
     Args:
       groups: of a run, or of some of its steps; those that lost samples are left out.
@@ -150,7 +150,7 @@ def _by_count(groups, size):
     """
     means = np.full((size + 1, 2), np.nan)
     covariance = np.full((size + 1, 2, 2), np.nan)
-    weights = np.stack([groups.right_weight, groups.wrong_weight], -1)
+    weights = np.stack([groups.correct_weight, groups.incorrect_weight], -1)
     for count in range(size + 1):
         # An all-right group has no wrong sample, and the other way round.
         sides = [0] * (count > 0) + [1] * (count < size)

@@ -1,4 +1,4 @@
-"""Does the real train step climb E[h_M(p)]? Evidence on a model that can be enumerated.
+"""Does the real step ascend E[h_M(p)]? Evidence on a model that can be enumerated.
 
 Vocabulary and completions are so short that every completion of a prompt can be listed.
 The probability p_x of a right answer is then a differentiable sum, and
@@ -70,7 +70,7 @@ class World:
     def success_rates(self, params: models.Params) -> jax.Array:
         """(X,) p_x, the probability of a right answer; differentiable in `params`."""
         shape = (len(self.right), *self.tokens.shape)
-        scores = models.completion_scores(
+        scores = models.token_logprobs(
             self.config,
             params,
             self.prompts.tokens,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrl_surrogate.training.json_lines import read_rows
+from jaxrl_surrogate.storage.json_lines import read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +16,10 @@ class Groups:
     step: np.ndarray  # (N,) int
     correct: np.ndarray  # (N,) int, right answers
     verified: np.ndarray  # (N,) int, samples with a verdict; M where none was lost
-    right_weight: np.ndarray  # (N,) float, given to a right sample; NaN where none is
-    wrong_weight: np.ndarray  # (N,) float, given to a wrong sample; NaN where none is
+    correct_weight: np.ndarray  # (N,) float, given to a right sample; NaN where none is
+    incorrect_weight: (
+        np.ndarray
+    )  # (N,) float, given to a wrong sample; NaN where none is
 
     def __len__(self) -> int:
         return len(self.step)
@@ -66,9 +68,9 @@ def read_groups(directory: Path, group_size: int) -> Groups:
         step=np.array(steps),
         correct=np.array(columns["correct"]),
         verified=np.array(columns["verified"]),
-        right_weight=np.array(columns["right_weight"], np.float64),
-        wrong_weight=np.array(columns["wrong_weight"], np.float64),
+        correct_weight=np.array(columns["correct_weight"], np.float64),
+        incorrect_weight=np.array(columns["incorrect_weight"], np.float64),
     )
 
 
-_COLUMNS = ("correct", "verified", "right_weight", "wrong_weight")
+_COLUMNS = ("correct", "verified", "correct_weight", "incorrect_weight")

@@ -8,18 +8,18 @@ from jaxrl_surrogate.models.forward import (
     abstract_params,
     cast,
     decode_token,
-    extend,
+    forward_completions,
     init_params,
-    lay_out,
-    lay_out_ends,
     logical_axes,
     output_logits,
     prefill,
+    shard_ends,
+    shard_params,
     unstack_layers,
 )
 from jaxrl_surrogate.models.key_values import KeyValues
 from jaxrl_surrogate.models.rounding import AS_WRITTEN
-from jaxrl_surrogate.models.token_logprobs import TokenScores, completion_scores
+from jaxrl_surrogate.models.token_logprobs import TokenScores, token_logprobs
 
 __all__ = [
     "AS_WRITTEN",
@@ -30,16 +30,16 @@ __all__ = [
     "TokenScores",
     "abstract_params",
     "cast",
-    "completion_scores",
     "decode_token",
-    "extend",
+    "forward_completions",
     "init_params",
-    "lay_out",
-    "lay_out_ends",
     "layout",
     "logical_axes",
     "output_logits",
     "prefill",
     "presets",
+    "shard_ends",
+    "shard_params",
+    "token_logprobs",
     "unstack_layers",
 ]

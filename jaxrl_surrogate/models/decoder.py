@@ -14,7 +14,7 @@ from flax import nnx
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.experts import Experts
 from jaxrl_surrogate.models.key_values import KeyValues
-from jaxrl_surrogate.models.layout import pin, pin_last
+from jaxrl_surrogate.models.layout import constrain, constrain_last
 from jaxrl_surrogate.models.rotary import rotate
 from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
@@ -52,7 +52,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Contract in the dtype of x."""
-        kernel = pin(self.kernel[...].astype(x.dtype), *self.axes)
+        kernel = constrain(self.kernel[...].astype(x.dtype), *self.axes)
         out = jnp.tensordot(x, kernel, axes=self.num_in)
         if self.bias is not None:
             out += _align(self.bias[...].astype(x.dtype), out.ndim)
@@ -87,9 +87,9 @@ class Attention(nnx.Module):
           q (G, M, T, K, R, H) and `KeyValues` of the T positions.
         """
         c = self.config
-        q = pin(self.q(x), "batch", "samples", "positions", "heads", None)
+        q = constrain(self.q(x), "batch", "samples", "positions", "heads", None)
         k, v = (
-            pin(of(x), "batch", "samples", None, "kv_heads", None)
+            constrain(of(x), "batch", "samples", None, "kv_heads", None)
             for of in (self.k, self.v)
         )
         if c.qk_norm:
@@ -121,7 +121,7 @@ class GatedMLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., D) to (..., D)."""
-        gate, up = (pin_last(of(x), "mlp") for of in (self.gate, self.up))
+        gate, up = (constrain_last(of(x), "mlp") for of in (self.gate, self.up))
         return self.down(self.activation(gate) * up)
 
 
@@ -143,12 +143,12 @@ class Block(nnx.Module):
         `attend(q, key_values) -> (out, kept)` decides what is seen and what is kept, so
         training, prefill and decoding run the same block.
         """
-        seen = pin_last(self.attention_norm(x), None)
+        seen = constrain_last(self.attention_norm(x), None)
         q, key_values = self.attention.project(seen, positions)
         out, kept = attend(q, key_values)
-        x = x + pin_last(self.attention.combine(out), "residual")
-        read = pin_last(self.mlp_norm(x), None)
-        return x + pin_last(self.mlp(read), "residual"), kept
+        x = x + constrain_last(self.attention.combine(out), "residual")
+        read = constrain_last(self.mlp_norm(x), None)
+        return x + constrain_last(self.mlp(read), "residual"), kept
 
 
 class Ends(nnx.Module):
@@ -167,14 +167,14 @@ class Ends(nnx.Module):
     def embed(self, tokens: jax.Array) -> jax.Array:
         """(...) token ids to (..., D) in the compute dtype."""
         x = self.embedding[...][tokens].astype(self.config.compute_dtype)
-        return pin_last(x, "residual")
+        return constrain_last(x, "residual")
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """(..., D) outputs of the last block to (..., V) float32 logits."""
         table = self.embedding if self.config.tie_embeddings else self.head
-        hidden = pin_last(self.final_norm(hidden), None)
+        hidden = constrain_last(self.final_norm(hidden), None)
         table = table[...].astype(hidden.dtype)
-        return pin_last(wide_einsum("...d,vd->...v", hidden, table), "vocab")
+        return constrain_last(wide_einsum("...d,vd->...v", hidden, table), "vocab")
 
 
 def _align(x: jax.Array, ndim: int) -> jax.Array:

@@ -14,7 +14,7 @@ from jaxrl_surrogate.models.grouped_product import (
     grouped_product,
     wide_grouped_product,
 )
-from jaxrl_surrogate.models.layout import pin, pin_last
+from jaxrl_surrogate.models.layout import constrain, constrain_last
 from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
 # Up to so many rows a device waits for the experts' weights, not for its products: a
@@ -52,7 +52,7 @@ class Experts(nnx.Module):
         """(G, M, T, D) to (G, M, T, D)."""
         weights, chosen = self.route(x)
         banks = tuple(
-            pin(bank[...].astype(x.dtype), *axes)
+            constrain(bank[...].astype(x.dtype), *axes)
             for bank, axes in ((self.gate, _IN), (self.up, _IN), (self.down, _OUT))
         )
         return layout.sum_over_experts(
@@ -63,8 +63,10 @@ class Experts(nnx.Module):
         """Weights (..., k) float32 and numbers (..., k) int32 of each row's experts."""
         c = self.config
         # Rounded as a rollout holds it, or sampler and trainer would choose otherwise.
-        router = pin(self.router[...].astype(x.dtype), None, None).astype(jnp.float32)
-        scores = pin_last(
+        router = constrain(self.router[...].astype(x.dtype), None, None).astype(
+            jnp.float32
+        )
+        scores = constrain_last(
             jnp.matmul(x.astype(jnp.float32), router, precision="highest"), None
         )
         weights, chosen = jax.lax.top_k(jax.nn.softmax(scores), c.experts_per_token)

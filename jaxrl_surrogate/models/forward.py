@@ -1,9 +1,9 @@
-"""Pure functions of (config, params): initialise, prefill, extend, decode a token.
+"""Pure functions of (config, params): initialise, prefill, run completions, decode.
 
 The three passes are one computation. Prefill reads prompts and keeps their keys and
-values; `extend` runs whole completions on top of them, for training; `decode_token`
-does the same a token at a time against a cache, for sampling. A prompt is computed once
-for its M completions in all of them.
+values; `forward_completions` runs whole completions on top of them, for training;
+`decode_token` does the same a token at a time against a cache, for sampling. A prompt
+is computed once for its M completions in all of them.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jaxrl_surrogate.models.attention import Prefix, attend
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.decoder import Block, Ends
 from jaxrl_surrogate.models.key_values import KeyValues
-from jaxrl_surrogate.models.layout import pin
+from jaxrl_surrogate.models.layout import constrain
 
 Params = dict  # nested dict of float32 arrays; the leaves of "layers" lead with L
 
@@ -112,7 +112,7 @@ def prefill(
     return last[:, 0], Prefix(cache, lengths)
 
 
-def extend(
+def forward_completions(
     config: DecoderConfig,
     params: Params,
     tokens: jax.Array,
@@ -149,7 +149,7 @@ def decode_token(
     position: jax.Array,
     prefix: Prefix,
     cache: KeyValues | tuple[KeyValues, ...],
-    reach: int,
+    kv_len: int,
 ) -> tuple[jax.Array, KeyValues | tuple[KeyValues, ...]]:
     """Run one token of every completion and add it to the cache.
 
@@ -161,7 +161,7 @@ def decode_token(
       position: scalar int32, the same for all rows.
       prefix: what `prefill` returned.
       cache: keys and values of completions, with room for S positions.
-      reach: positions of the cache that are looked at, `position` among them; static.
+      kv_len: positions of the cache that are looked at, `position` among them; static.
         A tuple's are looked at whole.
 
     Returns:
@@ -186,7 +186,7 @@ def decode_token(
     def see_carried(q, new, window, layer, cache):
         index, layer_prefix = layer
         cache = cache.write(new, position, index)
-        own = cache.layer(index, reach)
+        own = cache.layer(index, kv_len)
         seen = attend(q, own, position, window, Prefix(layer_prefix, prefix.lengths))
         return seen, cache
 
@@ -231,22 +231,22 @@ def cast(params: Params, dtype: Literal["float32", "bfloat16"]) -> Params:
     return jax.tree_util.tree_map_with_path(narrow, params)
 
 
-def lay_out(config: DecoderConfig, params: Params) -> Params:
+def shard_params(config: DecoderConfig, params: Params) -> Params:
     """Stacked parameters as computations hold them (see `models.layout`), all at once.
 
     For loops that read them many times: what is gathered is gathered before the loop.
     """
     return jax.tree.map(
-        lambda leaf, axes: pin(leaf, *axes), params, logical_axes(config)
+        lambda leaf, axes: constrain(leaf, *axes), params, logical_axes(config)
     )
 
 
-def lay_out_ends(config: DecoderConfig, params: Params) -> Params:
-    """`lay_out` of all but the layers, which are gathered one at a time as they run."""
+def shard_ends(config: DecoderConfig, params: Params) -> Params:
+    """`shard_params` of all but the layers, which are gathered as they run."""
     axes = logical_axes(config)
     ends = {
         name: jax.tree.map(
-            lambda leaf, axes: pin(leaf, *axes), params[name], axes[name]
+            lambda leaf, axes: constrain(leaf, *axes), params[name], axes[name]
         )
         for name in axes
         if name != "layers"

@@ -21,10 +21,10 @@ ExpertsPart = Callable[
 class Placement(Protocol):
     """What logical axes mean on some mesh; `parallel.placement` has it."""
 
-    def pin(self, x: jax.Array, *axes: str | None) -> jax.Array:
+    def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         """`x`, laid out with one logical axis or None for each dimension."""
 
-    def ways(self, axis: str, size: int) -> int:
+    def num_shards(self, axis: str, size: int) -> int:
         """How many ways a dimension of that size is split."""
 
     def sum_over_experts(
@@ -55,7 +55,7 @@ def placed_by(placement: Placement | None) -> Iterator[None]:
         _PLACEMENT.reset(token)
 
 
-def pin(x: jax.Array, *axes: str | None) -> jax.Array:
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """`x`, laid out as its logical axes say; as it is outside `placed_by`.
 
     Args:
@@ -63,18 +63,18 @@ def pin(x: jax.Array, *axes: str | None) -> jax.Array:
       *axes: a name of the partition rules or None for each dimension.
     """
     placement = _PLACEMENT.get()
-    return x if placement is None else placement.pin(x, *axes)
+    return x if placement is None else placement.constrain(x, *axes)
 
 
-def pin_last(x: jax.Array, axis: str | None) -> jax.Array:
-    """`pin` an activation (G, N), (G, M, N) or (G, M, T, N), whose N is `axis`."""
-    return pin(x, *("batch", "samples", "positions")[: x.ndim - 1], axis)
+def constrain_last(x: jax.Array, axis: str | None) -> jax.Array:
+    """`constrain` an activation (G, N), (G, M, N) or (G, M, T, N) with N as `axis`."""
+    return constrain(x, *("batch", "samples", "positions")[: x.ndim - 1], axis)
 
 
-def ways(axis: str, size: int) -> int:
+def num_shards(axis: str, size: int) -> int:
     """How many ways a dimension of that size is split; 1 outside `placed_by`."""
     placement = _PLACEMENT.get()
-    return 1 if placement is None else placement.ways(axis, size)
+    return 1 if placement is None else placement.num_shards(axis, size)
 
 
 def sum_over_experts(

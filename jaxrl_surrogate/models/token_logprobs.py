@@ -16,10 +16,10 @@ from jaxrl_surrogate.models.blocks import Blocks
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.forward import (
     Params,
-    extend,
-    lay_out_ends,
+    forward_completions,
     output_logits,
     prefill,
+    shard_ends,
 )
 
 
@@ -30,7 +30,7 @@ class TokenScores(NamedTuple):
     entropy: jax.Array | None  # (G, M, T) float32, of the distribution of each token
 
 
-def completion_scores(
+def token_logprobs(
     config: DecoderConfig,
     params: Params,
     prompt_tokens: jax.Array,
@@ -59,7 +59,7 @@ def completion_scores(
     Returns:
       `TokenScores`.
     """
-    params = lay_out_ends(config, params)
+    params = shard_ends(config, params)
     last, prefix = prefill(config, params, prompt_tokens, prompt_lengths, remat=remat)
 
     @jax.checkpoint
@@ -74,10 +74,10 @@ def completion_scores(
     if num_tokens == 1:
         return jax.tree.map(lambda head: jnp.broadcast_to(head, tokens.shape), first)
     # A mesh that splits the positions needs them in parts of one size.
-    ways = layout.ways("positions", num_tokens)
-    read = tokens if ways > 1 else tokens[..., :-1]
-    hidden = extend(config, params, read, prefix, remat=remat)
-    largest = max(1, chunk // max(1, num_prompts * num_samples * ways))
+    num_shards = layout.num_shards("positions", num_tokens)
+    read = tokens if num_shards > 1 else tokens[..., :-1]
+    hidden = forward_completions(config, params, read, prefix, remat=remat)
+    largest = max(1, chunk // max(1, num_prompts * num_samples * num_shards))
     blocks = Blocks.of(read.shape[-1], largest)
     targets = jnp.roll(tokens, -1, axis=-1)[..., : read.shape[-1]]
     parts = (blocks.split(hidden, 2), blocks.split(targets, 2))

@@ -1,6 +1,7 @@
 """Advantages by name: the field's estimators, and the rules of other trainers.
 
-`estimators` defines the former as weight tables, `peers` the latter weight for weight.
+`estimators` defines the former as weight tables, `other_trainers` the latter weight for
+weight.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_surrogate.objectives import peers
+from jaxrl_surrogate.objectives import other_trainers
 from jaxrl_surrogate.objectives.estimators import METHODS
 from jaxrl_surrogate.objectives.estimators.counts import check_integer
 from jaxrl_surrogate.objectives.names import (
@@ -67,13 +68,13 @@ def get(name: str, **params) -> AdvantageFn:
         known, given = parse_name(name)
         keywords = ", ".join(f"{key}={value!r}" for key, value in given.items())
         raise ValueError(f"{name!r}: expected get({known!r}, {keywords}), or parse")
-    if ":" in name and name not in peers.names():
+    if ":" in name and name not in other_trainers.names():
         first = name.partition(":")[0]
         if first in METHODS:
             refuse_unnamed(name, first, parameters(first))
-        raise ValueError(nearest_name("advantage", name, peers.names()))
-    if name in peers.names():
-        expected = peers.parameters(name)
+        raise ValueError(nearest_name("advantage", name, other_trainers.names()))
+    if name in other_trainers.names():
+        expected = other_trainers.parameters(name)
         if set(params) != set(expected):
             wanted = "the parameter k" if expected else "no parameter"
             raise ValueError(
@@ -83,7 +84,9 @@ def get(name: str, **params) -> AdvantageFn:
             check_integer(field, value)
         return AdvantageFn(name, tuple(sorted(params.items())))
     if name not in METHODS:
-        rules = [known for known in peers.names() if known.startswith(f"{name}:")]
+        rules = [
+            known for known in other_trainers.names() if known.startswith(f"{name}:")
+        ]
         if rules:
             raise ValueError(f"{name!r} is a trainer; expected {' or '.join(rules)}")
         raise ValueError(nearest_name("advantage", name, names()))
@@ -120,8 +123,8 @@ def parameters(name: str) -> dict[str, Any]:
     >>> parameters("tsallis")
     {'r': 0.5}
     """
-    if name in peers.names():
-        return dict.fromkeys(peers.parameters(name), inspect.Parameter.empty)
+    if name in other_trainers.names():
+        return dict.fromkeys(other_trainers.parameters(name), inspect.Parameter.empty)
     if name not in METHODS:
         raise ValueError(nearest_name("advantage", name, names()))
     signature = inspect.signature(METHODS[name]).parameters
@@ -148,7 +151,7 @@ def table(name: str, group_size: int, **params) -> WeightTable:
 @functools.lru_cache(maxsize=4096)
 def _cached_table(fn: AdvantageFn, group_size: int) -> WeightTable:
     if ":" in fn.name:
-        weights = peers.table(fn.name, group_size, **dict(fn.params))
+        weights = other_trainers.table(fn.name, group_size, **dict(fn.params))
     else:
         weights = METHODS[fn.name](group_size, **dict(fn.params))
     for entries in (weights.incorrect, weights.correct):

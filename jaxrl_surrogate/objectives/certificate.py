@@ -92,7 +92,7 @@ def certify(
     interval: tuple[float, float] | None = None,
     curvature: float | None = None,
 ) -> Certificate:
-    """Compare the objective a table climbs with a surrogate.
+    """Compare the objective a table ascends with a surrogate.
 
     h_M and h are both known up to a constant, and are given the same value at 0 if h is
     finite there, else at 1, else at 1/2. The largest errors are looked for on a fine

@@ -52,7 +52,7 @@ def at_k(outer: Surrogate, k: int) -> Surrogate:
 
         h(t) = f(1 - q^k),  h'(t) = k q^(k-1) f'(1 - q^k),  q = 1 - t
 
-    GRPO over groups of k climbs arcsin at_k (arXiv 2508.10751, 2510.23049), times 1 / k
+    GRPO over groups of k ascends arcsin at_k (arXiv 2508.10751, 2510.23049), times 1/k
     for each sample. Where f' is infinite at 1, h' is what the limit says; of a function
     whose slope is infinite in an unknown way it is NaN there, and methods that use
     values of h are not concerned.

@@ -1,4 +1,4 @@
-"""What a family climbs where samples are dropped for what they are.
+"""What a family ascends where samples are dropped for what they are.
 
 A completion that is cut at the length limit and dropped (`train.overlong=mask`), or one
 on which the verifier fails, leaves a smaller group, weighed by the table of its size.
@@ -10,7 +10,7 @@ have the means grad log(f r) and grad log(f (1 - r)), so that the mean update is
     E[g] = sum_n P(n) ( h_n'(r) grad r + w_n(r) grad log f )              n = 1 .. M
 
 with h_n' the slope of the objective of size n and w_n(r) the mean weight of its
-samples. Rules whose weights sum to 0 in every group have w_n = 0: they climb the
+samples. Rules whose weights sum to 0 in every group have w_n = 0: they ascend the
 success rate among kept completions, and nothing trains them to be kept. With REINFORCE
 w_n = r h_n', which makes the whole P(n >= 1) / f times grad (f r), the gradient of the
 success rate over all completions. Two gradients with factors of their own are in

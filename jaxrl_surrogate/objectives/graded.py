@@ -8,7 +8,7 @@ ways to use it that keep an objective, at every group size:
               level. Climbs J = int h_M(P(r > x)) dx, a mean of r with distorted
               probabilities; of pass@k weights it is the expected best of k.
   mean        a reward in [0, 1] is the chance that a coin calls the sample right. The
-              mean weights over all coins climb h_M(E r).
+              mean weights over all coins ascend h_M(E r).
 
 Both are the table itself on binary rewards. The usual plug-ins are not: GRPO's division
 by the deviation has no objective on three levels (`curl.circulation` shows that of any
@@ -119,24 +119,24 @@ def binary(
     return jnp.where(unknown & kept, jnp.nan, weights)
 
 
-LIFTS = {"binary": binary, "layer_cake": layer_cake, "mean": mean}
+REWARD_MODES = {"binary": binary, "layer_cake": layer_cake, "mean": mean}
 
 
 def get(name: str):
-    """The way to weigh rewards of a name: binary, layer_cake or mean.
+    """The way to compute_advantages rewards of a name: binary, layer_cake or mean.
 
     Raises:
       ValueError: for an unknown name.
     """
-    if name not in LIFTS:
-        raise ValueError(nearest_name("kind of rewards", name, LIFTS))
-    return LIFTS[name]
+    if name not in REWARD_MODES:
+        raise ValueError(nearest_name("kind of rewards", name, REWARD_MODES))
+    return REWARD_MODES[name]
 
 
 def layer_cake_objective(
     surrogate: Surrogate, levels: Sequence[float], probabilities: Array
 ) -> Array:
-    """J = sum_j (x_j - x_(j-1)) h(P(r >= x_j)), x_0 = 0: what `layer_cake` climbs.
+    """J = sum_j (x_j - x_(j-1)) h(P(r >= x_j)), x_0 = 0: what `layer_cake` ascends.
 
     Args:
       surrogate: h, such as `induced_surrogate` of the table.
@@ -185,7 +185,7 @@ def _mean(wrong, right, rewards, mask):
     return chance * (counts @ right) + (1 - chance) * (counts @ wrong)
 
 
-def _map(weigh, tables, rewards, mask):
+def _map(compute_advantages, tables, rewards, mask):
     """One group's function over all groups, each with the row of its size."""
     family = isinstance(tables, TableFamily)
     if not family:
@@ -207,7 +207,7 @@ def _map(weigh, tables, rewards, mask):
     def group(rewards, mask):
         row = jnp.maximum(mask.sum(dtype=jnp.int32) - 1, 0)
         rows = (wrong[row], right[row]) if family else (wrong, right)
-        return jnp.where(mask, weigh(*rows, rewards, mask), 0)
+        return jnp.where(mask, compute_advantages(*rows, rewards, mask), 0)
 
     groups = rewards.astype(right.dtype).reshape(-1, size), mask.reshape(-1, size)
     return jax.vmap(group)(*groups).reshape(rewards.shape)

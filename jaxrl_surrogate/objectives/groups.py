@@ -22,7 +22,7 @@ def group_advantages(
     rewards: Array,
     mask: Array | None = None,
 ) -> jax.Array:
-    """Weights of a batch of groups, compiled: the one vmap of this room.
+    """Weights of a batch of groups, compiled: the one vmap of this layer.
 
     Args:
       method: a name such as "grpo" or "pass_at_k:k=4", a named advantage

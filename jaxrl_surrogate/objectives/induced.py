@@ -1,7 +1,7 @@
-"""From weights to the objective: what any weight table climbs.
+"""From weights to the objective: what any weight table ascends.
 
 A table with the gap d = b - a, applied to groups of M independent samples that are each
-right with probability t, climbs h_M with
+right with probability t, ascends h_M with
 
     h_M'(t) = sum_s d_s C(M-1, s) t^s (1-t)^(M-1-s)                   s = 0 .. M-1
 
@@ -19,7 +19,7 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 
 
 def induced_surrogate(table: WeightTable) -> Surrogate:
-    """The objective that a table climbs: h_M with h_M(0) = 0, and h_M'.
+    """The objective that a table ascends: h_M with h_M(0) = 0, and h_M'.
 
     NumPy input is computed in float64 from probabilities of counts in log space, JAX
     input by de Casteljau's recurrence, O(M^2) and stable in float32; both hold for M of

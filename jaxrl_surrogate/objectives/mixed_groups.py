@@ -1,4 +1,4 @@
-"""What a table climbs where groups that are all right or all wrong are left out.
+"""What a table ascends where groups that are all right or all wrong are left out.
 
 Dynamic sampling (DAPO, arXiv 2503.14476) puts mixed groups of other prompts in the
 place of groups whose samples are all right or all wrong. A prompt then contributes what
@@ -6,11 +6,11 @@ its mixed groups do, times one constant that all prompts share:
 
     h'(p) - b_{M-1} p^(M-1) + a_0 (1-p)^(M-1)
 
-is the slope of what is climbed, h' the table's own: an all-right group would have given
-b_{M-1} to each sample, an all-wrong one a_0. That is the objective of the same table
-with a 0 in these two places. Where both are 0 already, as in all centred rules, nothing
-changes; elsewhere it does, and may turn the sign: without the all-right groups, `pkpo`
-pushes easy prompts down.
+is the slope of what is ascended, h' the table's own: an all-right group would have
+given b_{M-1} to each sample, an all-wrong one a_0. That is the objective of the same
+table with a 0 in these two places. Where both are 0 already, as in all centred rules,
+nothing changes; elsewhere it does, and may turn the sign: without the all-right groups,
+`pkpo` pushes easy prompts down.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """The record of a surrogate: h, its slope, and what is known of the slope exactly.
 
-A method with the surrogate h climbs E[h(p)] over prompts; its slope h' is the weight of
-a prompt's gradient at p. Surrogates add and scale: the weights of a sum are the sum of
-the weights, for every method of `from_surrogate` but the projection and where no gap
+A method with the surrogate h ascends E[h(p)] over prompts; its slope h' is the weight
+of a prompt's gradient at p. Surrogates add and scale: the weights of a sum are the sum
+of the weights, for every method of `from_surrogate` but the projection and where no gap
 had to be capped.
 """
 

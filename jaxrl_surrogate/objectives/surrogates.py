@@ -1,7 +1,7 @@
 """Surrogates: transforms h of the probability p of a right answer, by name.
 
-A method with the surrogate h climbs E[h(p)] over prompts; its slope h' is the weight of
-a prompt's gradient at p. `value` and `slope` take NumPy (computed in float64) or JAX
+A method with the surrogate h ascends E[h(p)] over prompts; its slope h' is the weight
+of a prompt's gradient at p. `value` and `slope` take NumPy (computed in float64) or JAX
 arrays (traceable), elementwise on [0, 1]; infinite ends are returned as infinities.
 They increase, but for `regularized` with a large weight: `certify` says where not.
 Constants that training does not see are chosen as in the literature.

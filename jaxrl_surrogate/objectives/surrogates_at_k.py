@@ -113,7 +113,7 @@ def truncated_log(order: int) -> Surrogate:
     """h(t) = sum_{j<=T} pass@j(t) / j, h'(t) = (1 - q^T) / t: log t cut at order T.
 
     (MaxRL, arXiv 2602.02710.) log t + 1 + 1/2 + .. + 1/T in the limit; rejection
-    sampling of M samples climbs T = M. 1 is the identity.
+    sampling of M samples ascends T = M. 1 is the identity.
     """
     return _sum_of_pass_rates(
         "truncated_log", order, lambda j: 1 / j, lambda s: order / (s + 1)

@@ -6,7 +6,7 @@ the rate
 
     r(p) = false_positive + (1 - false_negative - false_positive) p
 
-so weights with the objective h_M climb h_M(r(p)): the ends of h are cut off, and what
+so weights with the objective h_M ascend h_M(r(p)): the ends of h are cut off, and what
 was steep there is lost. r is affine, so a slope of degree M - 1 stays one, and the gap
 that gives back h_M' exactly exists and is unique. It extrapolates: its entries grow and
 change sign as the verifier gets worse, which is the price in noise. (Derived here.)
@@ -71,7 +71,7 @@ def undo_noise(
     false_positive: float,
     baseline: str = "leave_one_out",
 ) -> WeightTable:
-    """The weights to apply under noise to climb what `table` climbs without.
+    """The weights to apply under noise to ascend what `table` ascends without.
 
     Args:
       table: the weights wanted under a perfect verifier, group size M.

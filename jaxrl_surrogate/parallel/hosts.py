@@ -55,8 +55,8 @@ class HostsConfig:
             raise ValueError(f"hosts.timeout_s={self.timeout_s}: expected 5 or more")
 
 
-def take(words: Sequence[str]) -> tuple[HostsConfig, list[str]]:
-    """Split command-line words into the hosts' and the rest.
+def take(argv: Sequence[str]) -> tuple[HostsConfig, list[str]]:
+    """Split command-line argv into the hosts' and the rest.
 
     Raises:
       ValueError: an unknown or ill-typed field.
@@ -66,7 +66,7 @@ def take(words: Sequence[str]) -> tuple[HostsConfig, list[str]]:
     """
     kinds = {field.name: field.type for field in dataclasses.fields(HostsConfig)}
     values, rest = {}, []
-    for word in words:
+    for word in argv:
         if not word.startswith(PREFIX):
             rest.append(word)
             continue

@@ -190,7 +190,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def batch_ways(mesh: Mesh) -> int:
+def num_batch_shards(mesh: Mesh) -> int:
     """How many ways the prompts of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
@@ -221,7 +221,7 @@ def constrain(
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
-def pin_tree(tree: PyTree, shardings: PyTree) -> PyTree:
+def constrain_tree(tree: PyTree, shardings: PyTree) -> PyTree:
     """Lay a tree of arrays out inside a jitted function; nothing on one device."""
     if all(sharding.num_devices == 1 for sharding in jax.tree.leaves(shardings)):
         return tree

@@ -30,10 +30,10 @@ class _OnMesh:
     mesh: Mesh
     rules: Rules
 
-    def pin(self, x, *axes):
+    def constrain(self, x, *axes):
         return constrain(x, self.mesh, *axes, rules=self.rules)
 
-    def ways(self, axis, size):
+    def num_shards(self, axis, size):
         (names,) = partition_spec(self.mesh, (axis,), (size,), rules=self.rules)
         names = (names,) if isinstance(names, str) else names or ()
         return math.prod(self.mesh.shape[name] for name in names)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Completions, Prompts
 from jaxrl_surrogate.models import DecoderConfig, KeyValues
-from jaxrl_surrogate.models.layout import pin, pin_last
+from jaxrl_surrogate.models.layout import constrain, constrain_last
 from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout.sampling import SamplingConfig, sample, sampling_logits
 from jaxrl_surrogate.typed_fields import check_fields
@@ -78,8 +78,8 @@ def rollout(
 
 
 def _rollout(config, decode, params, prompts, key):
-    lay_out = models.lay_out if decode.gather_weights else models.lay_out_ends
-    params = lay_out(config, models.cast(params, config.compute_dtype))
+    shard_params = models.shard_params if decode.gather_weights else models.shard_ends
+    params = shard_params(config, models.cast(params, config.compute_dtype))
     if decode.unroll_layers:
         params = models.unstack_layers(params)
     last, prefix = models.prefill(config, params, prompts.tokens, prompts.lengths)
@@ -88,7 +88,7 @@ def _rollout(config, decode, params, prompts, key):
     ends = _segment_ends(decode.max_length)
     state = _State(
         position=jnp.int32(0),
-        hidden=pin_last(
+        hidden=constrain_last(
             jnp.broadcast_to(last[:, None], (*shape, last.shape[-1])), "residual"
         ),
         cache=_empty_cache(
@@ -109,7 +109,7 @@ def _rollout(config, decode, params, prompts, key):
         if decode.unroll_layers:
             grown = tuple(layer.grow(end) for layer in state.cache)
             state = dataclasses.replace(state, cache=grown)
-        state = _pin_state(decode, state)
+        state = _constrain_state(decode, state)
         state = jax.lax.while_loop(running, advance, state)
     return Completions(
         tokens=state.tokens,
@@ -133,15 +133,15 @@ class _State:
     logprobs: jax.Array  # (G, M, T) float32
 
 
-def _pin_state(decode, state):
+def _constrain_state(decode, state):
     """The same state: whole completions on a device, its key-value heads alone."""
     stacked = () if decode.unroll_layers else (None,)
     cache = jax.tree.map(
-        lambda x: pin(x, *stacked, "batch", "samples", "kv_heads", None, None),
+        lambda x: constrain(x, *stacked, "batch", "samples", "kv_heads", None, None),
         state.cache,
     )
     rows = {
-        name: pin(value, "batch", "samples", *[None] * (value.ndim - 2))
+        name: constrain(value, "batch", "samples", *[None] * (value.ndim - 2))
         for name in ("lengths", "ended", "tokens", "logprobs")
         for value in [getattr(state, name)]
     }
@@ -183,10 +183,12 @@ def _uniform(key, position):
 def _empty_cache(config, decode, shape, size):
     """Keys and values of completions, stacked or a tuple of layers."""
     leading = (*shape, config.num_kv_heads)
-    room = (size, config.head_dim, config.compute_dtype)
+    size_of_one = (size, config.head_dim, config.compute_dtype)
     if decode.unroll_layers:
-        return tuple(KeyValues.empty(leading, *room) for _ in range(config.num_layers))
-    return KeyValues.empty((config.num_layers, *leading), *room)
+        return tuple(
+            KeyValues.empty(leading, *size_of_one) for _ in range(config.num_layers)
+        )
+    return KeyValues.empty((config.num_layers, *leading), *size_of_one)
 
 
 def _segment_ends(max_length):

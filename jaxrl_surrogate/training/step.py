@@ -90,12 +90,12 @@ def _placed_update(
     config, update, optimizer, mesh, state, batch, objective, ref_params
 ):
     shardings = state_shardings(config, optimizer, mesh).params
-    weigh = graded.get(update.rewards)
-    advantages = weigh(objective, batch.rewards, batch.reward_mask)
+    compute_advantages = graded.get(update.rewards)
+    advantages = compute_advantages(objective, batch.rewards, batch.reward_mask)
     mask = batch.completions.mask
     weights = token_weights(update.loss.normalization, mask, batch.reward_mask)
     score = functools.partial(
-        models.completion_scores,
+        models.token_logprobs,
         config,
         logits_transform=functools.partial(sampling_logits, update.sampling),
         chunk=update.logprob_chunk,
@@ -139,14 +139,14 @@ def _placed_update(
         state.params,
         (batch, advantages, weights),
         num_prompts // size,
-        functools.partial(partition.pin_tree, shardings=shardings),
+        functools.partial(partition.constrain_tree, shardings=shardings),
     )
     sizes = batch.reward_mask.sum(-1, keepdims=True)
     state, metrics = apply_gradients(optimizer, state, grads, value)
     tokens = jnp.maximum((weights > 0).sum(), 1)
     metrics |= {name: total / tokens for name, total in sums.items()}
     metrics |= {
-        "logprob_gap_max": gaps,
+        "sampler_trainer_logprob_diff_max": gaps,
         "advantage_abs": jnp.abs(advantages).mean(),
         "applied_weights": applied * sizes * (sizes > 0).sum(),
     }

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxrl_surrogate import build, cli, settings
+from jaxrl_surrogate import assembly, cli, settings
 from jaxrl_surrogate.commands import replay
 from jaxrl_surrogate.config import ObjectiveConfig, TrainConfig
 from jaxrl_surrogate.objectives import advantages, names, surrogates
@@ -32,8 +32,8 @@ def _run(tmp_path):
             "prompts": [1, 2, 3, 4],
             "correct": [0, 1, 2, 3],
             "verified": [4, 4, 4, 4],
-            "right_weight": [None, *(float(rloo.correct[m - 1]) for m in (1, 2, 3))],
-            "wrong_weight": [float(rloo.incorrect[m]) for m in (0, 1, 2, 3)],
+            "correct_weight": [None, *(float(rloo.correct[m - 1]) for m in (1, 2, 3))],
+            "incorrect_weight": [float(rloo.incorrect[m]) for m in (0, 1, 2, 3)],
         }
         for step in (1, 2)
     ]
@@ -112,7 +112,7 @@ def test_a_config_has_options(field, tmp_path):
     config = settings.load(TrainConfig, path, [f"--objective.{field}=pass_at_k:k=4"])
     wanted = f"--objective.{field}=pass_at_k --{root}.options.k=4"
     with pytest.raises(settings.SettingsError, match=re.escape(wanted)):
-        build.build_objective(config)
+        assembly.build_objective(config)
 
 
 def test_what_is_shown_can_be_typed():
@@ -167,7 +167,7 @@ def test_the_departure_is_put_in_words(capsys, tmp_path):
     path = tmp_path / "groups.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows:
-        row["right_weight"][1] *= 0.5  # of groups with one correct sample
+        row["correct_weight"][1] *= 0.5  # of groups with one correct sample
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 20))
     assert cli.main(["objective", "--replay", str(tmp_path)]) == 0
     assert "another objective than asked for: with 0 others correct" in (

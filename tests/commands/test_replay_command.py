@@ -17,7 +17,7 @@ def _run(tmp_path, verified, *overrides):
     path.write_text(settings.to_yaml(config))
     rows = [
         {"step": step, "prompts": [step], "correct": [1], "verified": [verified],
-         "right_weight": [0.5], "wrong_weight": [-0.5]}
+         "correct_weight": [0.5], "incorrect_weight": [-0.5]}
         for step in (1, 2, 3)
     ]  # fmt: skip
     (tmp_path / "groups.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

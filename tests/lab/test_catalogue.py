@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jaxrl_surrogate.lab import catalogue
-from jaxrl_surrogate.objectives import advantages, peers
+from jaxrl_surrogate.objectives import advantages, other_trainers
 
 STORED = Path(__file__).parents[2] / "docs" / "objectives.md"
 
@@ -21,6 +21,6 @@ def test_the_table_is_current_and_a_stale_one_is_seen(tmp_path, capsys):
 
 def test_every_rule_has_a_row():
     rows = [line for line in catalogue.table().splitlines() if line.startswith("| `")]
-    assert len(rows) == len(advantages.names()) + len(peers.names())
+    assert len(rows) == len(advantages.names()) + len(other_trainers.names())
     nemo = next(row for row in rows if "`nemo:grpo`" in row)
     assert "| 1 2.65 2.05 1.87 1.87 2.05 2.65 1 |" in nemo

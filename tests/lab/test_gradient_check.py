@@ -1,4 +1,4 @@
-"""The real rollout and the real step climb E[h_M(p)], and a wrong weight would show."""
+"""Real rollouts and the real step ascend E[h_M(p)], and a wrong weight would show."""
 
 import dataclasses
 

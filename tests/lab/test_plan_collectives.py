@@ -106,7 +106,7 @@ def test_layers_that_are_gathered_all_at_once_are_found(monkeypatch):
     from jaxrl_surrogate import models
     from jaxrl_surrogate.models import token_logprobs
 
-    monkeypatch.setattr(token_logprobs, "lay_out_ends", models.lay_out)
+    monkeypatch.setattr(token_logprobs, "shard_ends", models.shard_params)
     faults = _faults("update", MESHES[1], max_prompt_length=9)
     assert any("gathered at once" in fault for fault in faults)
 

@@ -29,8 +29,8 @@ def _simulated(random, num_groups, table, rates=None, bend=lambda right, count: 
         step=np.arange(num_groups) // 50 + 1,
         correct=correct,
         verified=np.full(num_groups, SIZE),
-        right_weight=np.where(correct > 0, right, np.nan),
-        wrong_weight=np.where(correct < SIZE, wrong * noise[1], np.nan),
+        correct_weight=np.where(correct > 0, right, np.nan),
+        incorrect_weight=np.where(correct < SIZE, wrong * noise[1], np.nan),
     )
 
 
@@ -111,8 +111,8 @@ def test_errors_are_those_of_repetition(name, random):
             step=np.ones(num_groups, int),
             correct=correct,
             verified=np.full(num_groups, SIZE),
-            right_weight=np.where(correct > 0, 0.5 * right, np.nan),
-            wrong_weight=np.where(correct < SIZE, 0.5 * wrong, np.nan),
+            correct_weight=np.where(correct > 0, 0.5 * right, np.nan),
+            incorrect_weight=np.where(correct < SIZE, 0.5 * wrong, np.nan),
         )
         found = effective.effective_objective(logged, table)
         _, slope, error = found.slopes(p)
@@ -200,7 +200,7 @@ def test_a_loss_of_diversity_is_said(random):
     after = _simulated(random, 1000, table, rates=solved)
     rows = {
         name: np.concatenate([getattr(before, name), getattr(after, name)])
-        for name in ("correct", "verified", "right_weight", "wrong_weight")
+        for name in ("correct", "verified", "correct_weight", "incorrect_weight")
     }
     both = groups.Groups(SIZE, np.repeat(np.arange(40), 50), **rows)
     said = ledger.warnings(ledger.trends(both, table))
@@ -234,13 +234,13 @@ def test_replay_by_hand():
 def test_a_log_is_read_up_to_the_line_that_a_kill_cut(tmp_path):
     row = {
         "step": 3, "prompts": [5, 6], "correct": [0, 2], "verified": [6, 5],
-        "right_weight": [None, 0.5], "wrong_weight": [-1.0, None],
+        "correct_weight": [None, 0.5], "incorrect_weight": [-1.0, None],
     }  # fmt: skip
     path = tmp_path / "groups.jsonl"
     path.write_text(json.dumps(row) + "\n" + json.dumps(row)[:20])
     found = groups.read_groups(tmp_path, 6)
     assert len(found) == 2 and len(found.whole) == 1
-    assert np.isnan(found.right_weight[0]) and found.right_weight[1] == 0.5
+    assert np.isnan(found.correct_weight[0]) and found.correct_weight[1] == 0.5
     path.write_text("")
     with pytest.raises(ValueError, match="holds no step"):
         groups.read_groups(tmp_path, 6)

@@ -83,7 +83,7 @@ def all_passes(config, params, prompts, lengths, tokens):
     """Logits (G, M, T, V) of every way to compute them."""
     head = functools.partial(models.output_logits, config, params)
     last, prefix = models.prefill(config, params, prompts, lengths)
-    extended = models.extend(config, params, tokens, prefix)
+    extended = models.forward_completions(config, params, tokens, prefix)
     first = jnp.broadcast_to(last[:, None, None], (*tokens.shape[:2], 1, last.shape[1]))
     loose = models.unstack_layers(params)
     loose_last, loose_prefix = models.prefill(config, loose, prompts, lengths)
@@ -116,7 +116,7 @@ def scores_and_gradient(
     """Scores, and the gradient of a weighted sum of them."""
 
     def total(params):
-        scores = models.completion_scores(
+        scores = models.token_logprobs(
             config, params, prompts, lengths, tokens,
             chunk=chunk, remat=remat, entropy=True,
         )  # fmt: skip
@@ -181,7 +181,7 @@ def test_where_the_prompt_ends_changes_nothing(random):
     @jax.jit
     def gradient(params, prompts, lengths, tokens, counted):
         def total(params):
-            scores = models.completion_scores(config, params, prompts, lengths, tokens)
+            scores = models.token_logprobs(config, params, prompts, lengths, tokens)
             return jnp.where(counted, scores.logprobs, 0).sum()
 
         return jax.value_and_grad(total)(params)
@@ -239,7 +239,9 @@ def test_gradients_tell_which_tokens_are_seen(window, random):
     def sight(table):
         seen = params | {"embedding": table}
         _, prefix = models.prefill(config, seen, prompt, np.array([P]))
-        return models.extend(config, seen, tokens, prefix)[0, 0] @ direction
+        return (
+            models.forward_completions(config, seen, tokens, prefix)[0, 0] @ direction
+        )
 
     felt = np.abs(sight(params["embedding"])).max(-1)[:, order] > 0  # (T, P + T)
     distance = (P + np.arange(T))[:, None] - np.arange(P + T)[None]

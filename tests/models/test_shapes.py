@@ -70,7 +70,7 @@ def _operations(config, unroll=False):
 
     def total(params):
         tokens = np.zeros((2, 2, 4), np.int32)
-        return models.completion_scores(
+        return models.token_logprobs(
             config, params, prompts, lengths, tokens, remat=True
         ).logprobs.sum()
 

@@ -125,7 +125,7 @@ def test_convergence_to_the_limit(method, name):
         errors.append(found.inside.value)
         slopes.append(found.inside.slope)
     assert (np.diff(errors) < 0).all()
-    # GRPO with 2 and 3 samples climbs a line: its slope settles from 4 on.
+    # GRPO with 2 and 3 samples ascends a line: its slope settles from 4 on.
     assert (np.diff(slopes[1:]) < 0).all()
     if name == "log":
         # h_M - log is a constant up to q^M: aligned at 1, the tail of a series.

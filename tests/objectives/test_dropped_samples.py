@@ -113,7 +113,7 @@ def test_the_factors_in_the_documents():
 
 
 def test_the_example(random):
-    """Right 0.3, wrong 0.3, cut 0.4, groups of 4: who climbs P(right | finished)?"""
+    """Right 0.3, wrong 0.3, cut 0.4, groups of 4: who ascends P(right | finished)?"""
     chances = np.array([0.1, 0.2, 0.05, 0.25, 0.4])
     policy = chances, np.eye(5) - chances
     kept, r, of_r, _ = _rates(chances)

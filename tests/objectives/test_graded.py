@@ -33,7 +33,10 @@ RULES = [
 
 # Compiled: one program for all tables of a size.
 layer_cake, mean = jax.jit(graded.layer_cake), jax.jit(graded.mean)
-LIFTS = [pytest.param(layer_cake, id="layer_cake"), pytest.param(mean, id="mean")]
+REWARD_MODES = [
+    pytest.param(layer_cake, id="layer_cake"),
+    pytest.param(mean, id="mean"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +129,7 @@ def test_layer_cake_of_maxrl_is_the_centred_sum_of_steps(random):
     np.testing.assert_allclose(got, raw - raw.mean(), atol=1e-13)
 
 
-@pytest.mark.parametrize("lift", LIFTS)
+@pytest.mark.parametrize("lift", REWARD_MODES)
 @pytest.mark.parametrize(("name", "params"), RULES)
 def test_binary_rewards_get_the_table(lift, name, params, random):
     rewards = random.integers(0, 2, (50, 6)).astype(float)
@@ -135,7 +138,7 @@ def test_binary_rewards_get_the_table(lift, name, params, random):
     np.testing.assert_array_equal(graded.binary(table, rewards), table(rewards))
 
 
-@pytest.mark.parametrize("lift", LIFTS)
+@pytest.mark.parametrize("lift", REWARD_MODES)
 def test_masks_are_smaller_groups_and_places_do_not_matter(lift, random):
     size = 6
     rule = advantages.get("grpo")
@@ -158,7 +161,7 @@ def test_masks_are_smaller_groups_and_places_do_not_matter(lift, random):
     )
 
 
-@pytest.mark.parametrize("lift", LIFTS)
+@pytest.mark.parametrize("lift", REWARD_MODES)
 def test_equal_rewards_have_equal_weights_and_equal_groups_none(lift):
     table = advantages.table("grpo", 5)
     with jax.enable_x64(False):
@@ -170,7 +173,7 @@ def test_equal_rewards_have_equal_weights_and_equal_groups_none(lift):
         assert (np.asarray(lift(table, same)) == 0).all()
 
 
-@pytest.mark.parametrize("lift", LIFTS)
+@pytest.mark.parametrize("lift", REWARD_MODES)
 def test_float32_is_near(lift, random):
     rewards = random.random((200, 16))
     for name, params in RULES:
@@ -195,7 +198,7 @@ def test_a_surrogate_with_graded_rewards(random):
 
 def test_refusals():
     table = advantages.table("rloo", 4)
-    for lift in graded.LIFTS.values():
+    for lift in graded.REWARD_MODES.values():
         with pytest.raises(ValueError, match="groups of 4"):
             lift(table, np.zeros(5))
         with pytest.raises(ValueError, match="mask: one table"):

@@ -13,7 +13,7 @@ from jaxrl_surrogate.objectives import (
     surrogates,
     table_family,
 )
-from jaxrl_surrogate.training import compiles
+from jaxrl_surrogate.telemetry import compiles
 
 GRID = np.linspace(0, 1, 9)
 

@@ -96,7 +96,7 @@ def test_teacher_forcing_gives_the_samplers_log_probabilities(
 
     rolled = done if sampling is not TRUNCATED else done_truncated
     scores = jax.jit(
-        lambda params: models.completion_scores(
+        lambda params: models.token_logprobs(
             CONFIG, params, prompts.tokens, prompts.lengths, rolled.tokens,
             logits_transform=functools.partial(sampling_logits, sampling),
         )

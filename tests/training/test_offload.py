@@ -8,8 +8,9 @@ from jaxrl_surrogate import models, objectives, parallel
 from jaxrl_surrogate.batch import Batch, Completions, Prompts
 from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.rollout import SamplingConfig
-from jaxrl_surrogate.training import checkpoint, offload
-from jaxrl_surrogate.training.digests import state_digests
+from jaxrl_surrogate.storage import checkpoint
+from jaxrl_surrogate.storage.digests import state_digests
+from jaxrl_surrogate.training import offload
 from jaxrl_surrogate.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrl_surrogate.training.state import abstract_state, init_state
 from jaxrl_surrogate.training.step import UpdateConfig, make_update

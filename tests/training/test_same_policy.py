@@ -82,4 +82,4 @@ def test_bfloat16_log_probabilities_of_the_two_are_equal(case, random, monkeypat
     _, metrics = step(restart(params, config, SGD, ONE), batch, family, None)
     assert done.lengths.std() > 0
     assert metrics["grad_norm"] > 1e-3
-    assert metrics["logprob_gap_max"] < 1e-4
+    assert metrics["sampler_trainer_logprob_diff_max"] < 1e-4

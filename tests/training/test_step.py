@@ -16,7 +16,7 @@ from jaxrl_surrogate.batch import Batch, Prompts
 from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.models import attention, experts
 from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig, rollout
-from jaxrl_surrogate.training.compiles import compile_count
+from jaxrl_surrogate.telemetry.compiles import compile_count
 from jaxrl_surrogate.training.state import init_state, restart
 from jaxrl_surrogate.training.step import UpdateConfig, make_update
 

@@ -81,7 +81,7 @@ def _update_bytes(job, mesh):
     c, tensor = job.model, mesh.shape["tensor"]
     params, others = _state_bytes(job, mesh)
     micro = job.update.microbatch_prompts or job.update_prompts
-    rows = micro * job.decode.group_size // partition.batch_ways(mesh)
+    rows = micro * job.decode.group_size // partition.num_batch_shards(mesh)
     tokens = rows * job.decode.max_length / mesh.shape["sequence"]
     wide = np.dtype(c.compute_dtype).itemsize
     queries, mlp = c.num_heads * c.head_dim / tensor, c.mlp_dim / tensor
@@ -131,7 +131,7 @@ def _update_seconds(job, topology, mesh):
         _seconds("all-reduce", shard, axis, topology, mesh)
         for axis in ("data", "sequence")
     )
-    rows = job.update_prompts * job.decode.group_size / partition.batch_ways(mesh)
+    rows = job.update_prompts * job.decode.group_size / partition.num_batch_shards(mesh)
     tokens = rows * job.decode.max_length / mesh.shape["sequence"]
     stream = tokens * c.embed_dim * wide
     moves = 2 * 2 * passes * c.num_layers  # two halves of a block, gather and scatter
@@ -150,7 +150,9 @@ def _rollout_seconds(job, topology, mesh):
     c, chip = job.model, topology.chip
     weights = sum(shard_bytes(*pair) for pair in decode_weights(job, mesh).values())
     cache = sum(shard_bytes(*pair) for pair in cache_arrays(job, mesh).values())
-    rows = job.prompts_per_step * job.decode.group_size / partition.batch_ways(mesh)
+    rows = (
+        job.prompts_per_step * job.decode.group_size / partition.num_batch_shards(mesh)
+    )
     rows /= mesh.shape["sequence"]
     flops = 2 * c.num_active_params / mesh.shape["tensor"] * rows
     token = max((weights + 0.5 * cache) / chip.hbm_bandwidth, flops / chip.peak_flops)

@@ -35,7 +35,7 @@ def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
     samples = job.decode.group_size
     if samples % mesh.shape["sequence"] == 0:
         samples //= mesh.shape["sequence"]
-    rows = job.prompts_per_step // partition.batch_ways(mesh) * samples
+    rows = job.prompts_per_step // partition.num_batch_shards(mesh) * samples
     tensor, expert = frozenset({"tensor"}), frozenset({"expert"})
     summed = ("all-reduce", "reduce-scatter", "all-gather")
     c = job.model

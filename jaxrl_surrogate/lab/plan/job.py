@@ -51,7 +51,7 @@ class Job:
             not split.
         """
         mesh = make_mesh(self.mesh, devices)
-        ways = partition.batch_ways(mesh)
+        ways = partition.num_batch_shards(mesh)
         slices = self.update.microbatch_prompts or self.update_prompts
         for field, size in (
             ("rollout.prompts_per_step", self.prompts_per_step),

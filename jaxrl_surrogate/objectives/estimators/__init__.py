@@ -5,14 +5,14 @@ group of Z_i times the score of sample i, so methods published as sums are multi
 M. R is a sample's own reward, S the number of right answers among the others, q = 1 -
 p. A method in count form gives a right sample A+(m) and a wrong one A-(m), that is
 b[s] = A+(s + 1) and a[s] = A-(s). Each docstring ends with the exact slope of the
-objective the method climbs, h_M'(p).
+objective the method ascends, h_M'(p).
 
 A method refuses a group size at which its weights would all be zero: a centred method
 at M = 1, GRPO for pass@k at k >= M. A run with such settings would train nothing.
 
 Not here, as they are not functions of one group's counts: deviations over the whole
 batch, groups that are sampled until they are mixed, and rejection until a number of
-right answers is found (docs/theory.md says what those climb).
+right answers is found (docs/theory.md says what those ascend).
 """
 
 from jaxrl_surrogate.objectives.estimators import (
@@ -26,6 +26,6 @@ from jaxrl_surrogate.objectives.estimators import (
 # By name, in the order of THEORY: pass@1, log family, softmax, pass@k, shaping.
 METHODS = {
     method.__name__: method
-    for room in (mean_reward, likelihood, risk, at_k, shaped)
-    for method in room.METHODS
+    for layer in (mean_reward, likelihood, risk, at_k, shaped)
+    for method in layer.METHODS
 }

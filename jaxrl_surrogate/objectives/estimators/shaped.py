@@ -1,8 +1,8 @@
 """Estimators reshaped by difficulty: factors of the group's success rate t = m / M.
 
-Each climbs a surrogate with a regulariser of the reward (arXiv 2510.23049): with A+ the
-weight of a right sample and m ~ Bin(M, p), h_M'(p) = E[m A+] / (M p q) where weights
-sum to zero.
+Each ascends a surrogate with a regulariser of the reward (arXiv 2510.23049): with A+
+the weight of a correct sample and m ~ Bin(M, p), h_M'(p) = E[m A+] / (M p q) where
+weights sum to zero.
 """
 
 import numpy as np

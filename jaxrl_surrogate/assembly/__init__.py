@@ -1,0 +1,36 @@
+"""From a config to a run: the only place that knows both the config and the layers."""
+
+from jaxrl_surrogate.assembly.directory import (
+    check_continuation,
+    check_directory,
+    config_changes,
+    open_directory,
+    run_directory,
+    store_config,
+)
+from jaxrl_surrogate.assembly.model import build_model, build_shape
+from jaxrl_surrogate.assembly.objective import build_objective
+from jaxrl_surrogate.assembly.objective_notes import objective_notes
+from jaxrl_surrogate.assembly.problems import few_problems
+from jaxrl_surrogate.assembly.programs import build_job
+from jaxrl_surrogate.assembly.run import build_run
+from jaxrl_surrogate.assembly.stored_config import load_stored
+from jaxrl_surrogate.assembly.tokenizer import build_tokenizer
+
+__all__ = [
+    "build_job",
+    "build_model",
+    "build_objective",
+    "build_run",
+    "build_shape",
+    "build_tokenizer",
+    "check_continuation",
+    "check_directory",
+    "config_changes",
+    "few_problems",
+    "load_stored",
+    "objective_notes",
+    "open_directory",
+    "run_directory",
+    "store_config",
+]

@@ -1,0 +1,143 @@
+"""Where a run lives, its config there, and what a config may continue."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxrl_surrogate import settings
+from jaxrl_surrogate.assembly.continuation import role
+from jaxrl_surrogate.assembly.stored_config import (
+    config_text,
+    load_stored,
+    lost_config,
+)
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.storage import lock
+from jaxrl_surrogate.storage.state_reader import StateReader
+
+Change = tuple[str, object, object]  # dotted path, old value, new value
+
+
+def run_directory(config: TrainConfig) -> Path:
+    """Where a run lives."""
+    return Path(config.run_dir.replace("{name}", config.name))
+
+
+def check_directory(config: TrainConfig) -> Path:
+    """The run directory, whose config, if it holds one, must be continued by this one.
+
+    Raises:
+      SettingsError: there can be no such directory, or it holds a run whose results
+        would not be continued.
+    """
+    directory = run_directory(config)
+    try:
+        places = (directory, *directory.parents)
+        fault = not next(place for place in places if place.exists()).is_dir()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        fault = True
+    if fault:
+        raise SettingsError(lock.no_place(directory, "it or a part of it is no folder"))
+    refused = [
+        f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "
+        f"start another run with {_elsewhere(config)}"
+        for name, old, new in config_changes(config)
+        if role(name) == "kept" or _changes_state(config, name, old, new)
+    ]
+    if refused:
+        raise SettingsError("\n".join(refused))
+    return directory
+
+
+def check_continuation(config: TrainConfig) -> Path:
+    """The run directory, in which this config may be trained with.
+
+    Raises:
+      SettingsError: as `check_directory`, or the run there has no step left that its
+        other numbers would hold for.
+    """
+    directory = check_directory(config)
+    newest = max(StateReader(directory).steps(), default=0)
+    changed = [row for row in config_changes(config) if role(row[0]) == "numbers"]
+    if changed and newest and config.train.steps <= newest:
+        raise SettingsError(
+            "\n".join(
+                f"{name}={new!r}: {directory} has done {newest} steps with {old!r}, "
+                "and no step is left for another value; start another run with "
+                f"{_elsewhere(config)}, or go on with this one with --train.steps of "
+                f"more than {newest}"
+                for name, old, new in changed
+            )
+        )
+    return directory
+
+
+def config_changes(config: TrainConfig) -> list[Change]:
+    """What a run would be continued with; empty for a new run, and where it lives."""
+    directory = run_directory(config)
+    if (directory / "config.yaml").exists():
+        stored = load_stored(directory)
+    else:
+        stored = lost_config(directory)
+    if stored is None:
+        return []
+    changes = settings.difference(stored, config)
+    return [change for change in changes if change[0] not in ("run_dir", "name")]
+
+
+def open_directory(config: TrainConfig) -> Path:
+    """Make the run directory, and store the config in it if it holds none.
+
+    What a run that is there is continued with is stored by `store_config`, once the
+    run has taken it up.
+
+    Raises:
+      SettingsError: as `check_continuation`, or it cannot be written.
+    """
+    directory = check_continuation(config)
+    if not (directory / "config.yaml").exists():
+        store_config(config)
+    return directory
+
+
+def store_config(config: TrainConfig) -> None:
+    """Make this config the one that the run directory is resumed with.
+
+    Raises:
+      SettingsError: it cannot be written.
+    """
+    directory = run_directory(config)
+    # Whole or not at all: a run is resumed from this file.
+    temporary = directory / "config.yaml.tmp"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(config_text(config), encoding="utf-8")
+        temporary.replace(directory / "config.yaml")
+    except OSError as error:
+        raise SettingsError(lock.no_place(directory, str(error))) from error
+
+
+def _changes_state(config: TrainConfig, name: str, old: object, new: object) -> bool:
+    """Whether the stored state of the optimizer has a part too many or too few."""
+    momentum = name == "optimizer.b1" and config.optimizer.name == "sgd"
+    return momentum and 0 in (old, new)
+
+
+def _elsewhere(config: TrainConfig) -> str:
+    """Words of the command line that give a run a directory of its own."""
+    field = "name" if "{name}" in config.run_dir else "run_dir"
+    here = config.name if field == "name" else config.run_dir.rstrip("/")
+    free = next(name for name in _numbered(here) if not _taken(config, field, name))
+    return f"--{field}={free}"
+
+
+def _numbered(name: str) -> Iterator[str]:
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1
+
+
+def _taken(config: TrainConfig, field: str, value: str) -> bool:
+    text = config.run_dir.replace("{name}", value) if field == "name" else value
+    return Path(text).exists()

@@ -1,0 +1,57 @@
+"""A decoder with layer for a run's tokenizer."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from jaxrl_surrogate import models, settings
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.faults import refused_at
+from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.tasks import Tokenizer
+
+
+def stop_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids that end a completion: the end token and each text's one token."""
+    ids = {text: tokenizer.encode(text) for text in texts}
+    faults = [
+        f"rollout.stop={text!r}: {tokenizer.name} spells it in {len(found)} tokens; "
+        "expected texts of one token each"
+        for text, found in ids.items()
+        if len(found) != 1
+    ]
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return tuple({tokenizer.eos_id: None} | {found[0]: None for found in ids.values()})
+
+
+def build_shape(config: TrainConfig) -> models.DecoderConfig:
+    """The decoder's shape before it knows a vocabulary: a preset with overrides.
+
+    Raises:
+      SettingsError: unknown preset or field, or values that do not fit together.
+    """
+    preset = refused_at("model", models.presets.get, config.model.preset)
+    preset = dataclasses.replace(preset, compute_dtype=config.model.compute_dtype)
+    return settings.updated(preset, config.model.overrides, "model.overrides")
+
+
+def build_model(
+    config: TrainConfig, shape: models.DecoderConfig, tokenizer: Tokenizer
+) -> models.DecoderConfig:
+    """The decoder's shape with layer for the tokenizer's vocabulary.
+
+    Raises:
+      SettingsError: an explicit vocabulary that is smaller than the tokenizer's.
+    """
+    if "vocab_size" in config.model.overrides:
+        if shape.vocab_size < tokenizer.vocab_size:
+            raise SettingsError(
+                f"model.overrides.vocab_size={shape.vocab_size}: expected at least the "
+                f"{tokenizer.vocab_size} tokens of {tokenizer.name}"
+            )
+        return shape
+    published = config.model.preset not in ("nano", "tiny", "small")
+    if published and shape.vocab_size >= tokenizer.vocab_size:
+        return shape
+    # A multiple of 8, so that a tensor axis can split the vocabulary.
+    return dataclasses.replace(shape, vocab_size=-(-tokenizer.vocab_size // 8) * 8)

@@ -1,0 +1,132 @@
+"""What other settings make of the objective: said, or refused, before a run begins."""
+
+import numpy as np
+
+from jaxrl_surrogate.assembly.objective import named_families
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.objectives import (
+    TableFamily,
+    WeightTable,
+    advantages,
+    kept_update,
+    mixed_groups,
+    mixed_only,
+)
+from jaxrl_surrogate.settings import SettingsError
+
+
+def objective_notes(config: TrainConfig) -> tuple[str, ...]:
+    """A sentence for every setting that makes the run ascend something else.
+
+    Raises:
+      SettingsError: a setting with which the objective falls somewhere, so that right
+        answers would be trained against, or with which there is none.
+    """
+    notes = []
+    for name, family in named_families(config):
+        if config.train.dynamic_sampling_rounds:
+            notes += _of_dynamic_sampling(config, name, family.table())
+        if config.train.overlong == "mask":
+            notes.append(_of_masking(config, name, family))
+        if ":" in name and config.objective.rewards != "binary":
+            trainer = name.partition(":")[0]
+            notes.append(
+                f"objective.rewards={config.objective.rewards}: graded rewards are "
+                f"weighed by the binary weights of {name}, lifted so that they keep "
+                f"an objective; that is not what {trainer} does with them"
+            )
+    return tuple(dict.fromkeys(notes))
+
+
+def _of_dynamic_sampling(
+    config: TrainConfig, name: str, table: WeightTable
+) -> list[str]:
+    setting = f"train.dynamic_sampling_rounds={config.train.dynamic_sampling_rounds}"
+    if table.group_size == 1:
+        raise SettingsError(
+            f"{setting}: no group of one sample is both right and wrong, so nothing "
+            "would be trained; expected rollout.group_size of 2 or more"
+        )
+    if config.objective.rewards == "mean" and not _sums_to_zero(mixed_only(table)):
+        raise SettingsError(
+            f"{setting}: groups of equal graded rewards are replaced, and with "
+            f"objective.rewards=mean they carry weight under {name}, so that what is "
+            "left has no known objective; take objective.rewards=layer_cake, or a rule "
+            "whose weights sum to 0 in every group, such as rloo"
+        )
+    change = mixed_groups.change(table)
+    if change is None:
+        return []
+    if change.falls:
+        at = (change.p, change.after, f", not {change.before:.3f}")
+        if change.after >= 0:
+            at = (change.lowest_at, change.lowest, "")
+        raise SettingsError(
+            f"{setting}: groups that are all right or all wrong are replaced, and "
+            f"without them the objective of {name} falls: at p = {at[0]:.2g} its "
+            f"slope h' is {at[1]:.3f}{at[2]}, so that right answers would be trained "
+            f"against. Set it to 0{_instead(config, name, table)}"
+        )
+    return [
+        f"{setting}: groups that are all right or all wrong are replaced and weigh "
+        f"nothing, so {name} ascends the objective of mixed groups, not its own: at "
+        f"p = {change.p:.2g} the slope h' is {change.after:.3f}, not "
+        f"{change.before:.3f}"
+    ]
+
+
+def _of_masking(config: TrainConfig, name: str, family: TableFamily) -> str:
+    if config.train.dynamic_sampling_rounds:
+        family = mixed_only(family)
+    begin = (
+        "train.overlong=mask: completions cut at the limit are left out, so "
+        f"{name} compares finished ones"
+    )
+    if config.objective.rewards != "binary":
+        return f"{begin}: its objective is that of rewards given that one finished"
+    # An example: of ten completions three are right, three wrong and four cut.
+    kept, right = 0.6, 0.5
+    on_right, on_kept = kept_update(family, kept, right)
+    example = f"{begin}. Where 30% are right, 30% wrong and 40% cut, its mean update is"
+
+    def near(one, other):
+        return abs(one - other) <= 1e-9 * abs(on_right)
+
+    if near(on_kept, right * on_right):
+        return f"{example} {on_right / kept:.3f} x grad P(right)"
+    example = f"{example} {on_right:.3f} x grad P(right | finished)"
+    if near(on_kept, 0):
+        return f"{example}, and nothing trains it to finish"
+    sign, way = ("-", "be cut rather than wrong") if on_kept < 0 else ("+", "finish")
+    return (
+        f"{example} {sign} {abs(on_kept):.3f} x grad log P(finished): it is trained to "
+        f"{way}"
+    )
+
+
+def _sums_to_zero(table: WeightTable) -> bool:
+    """Whether the weights of every group have the mean 0."""
+    size = table.group_size
+    right = np.arange(1, size + 1)
+    sums = right * table.correct
+    sums[:-1] += (size - right[:-1]) * table.incorrect[1:]
+    scale = max(np.abs(table.correct).max(), np.abs(table.incorrect).max())
+    return table.incorrect[0] == 0 and np.abs(sums).max() <= 1e-9 * size * scale
+
+
+def _instead(config: TrainConfig, name: str, table: WeightTable) -> str:
+    """Rules of the same objective that dynamic sampling does not change."""
+    wanted = config.objective
+    given = wanted.options if name == wanted.name else wanted.schedule.options
+    found = []
+    for name in advantages.names():
+        taken = advantages.parameters(name)
+        options = {key: value for key, value in given.items() if key in taken}
+        try:
+            other = advantages.table(name, table.group_size, **options)
+        except ValueError:
+            continue
+        same = np.allclose(other.gap, table.gap, rtol=1e-9)
+        if same and mixed_groups.change(other) is None:
+            found.append(f"objective.name={name}")
+    return f", or take {' or '.join(found)}, with this objective" if found else ""

@@ -1,0 +1,102 @@
+"""What the compiled programs of a run are fixed to, and a job of nothing but them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from jaxrl_surrogate import models, tasks
+from jaxrl_surrogate.assembly.model import build_model, build_shape
+from jaxrl_surrogate.assembly.objective import build_objective
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.faults import refused_at
+from jaxrl_surrogate.lab.plan import Job
+from jaxrl_surrogate.rollout import DecodeConfig
+from jaxrl_surrogate.tasks import Tokenizer
+from jaxrl_surrogate.training.optimizer import make_optimizer
+from jaxrl_surrogate.training.step import UpdateConfig
+
+# Unrolled decoding is faster on a CPU, and compile time is bearable up to this depth.
+_UNROLLED_LAYERS = 12
+
+
+def decode_config(
+    config: TrainConfig,
+    model: models.DecoderConfig,
+    stops: Sequence[int],
+    platform: str,
+) -> DecodeConfig:
+    """The rollout's fixed part, on devices of a platform such as "cpu" or "tpu"."""
+    return DecodeConfig(
+        group_size=config.rollout.group_size,
+        max_length=config.rollout.max_completion_length,
+        stop_tokens=tuple(stops),
+        sampling=config.rollout.sampling,
+        gather_weights=config.rollout.gather_weights,
+        unroll_layers=platform == "cpu" and model.num_layers <= _UNROLLED_LAYERS,
+    )
+
+
+def update_config(config: TrainConfig) -> UpdateConfig:
+    """The update's fixed part."""
+    return UpdateConfig(
+        loss=config.loss,
+        sampling=config.rollout.sampling,
+        rewards=config.objective.rewards,
+        microbatch_prompts=config.train.microbatch_prompts,
+        logprob_chunk=config.train.logprob_chunk,
+        remat=config.train.remat,
+    )
+
+
+def build_job(config: TrainConfig, platform: str) -> Job:
+    """The programs of a step without task, tokenizer or data: what a plan compiles.
+
+    Args:
+      config: of the run.
+      platform: of the devices that the programs are for.
+
+    A published shape keeps its vocabulary; a toy's follows its tokenizer, as in a run.
+
+    Raises:
+      SettingsError: values that do not fit together, with their dotted paths.
+    """
+    model = build_shape(config)
+    if config.model.preset in ("nano", "tiny", "small"):
+        model = build_model(config, model, _vocabulary(config.task.tokenizer))
+    updates = config.train.epochs * config.train.minibatches
+    return Job(
+        model=model,
+        update=update_config(config),
+        optimizer=refused_at(
+            "optimizer",
+            make_optimizer,
+            config.optimizer,
+            max(1, config.train.steps * updates),
+            models.logical_axes(model),
+        ),
+        # Which tokens end a completion changes nothing that is measured.
+        decode=decode_config(
+            config, model, range(1 + len(config.rollout.stop)), platform
+        ),
+        objective=build_objective(config)(1),
+        mesh=config.mesh,
+        prompts_per_step=config.rollout.prompts_per_step,
+        max_prompt_length=config.rollout.max_prompt_length,
+        minibatches=config.train.minibatches,
+        epochs=config.train.epochs,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Untrained:
+    """A tokenizer of which only the size is known."""
+
+    name: str
+    vocab_size: int
+
+
+def _vocabulary(name: str) -> Tokenizer | _Untrained:
+    """A tokenizer as far as the decoder's shape needs it; trains none."""
+    size = name.removeprefix("bpe:")
+    if size != name and size.isdecimal():
+        return _Untrained(name, int(size))
+    return refused_at("task", tasks.tokenizers.get, name)

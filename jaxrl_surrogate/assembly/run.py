@@ -1,0 +1,230 @@
+"""All parts of a run, from its config."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from jaxrl_surrogate import models, parallel, settings, tasks
+from jaxrl_surrogate.assembly.best_metric import check_best_metric
+from jaxrl_surrogate.assembly.directory import run_directory
+from jaxrl_surrogate.assembly.model import (
+    build_model,
+    build_shape,
+    stop_tokens,
+)
+from jaxrl_surrogate.assembly.objective import build_objective
+from jaxrl_surrogate.assembly.objective_notes import objective_notes
+from jaxrl_surrogate.assembly.problems import Fitting, few_problems
+from jaxrl_surrogate.assembly.programs import decode_config, update_config
+from jaxrl_surrogate.assembly.stored_config import load_stored
+from jaxrl_surrogate.assembly.tokenizer import build_tokenizer
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.faults import Faults, refused_at
+from jaxrl_surrogate.loop.collect import Collector
+from jaxrl_surrogate.loop.run import Run, Schedule
+from jaxrl_surrogate.loop.sft import WarmStart
+from jaxrl_surrogate.loop.verdicts import VerdictRules
+from jaxrl_surrogate.parallel import partition
+from jaxrl_surrogate.rollout import SamplingConfig
+from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.tasks import PromptStream
+from jaxrl_surrogate.training import offload
+from jaxrl_surrogate.training.optimizer import make_optimizer
+
+
+def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> Run:
+    """Everything a run is made of.
+
+    Args:
+      config: of the run.
+      own: makes the run directory this process's own; called on the first host before
+        anything is written into it. None: a reader, who writes nothing.
+
+    Raises:
+      SettingsError: values that no layer could check alone, with their dotted paths.
+    """
+    directory = run_directory(config)
+    updates = config.train.epochs * config.train.minibatches
+    with Faults() as faults:  # of layers that do not need each other: all at once
+        mesh = faults.at("mesh", parallel.make_mesh, config.mesh)
+        weights = faults.at("objective", build_objective, config)
+        notes = weights and faults.at("objective", objective_notes, config)
+        faults.at("checkpoint", check_best_metric, config)
+        task = faults.at("task", tasks.get, config.task.name, **config.task.options)
+        shape = faults.at("model", build_shape, config)
+        axes = shape and models.logical_axes(shape)
+        optimizer = axes and faults.at(
+            "optimizer",
+            make_optimizer,
+            config.optimizer,
+            max(1, config.train.steps * updates),
+            axes,
+        )
+        sft_optimizer = (axes and config.sft.steps) and faults.at(
+            "sft.optimizer",
+            make_optimizer,
+            config.sft.optimizer,
+            config.sft.steps,
+            axes,
+        )
+        if mesh is not None:
+            faults.at("", _check_divisible, config, mesh)
+            device = mesh.devices.flat[0]
+            for field, rule in (
+                ("optimizer", optimizer),
+                ("sft.optimizer", sft_optimizer),
+            ):
+                faults.at(field, offload.check, rule, device)
+    tokenizer = refused_at(
+        "task", build_tokenizer, config.task.tokenizer, task, directory, own
+    )
+    model = build_model(config, shape, tokenizer)
+    lengths = (config.rollout.max_prompt_length, config.rollout.max_completion_length)
+    fitting = Fitting(tokenizer, *lengths)
+    stops = stop_tokens(config.rollout.stop, tokenizer)
+    decode = decode_config(config, model, stops, jax.default_backend())
+    collector = Collector(
+        config=model,
+        decode=decode,
+        task=task,
+        tokenizer=tokenizer,
+        mesh=mesh,
+        seed=config.seed,
+        max_prompt_length=config.rollout.max_prompt_length,
+        verify_workers=config.task.verify_workers,
+        verify_timeout_s=config.task.verify_timeout_s,
+        verify_memory_mb=config.task.verify_memory_mb,
+        overlong=config.train.overlong,
+        verdicts=VerdictRules(
+            config.task.verify_max_failures, config.objective.rewards
+        ),
+    )
+    evaluator = dataclasses.replace(
+        collector,
+        stream="evaluation",
+        overlong="verify",
+        decode=dataclasses.replace(
+            decode,
+            group_size=config.eval.samples,
+            sampling=SamplingConfig(temperature=config.eval.temperature),
+        ),
+    )
+    warm_start = None
+    if config.sft.steps:
+        warm_start = WarmStart(
+            steps=config.sft.steps,
+            batch_size=config.sft.batch_size,
+            problems=PromptStream(
+                fitting.references(task.train, "problems of the warm start"),
+                zlib.crc32(b"warm start") ^ config.seed,
+            ),
+            tokenizer=tokenizer,
+            max_prompt_length=lengths[0],
+            max_completion_length=lengths[1],
+            optimizer=sft_optimizer,
+            logprob_chunk=config.train.logprob_chunk,
+            remat=config.train.remat == "block",
+        )
+    train = fitting.prompts(task.train, "training problems")
+    test = fitting.prompts(task.test, "test problems") if config.eval.prompts else ()
+    count = min(config.eval.prompts, len(test))
+    return Run(
+        directory=directory,
+        config=settings.to_dict(config),
+        seed=config.seed,
+        model=model,
+        mesh=mesh,
+        init_params=_initial_params(config, model),
+        warm_start=warm_start,
+        prompts=PromptStream(train, config.seed),
+        collector=collector,
+        evaluator=evaluator,
+        eval_problems=[
+            dataclasses.replace(test[index], id=index) for index in range(count)
+        ],
+        objective=weights,
+        notes=(*notes, *fitting.notes, *few_problems(config.eval.prompts, count)),
+        update=update_config(config),
+        optimizer=optimizer,
+        schedule=Schedule(
+            steps=config.train.steps,
+            prompts_per_step=config.rollout.prompts_per_step,
+            epochs=config.train.epochs,
+            minibatches=config.train.minibatches,
+            refill_rounds=config.train.dynamic_sampling_rounds,
+            eval_every=config.eval.every,
+            eval_batch_prompts=_round_up(
+                config.eval.batch_prompts or max(1, count),
+                partition.num_batch_shards(mesh),
+            ),
+            checkpoint_every=config.checkpoint.every,
+            save_rollouts=config.checkpoint.rollouts,
+            keep_last=config.checkpoint.keep_last,
+            keep_every=config.checkpoint.keep_every,
+            keep_best=config.checkpoint.keep_best,
+            best_metric=config.checkpoint.best_metric,
+            lowest_is_best=config.checkpoint.best_is == "lowest",
+            checkpoint_seconds=60 * config.checkpoint.every_minutes,
+            completions_every=config.log.completions_every,
+            completions=config.log.completions,
+            nonfinite_limit=config.train.nonfinite_limit,
+            digests=config.log.digests,
+            digests_every=config.log.digests_every,
+        ),
+    )
+
+
+def _initial_params(config: TrainConfig, model: models.DecoderConfig):
+    """A function that loads parameters of another run, or None."""
+    if config.model.init_from is None:
+        return None
+    source = Path(config.model.init_from)
+    if not (source / "config.yaml").is_file():
+        raise SettingsError(
+            f"model.init_from={config.model.init_from!r}: expected the directory of a "
+            "run, with a config.yaml"
+        )
+    stored = load_stored(source)
+    stored = dataclasses.replace(
+        stored, run_dir=str(source), mesh=config.mesh, name=source.name
+    )
+    other = build_run(stored)
+    if other.model != dataclasses.replace(
+        model, compute_dtype=other.model.compute_dtype
+    ):
+        raise SettingsError(
+            f"model.init_from={str(source)!r}: its model is {other.model}, expected "
+            f"{model}"
+        )
+
+    def load(on_damage):
+        # Imported here: the loop needs none of this file, and only this needs the loop.
+        from jaxrl_surrogate.loop.loop import newest_params
+
+        return newest_params(other, on_damage)[0]
+
+    return load
+
+
+def _check_divisible(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
+    num_shards = partition.num_batch_shards(mesh)
+    part = config.rollout.prompts_per_step // config.train.minibatches
+    part = config.train.microbatch_prompts or part
+    faults = [
+        f"{name}={value}: expected a multiple of {num_shards}, the devices that share "
+        "a batch (mesh.data x mesh.fsdp x mesh.expert)"
+        for name, value in (
+            ("prompts of a microbatch", part),
+            ("sft.batch_size", config.sft.batch_size if config.sft.steps else 0),
+        )
+        if value % num_shards
+    ]
+    if faults:
+        raise SettingsError("\n".join(faults))
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

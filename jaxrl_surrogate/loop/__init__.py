@@ -1,0 +1,1 @@
+"""The run: rollouts and updates in turn, evaluation, re-execution."""

@@ -1,0 +1,130 @@
+"""Evaluation on held-out problems: unbiased pass@k, intervals, greedy accuracy."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from jaxrl_surrogate import models
+from jaxrl_surrogate.loop.collect import Collector
+from jaxrl_surrogate.loop.verdicts import check_verdicts
+from jaxrl_surrogate.objectives.pass_at_k import PassAtKCurve, pass_at_k_curve
+from jaxrl_surrogate.rollout import SamplingConfig
+from jaxrl_surrogate.tasks import Problem
+from jaxrl_surrogate.telemetry.metric_names import evaluated_ks
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    num_correct: np.ndarray  # (prompts,) int, right answers among `num_samples`
+    num_samples: int
+    curve: PassAtKCurve
+    greedy: float  # share of prompts whose greedy completion is right
+    problems: list[Problem]
+    texts: list[list[str]]  # sampled completions, [prompt][sample]
+    rewards: np.ndarray  # (prompts, samples) float32, 0 where there is no verdict
+    mask: np.ndarray  # (prompts, samples) bool, False where there is no verdict
+    notes: np.ndarray  # (prompts, samples) what the verifier noted, "" for nothing
+
+    @property
+    def note_counts(self) -> dict[str, int]:
+        """How often each verifier note was given."""
+        return dict(Counter(self.notes[self.notes != ""]))
+
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers for the log: pass@k for powers of two and n, greedy accuracy."""
+        return self.scores(evaluated_ks(self.num_samples))
+
+    def row(self) -> dict[str, object]:
+        """The whole evaluation as JSON values."""
+        return {
+            "problems": [problem.id for problem in self.problems],
+            "correct": self.num_correct.tolist(),
+            "verified": self.mask.sum(-1).tolist(),
+            "samples": self.num_samples,
+            "greedy": self.greedy,
+            "pass@k": self.curve.mean.tolist(),
+            "pass@k_low": self.curve.low.tolist(),
+            "pass@k_high": self.curve.high.tolist(),
+        }
+
+    def scores(self, ks: Iterable[int] | None = None) -> dict[str, float]:
+        """Flat numbers with the ends of intervals; `ks` None: every k up to n."""
+        out = {}
+        for k in map(int, self.curve.k if ks is None else ks):
+            out[f"eval/pass@{k}"] = float(self.curve.mean[k - 1])
+            out[f"eval/pass@{k}_low"] = float(self.curve.low[k - 1])
+            out[f"eval/pass@{k}_high"] = float(self.curve.high[k - 1])
+        problems = float(len(self.problems))
+        return out | {"eval/greedy": self.greedy, "eval/problems": problems}
+
+
+def evaluate(
+    collector: Collector,
+    params: models.Params,
+    problems: list[Problem],
+    batch_prompts: int,
+) -> Evaluation:
+    """Sample each problem `group_size` times and once greedily.
+
+    The random stream does not depend on the training step: evaluations of two
+    checkpoints share it, so their difference is less noisy than either.
+
+    Args:
+      collector: with the evaluation's sampling distribution and group size.
+      params: of the policy.
+      problems: the held-out problems, at least one.
+      batch_prompts: prompts sampled at once; the last batch is padded to this size.
+
+    Raises:
+      VerifierError: as `check_verdicts`, of the sampled completions.
+    """
+    greedy = dataclasses.replace(
+        collector,
+        decode=dataclasses.replace(
+            collector.decode, group_size=1, sampling=SamplingConfig(temperature=0.0)
+        ),
+    )
+    sampled, texts, greedy_right = [], [], []
+    for start in range(0, len(problems), batch_prompts):
+        part = problems[start : start + batch_prompts]
+        padded = part + [part[-1]] * (batch_prompts - len(part))
+        prompts, completions = collector.sample(params, padded, 0)
+        batch, notes = collector.verify(padded, prompts, completions)
+        found = batch.rewards, batch.reward_mask, notes
+        sampled.append([values[: len(part)] for values in found])
+        texts += collector.texts(completions)[: len(part)]
+        batch, _ = greedy.verify(padded, *greedy.sample(params, padded, 0))
+        greedy_right.append(_correct(batch.rewards, batch.reward_mask)[: len(part)])
+    rewards, mask, notes = map(np.concatenate, zip(*sampled, strict=True))
+    check_verdicts(
+        collector.verdicts,
+        collector.task,
+        rewards,
+        mask,
+        np.ones_like(mask),
+        notes,
+        lambda group, sample: (problems[group].prompt, texts[group][sample]),
+        "evaluation",
+    )
+    num_correct = _correct(rewards, mask)
+    num_samples = collector.decode.group_size
+    return Evaluation(
+        num_correct=num_correct,
+        num_samples=num_samples,
+        curve=pass_at_k_curve(num_correct, num_samples),
+        greedy=float(np.concatenate(greedy_right).mean()),
+        problems=problems,
+        texts=texts,
+        rewards=rewards,
+        mask=mask,
+        notes=notes,
+    )
+
+
+def _correct(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(G,) correct ones; a completion without a verdict counts as incorrect here."""
+    return ((rewards >= 0.5) & mask).sum(-1)

@@ -1,0 +1,304 @@
+"""The main job: warm start, then roll out, verify, update, evaluate.
+
+Steps count from 1. The checkpoint of step s holds the state after its update; the store
+`start` holds what reinforcement learning started from. A run that is started again goes
+on from the newest update, with the stored rollouts of the steps after it.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxrl_surrogate import models
+from jaxrl_surrogate.batch import Batch
+from jaxrl_surrogate.loop.collect import (
+    sample_rows,
+)
+from jaxrl_surrogate.loop.evaluation import Evaluation, evaluate
+from jaxrl_surrogate.loop.interrupts import StopRequest
+from jaxrl_surrogate.loop.run import Outcome, Run, Schedule
+from jaxrl_surrogate.loop.sft import warm_start
+from jaxrl_surrogate.loop.source import next_rollout
+from jaxrl_surrogate.parallel import hosts, partition
+from jaxrl_surrogate.storage import digests
+from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
+from jaxrl_surrogate.storage.state_reader import StateReader
+from jaxrl_surrogate.storage.stops import DamagedCheckpoint, NotFinite
+from jaxrl_surrogate.telemetry.compiles import compile_count
+from jaxrl_surrogate.telemetry.run_log import RunLog
+from jaxrl_surrogate.training.state import (
+    TrainState,
+    abstract_params,
+    abstract_state,
+    init_params,
+    restart,
+)
+from jaxrl_surrogate.training.step import Update, make_update
+
+
+def train(run: Run, log: RunLog) -> Outcome:
+    """Run to the last step, from wherever the run directory says it stands.
+
+    Returns:
+      The outcome; `finished` is False where a signal stopped the run, which can then be
+      started again.
+
+    Raises:
+      NotFinite: too many updates in a row had a loss or gradient not finite.
+      VerifierError: too few verdicts, or rewards that the objective cannot take.
+    """
+    plan = run.schedule
+    for note in run.notes:
+        log.note(note)
+        log.event(-1, "note", what=note)
+    update = make_update(run.model, run.update, run.optimizer, run.mesh)
+    with _open_store(run) as store, StopRequest() as stop:
+        found = _newest(run, store, log)
+        if found is None:
+            meta = {"before": {}, "after": {}, "prompts": run.prompts.state()}
+            found = 0, starting_state(run, log), meta
+        step, state, meta = found
+        meta |= {"config": run.config}
+        del found  # the state is donated by every update
+        reference = _reference(run, log) if run.update.loss.kl_coef else None
+        log.resume(step)
+        if step == 0 and plan.digests:
+            log.digests(0, digests.state_digests(state))
+        if run.eval_problems and not meta["before"]:
+            meta |= {"before": _evaluate(run, state, step, log)}
+            log.metrics(step, meta["before"])
+        missed = step and _evaluation_due(run, step) and step not in log.evaluated()
+        if hosts.any_of(bool(missed)):  # a signal came first
+            scores = _evaluate(run, state, step, log)
+            log.add_metrics(step, scores)
+            meta |= {"after": scores} if step == plan.steps else {}
+        stored_at = time.monotonic()
+        skipped = 0  # updates, the last ones without a break
+        while step < plan.steps and not stop.agreed():
+            began, compiles = time.perf_counter(), compile_count()
+            batch, metrics, position = next_rollout(
+                run, store, state.params, step + 1, log
+            )
+            if stop.agreed():
+                break  # the rollout is stored; the state before it is stored below
+            state, losses, applied = update_phase(
+                run, update, state, batch, reference, step + 1
+            )
+            step += 1
+            meta |= {"prompts": position}
+            metrics |= losses | {"compiles": compile_count() - compiles}
+            metrics |= {"seconds": time.perf_counter() - began}
+            metrics["tokens_per_second"] = (
+                metrics["completion_tokens"] / metrics["seconds"]
+            )
+            row = metrics.pop("skipped_in_a_row")
+            skipped = skipped + row if row == plan.epochs * plan.minibatches else row
+            if row:
+                what = "loss or gradient not finite"
+                log.note(f"step {step}: {row} updates skipped: {what}")
+            if skipped > plan.nonfinite_limit:
+                log.metrics(step, metrics)
+                raise NotFinite(
+                    f"step {step}: the last {skipped} updates had a loss or gradient "
+                    "not finite, and changed nothing. The states stored before are "
+                    "intact; lower optimizer.learning_rate, or raise "
+                    f"train.nonfinite_limit={plan.nonfinite_limit}"
+                )
+            if _evaluation_due(run, step) and not stop.agreed():
+                scores = _evaluate(run, state, step, log)
+                metrics |= scores
+                meta |= {"after": scores} if step == plan.steps else {}
+            late = False
+            if plan.checkpoint_seconds:
+                late = hosts.any_of(
+                    time.monotonic() - stored_at >= plan.checkpoint_seconds
+                )
+            store_now = late or step % plan.checkpoint_every == 0 or step == plan.steps
+            # Recorded before it is stored: what is stored is not computed again.
+            found = None
+            if plan.digests:
+                every = plan.digests_every
+                whole = store_now or (every > 0 and step % every == 0)
+                found = step_digests(batch, applied, state if whole else None)
+                log.digests(step, found)
+            log.groups(step, batch, applied)
+            if metrics["graded"] and run.update.rewards == "binary":
+                log.note_once(run.collector.graded_warning(batch), "graded rewards")
+            log.metrics(step, metrics)
+            if _completions_due(plan, step):
+                log.completions(
+                    step, sample_rows(run.collector, batch, plan.completions)
+                )
+            if store_now:
+                metric = metrics.get(plan.best_metric)
+                store.save_update(step, state, meta, metric, found and found["state"])
+                stored_at = time.monotonic()
+        if step > (store.latest_update() or 0):
+            store.save_update(step, state, meta)
+    return Outcome(state, step, step >= plan.steps, meta["before"], meta["after"])
+
+
+def starting_state(run: Run, log: RunLog) -> TrainState:
+    """The state that reinforcement learning starts from, made once and stored.
+
+    Raises:
+      DamagedCheckpoint: it is stored and not sound.
+    """
+    directory = run.directory / "checkpoints" / "start"
+    with RunCheckpoints(directory) as store:
+        if store.latest_update() is not None:
+            abstract = abstract_state(run.model, run.optimizer, run.mesh)
+            with _made_again_if_removed(directory):
+                return store.restore_update(0, abstract)[0]
+        if run.init_params is None:
+            params = init_params(run.model, run.mesh, run.seed)
+        else:
+            params = run.init_params(log.damage)
+        if run.warm_start is not None:
+            params = warm_start(run.warm_start, params, run.model, run.mesh, log)
+        # Not before: the warm start has moments of its own.
+        state = restart(params, run.model, run.optimizer, run.mesh)
+        store.save_update(0, state, {})
+        return state
+
+
+def _reference(run: Run, log: RunLog) -> models.Params:
+    """The parameters that the KL penalty refers to: those of the starting state."""
+    reader = StateReader(run.directory)
+    if 0 not in reader.steps():
+        starting_state(run, log)  # somebody removed it: made again as it was
+    with _made_again_if_removed(run.directory / "checkpoints" / "start"):
+        return reader.params(0, abstract_params(run.model, run.mesh))
+
+
+@contextlib.contextmanager
+def _made_again_if_removed(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except DamagedCheckpoint as error:
+        raise DamagedCheckpoint(
+            f"{error}. Remove {directory} to make the starting state again, by the "
+            "same initialisation and warm start"
+        ) from error
+
+
+def newest_params(
+    run: Run, on_damage: Callable[[str], None]
+) -> tuple[models.Params, int]:
+    """The newest stored parameters of a run and their step; see `StateReader`."""
+    abstract = abstract_params(run.model, run.mesh)
+    return StateReader(run.directory).newest_params(abstract, on_damage)
+
+
+def run_evaluation(run: Run, params: models.Params) -> Evaluation:
+    """Evaluate on the run's held-out problems."""
+    return evaluate(
+        run.evaluator, params, run.eval_problems, run.schedule.eval_batch_prompts
+    )
+
+
+def _evaluate(run: Run, state: TrainState, step: int, log: RunLog) -> dict[str, float]:
+    """The scores of a step; the evaluation they come from is recorded whole."""
+    found = run_evaluation(run, state.params)
+    log.evaluation(step, found.row())
+    if found.note_counts:
+        log.verifier(step, found.note_counts)
+    return found.metrics()
+
+
+def _open_store(run: Run) -> RunCheckpoints:
+    plan = run.schedule
+    return RunCheckpoints(
+        run.directory / "checkpoints",
+        keep_last=plan.keep_last,
+        keep_every=plan.keep_every,
+        keep_best=plan.keep_best,
+        lowest_is_best=plan.lowest_is_best,
+    )
+
+
+def _newest(run: Run, store: RunCheckpoints, log: RunLog):
+    """Step, state and meta of the newest sound update; prompts go on from there."""
+    abstract = abstract_state(run.model, run.optimizer, run.mesh)
+    found = store.newest_update(abstract, log.damage)
+    if found is not None:
+        run.prompts.restore(found[2]["prompts"])
+    return found
+
+
+def update_phase(
+    run: Run,
+    update: Update,
+    state: TrainState,
+    batch: Batch,
+    reference: models.Params | None,
+    step: int,
+):
+    """All optimizer steps of `step` on its batch.
+
+    Returns the state, metrics that are means over the steps, and (G, M) the weight that
+    each sample was given on average over the epochs.
+    """
+    began = time.perf_counter()
+    # Of the type that devices hold: hosts compare what they put in place.
+    objective = jax.tree.map(
+        lambda x: np.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype)),
+        run.objective(step),
+    )
+    objective = jax.device_put(objective, partition.replicated(run.mesh))
+    parts = run.schedule.minibatches
+    history = []
+    applied = np.zeros(batch.rewards.shape, np.float32)
+    for _ in range(run.schedule.epochs):
+        for part in range(parts):
+            piece = jax.tree.map(lambda leaf, part=part: leaf[part::parts], batch)
+            piece = jax.device_put(piece, partition.batch_sharding(run.mesh))
+            state, metrics = update(state, piece, objective, reference)
+            history.append(metrics)
+    history = jax.device_get(history)
+    for turn, metrics in enumerate(history):
+        applied[turn % parts :: parts] += metrics.pop("applied_weights")
+    means = {
+        name: float(np.mean([metrics[name] for metrics in history]))
+        for name in history[0]
+    }
+    # Later epochs move away from the sampler on purpose; the first update tells whether
+    # sampler and trainer compute the same policy.
+    means["sampler_trainer_logprob_diff_max"] = float(
+        history[0]["sampler_trainer_logprob_diff_max"]
+    )
+    means["skipped"] = float(history[-1]["skipped"])
+    means["skipped_in_a_row"] = _in_a_row(history)
+    means |= {"seconds_update": time.perf_counter() - began}
+    return state, means, applied / run.schedule.epochs
+
+
+def _in_a_row(history: list[dict]) -> int:
+    """How many updates at the end had a loss or gradient that is not finite."""
+    finite = np.isfinite([(m["loss"], m["grad_norm"]) for m in history]).all(-1)
+    return len(history) - (int(np.flatnonzero(finite)[-1]) + 1 if finite.any() else 0)
+
+
+def step_digests(
+    batch: Batch, applied: np.ndarray, state: TrainState | None
+) -> digests.Digests:
+    """Digests of a step's phases; of the state where it is given."""
+    row = digests.batch_digests(batch) | digests.update_digests(applied)
+    return row if state is None else row | digests.state_digests(state)
+
+
+def _evaluation_due(run: Run, step: int) -> bool:
+    plan = run.schedule
+    return bool(run.eval_problems) and (
+        step == plan.steps or (plan.eval_every > 0 and step % plan.eval_every == 0)
+    )
+
+
+def _completions_due(plan: Schedule, step: int) -> bool:
+    """The first step and the last one too: a short run has samples as well."""
+    every = plan.completions_every
+    return bool(every) and (step % every == 0 or step in (1, plan.steps))

@@ -1,0 +1,103 @@
+"""A stretch of a run executed again from a stored state, against its digests."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from jaxrl_surrogate.loop import loop
+from jaxrl_surrogate.loop.collect import collect_batch
+from jaxrl_surrogate.loop.run import Run
+from jaxrl_surrogate.storage import digests
+from jaxrl_surrogate.storage.state_reader import StateReader
+from jaxrl_surrogate.training.state import abstract_params, abstract_state
+from jaxrl_surrogate.training.step import make_update
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The first thing that came out otherwise."""
+
+    step: int
+    phase: str  # one of `digests.PHASES`
+    arrays: list[str]  # of the phase, those whose digests differ
+
+    def __str__(self) -> str:
+        """What one would say."""
+        return f"step {self.step}, phase {self.phase}: {', '.join(self.arrays)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What executing again found."""
+
+    start: int  # the step whose stored state it began from
+    last: int  # the last step that was executed
+    compared: int  # digests that were compared
+    difference: Difference | None
+
+
+def reexecute(
+    run: Run,
+    logged: Mapping[int, Mapping[str, Mapping[str, str]]],
+    start: int,
+    last: int,
+    on_step: Callable[[int, int], None] = lambda step, compared: None,
+) -> Comparison:
+    """Execute steps again, in memory, until one differs from what was logged.
+
+    The state that is restored is compared first; then each step's rollout, rewards,
+    weights and state, as far as they were logged.
+
+    Args:
+      run: built from the run's config; its prompt stream is moved.
+      logged: rows of digests by step (`run_log.read_digests`).
+      start: a step of `StateReader.steps`.
+      last: the last step to execute.
+      on_step: told of each step that agrees, and of digests compared so far.
+
+    Raises:
+      ValueError: no such state.
+    """
+    reader, reference = StateReader(run.directory), None
+    if run.update.loss.kl_coef:
+        reference = reader.params(0, abstract_params(run.model, run.mesh))
+    abstract = abstract_state(run.model, run.optimizer, run.mesh)
+    state, meta = reader.state(start, abstract)
+    # Its position alone: that seed and source are the same is what is to be shown.
+    position = meta["prompts"]["position"] if "prompts" in meta else 0
+    run.prompts.restore({"position": position})
+    update = make_update(run.model, run.update, run.optimizer, run.mesh)
+    compared = 0
+
+    def differs(step, found):
+        nonlocal compared
+        old = {phase: logged.get(step, {}).get(phase) for phase in found}
+        old = {phase: arrays for phase, arrays in old.items() if arrays}
+        compared += sum(map(len, old.values()))
+        wrong = digests.first_difference(old, found)
+        return wrong and Difference(step, *wrong)
+
+    wrong = differs(start, digests.state_digests(state))
+    for step in range(start + 1, last + 1):
+        if wrong:
+            return Comparison(start, step - 1, compared, wrong)
+        batch, _ = collect_batch(
+            run.collector,
+            state.params,
+            run.prompts,
+            run.schedule.prompts_per_step,
+            step,
+            run.schedule.refill_rounds,
+        )
+        wrong = differs(step, digests.batch_digests(batch))
+        if wrong:  # what follows from it differs as well
+            return Comparison(start, step, compared, wrong)
+        state, _, applied = loop.update_phase(
+            run, update, state, batch, reference, step
+        )
+        found = digests.update_digests(applied)
+        if "state" in logged.get(step, {}):
+            found |= digests.state_digests(state)
+        wrong = differs(step, found)
+        if not wrong:
+            on_step(step, compared)
+    return Comparison(start, last, compared, wrong)

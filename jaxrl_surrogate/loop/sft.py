@@ -1,0 +1,158 @@
+"""Supervised warm start: reference completions, next-token cross-entropy."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxrl_surrogate import models
+from jaxrl_surrogate.batch import Prompts
+from jaxrl_surrogate.losses import Metrics
+from jaxrl_surrogate.parallel import partition, placement
+from jaxrl_surrogate.tasks import Problem, Tokenizer
+from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
+from jaxrl_surrogate.telemetry.run_log import RunLog
+from jaxrl_surrogate.training.state import TrainState, restart, state_shardings
+from jaxrl_surrogate.training.step import apply_gradients
+
+SupervisedStep = Callable[
+    [TrainState, Prompts, jax.Array, jax.Array], tuple[TrainState, Metrics]
+]
+
+
+def make_supervised_step(
+    config: models.DecoderConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    *,
+    chunk: int = 1024,
+    remat: bool = False,
+) -> SupervisedStep:
+    """Compile-once step `(state, prompts, tokens, lengths) -> (state, metrics)`.
+
+    Tokens (B, T) int32 and lengths (B,) int32 are the reference completions, the end
+    token included. The loss is the mean over all their tokens. The state is donated.
+    """
+
+    def loss(params, prompts, tokens, lengths):
+        logprobs = models.token_logprobs(
+            config,
+            params,
+            prompts.tokens,
+            prompts.lengths,
+            tokens[:, None],
+            chunk=chunk,
+            remat=remat,
+        ).logprobs[:, 0]
+        mask = jnp.arange(tokens.shape[-1])[None] < lengths[:, None]
+        return -jnp.where(mask, logprobs, 0).sum() / mask.sum()
+
+    def step(state, *batch):
+        with placement.on(mesh, partition.COMPUTE_RULES):
+            value, grads = jax.value_and_grad(loss)(state.params, *batch)
+        return apply_gradients(optimizer, state, grads, value)
+
+    shardings = state_shardings(config, optimizer, mesh)
+    batches = partition.batch_sharding(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(shardings, batches, batches, batches),
+        out_shardings=(shardings, partition.replicated(mesh)),
+        compiler_options=models.AS_WRITTEN,
+    )
+
+
+def encode_references(
+    problems: list[Problem],
+    tokenizer: Tokenizer,
+    max_prompt_length: int,
+    max_completion_length: int,
+) -> tuple[Prompts, np.ndarray, np.ndarray]:
+    """Problems with reference completions to the inputs of a supervised step.
+
+    Returns:
+      `Prompts` of NumPy arrays, completion tokens (B, T) int32 and lengths (B,) int32.
+
+    Raises:
+      ValueError: a problem has no reference, or it and its end token are too long.
+    """
+    tokens = np.zeros((len(problems), max_completion_length), np.int32)
+    lengths = np.zeros(len(problems), np.int32)
+    for row, problem in enumerate(problems):
+        if problem.completion is None:
+            raise ValueError(
+                f"completion=None in problem {problem.id}: the task has no reference "
+                "completions; expected sft.steps=0, or a task that has them"
+            )
+        ids = [*tokenizer.encode(problem.completion), tokenizer.eos_id]
+        if len(ids) > max_completion_length:
+            raise ValueError(
+                f"rollout.max_completion_length={max_completion_length}: the reference "
+                f"completion of problem {problem.id} has {len(ids)} tokens with its "
+                "end token; raise it, or choose easier problems"
+            )
+        tokens[row, : len(ids)], lengths[row] = ids, len(ids)
+    prompts = Prompts(*encode_prompts(problems, tokenizer, max_prompt_length))
+    return prompts, tokens, lengths
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """Settings of the warm start."""
+
+    steps: int
+    batch_size: int
+    problems: PromptStream  # with reference completions
+    tokenizer: Tokenizer
+    max_prompt_length: int
+    max_completion_length: int
+    optimizer: optax.GradientTransformation
+    logprob_chunk: int = 1024
+    remat: bool = False
+
+
+def warm_start(
+    settings: WarmStart,
+    params: models.Params,
+    config: models.DecoderConfig,
+    mesh: jax.sharding.Mesh,
+    log: RunLog,
+) -> models.Params:
+    """Train on reference completions and return the parameters.
+
+    Metrics of a step are read after the next one was dispatched, so that the device
+    does not wait for the host.
+    """
+    step = make_supervised_step(
+        config,
+        settings.optimizer,
+        mesh,
+        chunk=settings.logprob_chunk,
+        remat=settings.remat,
+    )
+    state = restart(params, config, settings.optimizer, mesh)
+    sharding = partition.batch_sharding(mesh)
+    previous = None
+    for index in range(1, settings.steps + 1):
+        problems = settings.problems.take(settings.batch_size)
+        batch = encode_references(
+            problems,
+            settings.tokenizer,
+            settings.max_prompt_length,
+            settings.max_completion_length,
+        )
+        state, metrics = step(state, *jax.device_put(batch, sharding))
+        if previous is not None:
+            log.supervised(index - 1, settings.steps, _floats(previous))
+        previous = metrics
+    if previous is not None:
+        log.supervised(settings.steps, settings.steps, _floats(previous))
+    return state.params
+
+
+def _floats(metrics: Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}

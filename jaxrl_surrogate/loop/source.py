@@ -1,0 +1,122 @@
+"""Where a step's rollout comes from: the store, or the sampler and the verifier.
+
+A rollout is stored before it is verified, and its rewards as they come, so that a kill
+loses no completion that was sampled.
+"""
+
+import jax
+import numpy as np
+
+from jaxrl_surrogate import models
+from jaxrl_surrogate.batch import Batch, Completions, Prompts
+from jaxrl_surrogate.loop.collect import (
+    batch_metrics,
+    collect_batch,
+    group_metrics,
+    is_mixed,
+)
+from jaxrl_surrogate.loop.run import Run
+from jaxrl_surrogate.storage import digests
+from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
+from jaxrl_surrogate.storage.reward_journal import RewardJournal, keep_only
+from jaxrl_surrogate.telemetry.run_log import RunLog
+
+
+def next_rollout(
+    run: Run, store: RunCheckpoints, params: models.Params, step: int, log: RunLog
+) -> tuple[Batch, dict[str, float], dict]:
+    """The rollout of a step: the stored one if it is usable, else a new one.
+
+    Returns:
+      The batch, its metrics, and the prompt stream's position after it.
+    """
+    plan, rewards = run.schedule, run.directory / "checkpoints" / "rewards"
+    policy = ""
+    if plan.save_rollouts or step in store.rollout_steps():
+        policy = digests.policy_digest(params)
+    stored = store.sound_rollout(step, _batch_like(run), policy, log.damage)
+    keep_only(rewards, {step, *store.rollout_steps()})
+    # Each host judges its share, and would have to read the others' files.
+    journal = None
+    if jax.process_count() == 1:
+        journal = RewardJournal(rewards / f"{step}.jsonl", log.damage)
+    if stored is not None:
+        batch, meta = stored
+        if "metrics" not in meta:  # stored before it was verified
+            batch, metrics = _verified(run, batch, meta, journal, step, log)
+        else:
+            metrics = meta["metrics"]
+        run.prompts.restore(meta["prompts"])
+        return batch, batch_metrics(batch) | metrics, meta["prompts"]
+    before = run.prompts.state()
+
+    def save(prompts, completions):
+        shape = completions.lengths.shape
+        rewards = np.zeros(shape, np.float32), np.zeros(shape, bool)
+        meta = {"prompts": run.prompts.state(), "before": before, "policy": policy}
+        store.save_rollout(step, Batch(prompts, completions, *rewards), meta)
+
+    early = plan.save_rollouts and not plan.refill_rounds
+    batch, metrics = collect_batch(
+        run.collector,
+        params,
+        run.prompts,
+        plan.prompts_per_step,
+        step,
+        plan.refill_rounds,
+        on_phase=lambda phase: log.event(step, phase),
+        on_notes=lambda notes: log.verifier(step, notes),
+        on_sampled=save if early else lambda *sampled: None,
+        journal=journal if early else None,
+    )
+    position = run.prompts.state()
+    if plan.save_rollouts and not early:
+        meta = {"prompts": position, "metrics": metrics, "policy": policy}
+        store.save_rollout(step, batch, meta)
+    return batch, batch_metrics(batch) | metrics, position
+
+
+def _verified(
+    run: Run,
+    batch: Batch,
+    meta: dict,
+    journal: RewardJournal | None,
+    step: int,
+    log: RunLog,
+):
+    """A stored rollout with the rewards that it was stored without, and metrics."""
+    run.prompts.restore(meta["before"])
+    problems = run.prompts.take(run.schedule.prompts_per_step)
+    log.event(step, "verify")
+    batch = run.collector.verify_step(
+        problems,
+        batch.prompts,
+        batch.completions,
+        step,
+        lambda notes: log.verifier(step, notes),
+        journal,
+    )
+    return batch, group_metrics(batch, float(is_mixed(batch).mean()), 0)
+
+
+def _batch_like(run: Run) -> Batch:
+    """NumPy arrays of the shapes of a step's batch, to restore one into."""
+    decode = run.collector.decode
+    num_prompts = run.schedule.prompts_per_step
+    shape = (num_prompts, decode.group_size)
+    prompt_shape = (num_prompts, run.collector.max_prompt_length)
+    return Batch(
+        prompts=Prompts(
+            tokens=np.zeros(prompt_shape, np.int32),
+            lengths=np.zeros(num_prompts, np.int32),
+            ids=np.zeros(num_prompts, np.uint32),
+        ),
+        completions=Completions(
+            tokens=np.zeros((*shape, decode.max_length), np.int32),
+            lengths=np.zeros(shape, np.int32),
+            truncated=np.zeros(shape, bool),
+            sampler_logprobs=np.zeros((*shape, decode.max_length), np.float32),
+        ),
+        rewards=np.zeros(shape, np.float32),
+        reward_mask=np.zeros(shape, bool),
+    )

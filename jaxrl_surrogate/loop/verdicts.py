@@ -1,0 +1,112 @@
+"""Whether what a verifier says of a batch can be trained on; a run stops where not."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxrl_surrogate.storage.stops import VerifierError
+from jaxrl_surrogate.tasks import Task
+from jaxrl_surrogate.tasks.verification import verifier_name
+
+# Prompt and completion of sample m of group g, as text.
+Sample = Callable[[int, int], tuple[str, str]]
+
+_SHOWN = 300  # characters of a prompt or completion in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class VerdictRules:
+    """What a run asks of its verifier."""
+
+    # Share of the completions without a verdict above which it stops, below 1: a batch
+    # without any verdict always stops it.
+    max_failures: float = 0.5
+    # How the objective takes rewards; "binary" and "mean" are made for [0, 1].
+    rewards: str = "layer_cake"
+
+
+def check_verdicts(
+    rules: VerdictRules,
+    task: Task,
+    rewards: np.ndarray,
+    mask: np.ndarray,
+    counted: np.ndarray,
+    notes: np.ndarray,
+    sample: Sample,
+    where: str,
+) -> None:
+    """Refuse a batch of which too little was judged, or with an impossible reward.
+
+    Args:
+      rules: what is asked.
+      task: whose verifier judged.
+      rewards: (G, M) float.
+      mask: (G, M) bool, False where there is no verdict.
+      counted: (G, M) bool, False on completions whose verdict does not matter.
+      notes: (G, M) of text (`tasks.verify_all`).
+      sample: the texts of one of them, for the message.
+      where: what the batch is of, such as "step 3".
+
+    Raises:
+      VerifierError: naming the verifier, its file and line, and a completion.
+    """
+    failed = counted & ~mask
+    if failed.sum() > rules.max_failures * counted.sum():
+        said = Counter(notes[failed & (notes != "")])
+        reasons = [f"{note} ({count} times)" for note, count in said.most_common(3)]
+        # One that a note belongs to, where this host has one.
+        first = failed & (notes == said.most_common(1)[0][0]) if said else failed
+        remedy = "mend the verifier"
+        if (counted & mask).any():
+            remedy += ", or raise the setting"
+        raise VerifierError(
+            f"{where}: no verdict on {failed.sum()} of {counted.sum()} completions, "
+            f"more than task.verify_max_failures={rules.max_failures:g} allows: "
+            f"{'; '.join(reasons) or 'the verifier gives no reason'}\n"
+            f"{_facts(task, sample, first)}\n"
+            f"{remedy}, and start again: the run goes on where it stopped"
+        )
+    outside = mask & ((rewards < 0) | (rewards > 1))
+    if rules.rewards != "layer_cake" and outside.any():
+        raise VerifierError(
+            f"{where}: {outside.sum()} of {mask.sum()} rewards are not in [0, 1], "
+            f"such as {rewards[outside][0]:g}: objective.rewards={rules.rewards} "
+            f"cannot take them\n{_facts(task, sample, outside)}\n"
+            "set objective.rewards=layer_cake for rewards of any size, or have the "
+            "verifier give 0 to 1, and start again: the run goes on where it stopped"
+        )
+
+
+def graded_warning(
+    task: Task, rewards: np.ndarray, mask: np.ndarray, sample: Sample
+) -> str | None:
+    """What to know where rewards between 0 and 1 are taken as binary; else None."""
+    graded = mask & (rewards != 0) & (rewards != 1)
+    if not graded.any():
+        return None
+    value = rewards[graded][0]
+    return (
+        f"warning: {graded.sum()} of {mask.sum()} rewards are neither 0 nor 1, and "
+        f"objective.rewards=binary takes 0.5 and more as correct, less as incorrect: "
+        f"{value:g} as {'correct' if value >= 0.5 else 'incorrect'}; set "
+        "objective.rewards to layer_cake or mean to train on their values\n"
+        f"{_facts(task, sample, graded)}"
+    )
+
+
+def _facts(task: Task, sample: Sample, chosen: np.ndarray) -> str:
+    """The verifier, and the first of the chosen completions."""
+    prompt, completion = sample(*np.argwhere(chosen)[0])
+    return (
+        f"  verifier: {verifier_name(task)}\n"
+        f"  prompt: {_cut(prompt)}\n"
+        f"  completion: {_cut(completion)}"
+    )
+
+
+def _cut(text: str) -> str:
+    left = len(text) - _SHOWN
+    shown = repr(text[:_SHOWN])
+    return f"{shown} and {left} characters more" if left > 0 else shown

@@ -1,0 +1,1 @@
+"""Everything a run keeps on disk, written whole or not at all."""

@@ -1,0 +1,109 @@
+"""The logs of a run: files with a row of JSON a line, of which some may be damaged.
+
+Every line is read alone: one that is no row costs none of the others. A last line that
+a kill cut short has no end and is nothing that was written; it is not damage.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+_SEAL = "seal"
+_LISTS = ("correct", "verified", "correct_weight", "incorrect_weight")
+
+
+def sealed(row: dict) -> dict:
+    """The row with a digest of itself as its last field."""
+    return row | {_SEAL: _digest(row)}
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a log in order, seals left out; none where there is no file."""
+    if not path.exists():
+        return []
+    found = (_row(line, path.name) for line in path.read_bytes().split(b"\n"))
+    return [row for row in found if row is not None]
+
+
+def keep_rows(path: Path, keep: Callable[[dict], bool], aside: Path) -> list[int]:
+    """Remove all other rows of a log, and move lines that are no rows out of it.
+
+    Args:
+      path: of the log; replaced whole or not at all, and only where it changes.
+      keep: whether a row stays.
+      aside: a directory, where a file of the same name collects damaged lines.
+
+    Returns:
+      The numbers of the lines that were damaged, from 1.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    *lines, rest = content.split(b"\n")
+    rows = [_row(line, path.name) for line in lines]
+    # A whole row that lacks nothing but its end is a row.
+    lines, rows = [*lines, rest], [*rows, _row(rest, path.name)]
+    damaged = [n for n, row in enumerate(rows[:-1], 1) if row is None]
+    if damaged:
+        aside.mkdir(exist_ok=True)
+        with (aside / path.name).open("ab") as file:
+            file.writelines(lines[number - 1] + b"\n" for number in damaged)
+    kept = b"".join(
+        line + b"\n"
+        for line, row in zip(lines, rows, strict=True)
+        if row is not None and keep(row)
+    )
+    if kept != content:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(kept)
+        os.replace(temporary, path)
+    return damaged
+
+
+def _row(line: bytes, name: str) -> dict | None:
+    """The row that a line of a log holds, if it is one."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    seal = row.pop(_SEAL, None)
+    if seal is not None and seal != _digest(row):
+        return None
+    return row if _FITS.get(name, lambda row: True)(row) else None
+
+
+def _is_metrics(row: dict) -> bool:
+    return all(value is None or type(value) in (int, float) for value in row.values())
+
+
+def _is_groups(row: dict) -> bool:
+    lists = [row.get(name) for name in _LISTS]
+    return (
+        all(isinstance(one, list) for one in lists) and len(set(map(len, lists))) == 1
+    )
+
+
+def _is_digests(row: dict) -> bool:
+    return all(isinstance(row[name], dict) for name in row.keys() - {"step"})
+
+
+def _is_event(row: dict) -> bool:
+    known = isinstance(row.get("event"), str)
+    return known and isinstance(row.get("environment", {}), dict)
+
+
+# What the readers of a log rely on beside the step.
+_FITS = {
+    "metrics.jsonl": _is_metrics,
+    "groups.jsonl": _is_groups,
+    "digests.jsonl": _is_digests,
+    "events.jsonl": _is_event,
+}
+
+
+def _digest(row: dict) -> str:
+    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]

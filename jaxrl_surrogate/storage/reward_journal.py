@@ -1,0 +1,111 @@
+"""Rewards as they come, on disk, so that a killed process need not judge twice.
+
+Beside a rollout that is stored before it is verified: one line for each group that is
+done, with a digest of the completions that were judged and one of the line. A line that
+a kill cut short, that was damaged, or that is of other completions does not count; its
+group is judged again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from jaxrl_surrogate.batch import Completions, Prompts
+from jaxrl_surrogate.storage.digests import host_digest
+
+
+class RewardJournal:
+    """The rewards of one step's groups that are known so far."""
+
+    def __init__(
+        self, path: Path, on_damage: Callable[[str], None] = lambda what: None
+    ):
+        """Read what a process before this one has written.
+
+        Args:
+          path: of the journal; made when the first group is added.
+          on_damage: told of lines that do not count.
+        """
+        self._path = path
+        self._known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        content = path.read_bytes() if path.exists() else b""
+        for number, line in enumerate(content.split(b"\n"), 1):
+            if not line:
+                continue
+            try:
+                row = json.loads(line.decode("utf-8"))
+                if row.pop("digest") != _digest(row):
+                    raise ValueError("damaged")
+                rewards = np.array(row["rewards"], np.float32)
+                self._known[row["judged"]] = rewards, np.array(row["mask"], bool)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                on_damage(
+                    f"{path}: line {number} is cut or damaged; its group is judged "
+                    "again"
+                )
+
+    def known(
+        self, prompts: Prompts, completions: Completions
+    ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Rewards (M,) and mask (M,) of those groups that were judged."""
+        groups = range(len(completions.lengths))
+        judged = {group: _judged(group, prompts, completions) for group in groups}
+        return {
+            group: self._known[name]
+            for group, name in judged.items()
+            if name in self._known
+        }
+
+    def add(
+        self,
+        group: int,
+        prompts: Prompts,
+        completions: Completions,
+        rewards: np.ndarray,
+        mask: np.ndarray,
+    ) -> None:
+        """Write down (M,) rewards of a group and (M,) which of them count."""
+        row = {
+            "judged": _judged(group, prompts, completions),
+            # Exact: a float32 as a float64 in its shortest decimal form.
+            "rewards": np.asarray(rewards, np.float64).tolist(),
+            "mask": mask.tolist(),
+        }
+        row["digest"] = _digest(row)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            # A line of its own, whatever the one before was cut to.
+            file.write(f"\n{json.dumps(row)}\n")
+        self._known[row["judged"]] = np.asarray(rewards, np.float32), mask
+
+    def clear(self) -> None:
+        """Forget all of it, on disk too."""
+        self._path.unlink(missing_ok=True)
+        self._known.clear()
+
+
+def keep_only(directory: Path, steps: set[int]) -> None:
+    """Remove the journals of all other steps."""
+    for path in directory.glob("*.jsonl"):
+        if path.stem.isdecimal() and int(path.stem) not in steps:
+            path.unlink(missing_ok=True)
+
+
+def _judged(group: int, prompts: Prompts, completions: Completions) -> str:
+    """A digest of a group's problem and completions; the group itself is in it."""
+    parts = (
+        np.int64(group), prompts.ids[group], prompts.tokens[group],
+        completions.tokens[group], completions.lengths[group],
+    )  # fmt: skip
+    return _hash("".join(map(host_digest, parts)))
+
+
+def _digest(row: dict) -> str:
+    return _hash(json.dumps(row, sort_keys=True))[:16]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,223 @@
+"""One stored step: a tree of arrays, and a record with their digests. Reads alone.
+
+    STEP/state/          the arrays, by Orbax
+    STEP/meta/metadata   {"format", "meta", "arrays": digests, "libraries", "metric",
+                         "seal"}
+
+Nothing here writes a file, and no class of Orbax that could is made: a step may be read
+while another process trains in the same directory.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxrl_surrogate.storage import digests
+from jaxrl_surrogate.storage.manifest import file_faults
+from jaxrl_surrogate.storage.stops import DamagedCheckpoint
+
+PyTree = Any
+
+# Goes up when the layout changes, so that an old checkpoint is named, not misread.
+FORMAT = 2
+
+_MAX_NAMED = 5
+_LIBRARIES = ("jaxrl_surrogate", "jax", "jaxlib", "optax", "orbax-checkpoint", "numpy")
+
+
+def stored_steps(directory: Path) -> list[int]:
+    """Steps that a directory holds whole, ascending; what is half written has no
+    number for a name."""
+    names = (path.name for path in directory.glob("*") if path.is_dir())
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def make_record(
+    state: PyTree,
+    meta: dict,
+    metric: float | None,
+    found: Mapping[str, str] | None = None,
+) -> dict:
+    """What is stored beside the arrays of a step, sealed.
+
+    Args:
+      state: the arrays.
+      meta: JSON values.
+      metric: the step's; None where it has none.
+      found: `digests.device_digests` of the arrays by name, where they are known.
+    """
+    if found is None:
+        arrays = _array_digests(state)
+    else:
+        arrays = {name: f"device:{digest}" for name, digest in found.items()}
+    record = {"format": FORMAT, "meta": meta, "arrays": arrays}
+    record["libraries"] = _versions()
+    record["metric"] = metric
+    record["seal"] = _seal(record)
+    return record
+
+
+def read_step(
+    where: Path, abstract: PyTree, *, part: bool = False
+) -> tuple[PyTree, dict]:
+    """Read the tree and the meta of one step.
+
+    Args:
+      where: the directory of the step.
+      abstract: the tree that was saved, see `RunCheckpoints.restore_update`.
+      part: read the arrays of `abstract` alone, by their names in the tree that was
+        saved; others may be stored, and take neither time nor memory.
+
+    Raises:
+      DamagedCheckpoint: it is not what was saved; or it was deleted meanwhile.
+      ValueError: names, shapes or dtypes differ (each named), or another format.
+    """
+    try:
+        faults = file_faults(where)
+    except FileNotFoundError as error:
+        faults = [f"{error.filename} is missing"]
+    if faults:
+        raise DamagedCheckpoint("; ".join(faults[:_MAX_NAMED]))
+    record = read_record(where)
+    handler = ocp.PyTreeCheckpointHandler()
+    try:
+        saved = handler.metadata(where / "state").tree
+    except Exception as error:  # of whatever library meets the damage
+        raise DamagedCheckpoint(f"{where}/state: {first_line(error)}") from error
+    _check_fit(where, saved, abstract, part)
+    item = jax.tree.map(_placed, abstract)
+    args = ocp.args.PyTreeRestore(
+        item=item,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+        partial_restore=part,
+    )
+    try:
+        state = handler.restore(where / "state", args=args)
+    except Exception as error:
+        raise DamagedCheckpoint(
+            f"{where}: its arrays cannot be read: {first_line(error)}"
+        ) from error
+    found = _array_digests(state, record["arrays"])
+    _check_digests(where, record["arrays"], found)
+    return state, record["meta"]
+
+
+@functools.cache  # reading them takes as long as storing a rollout
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def first_line(error: Exception) -> str:
+    """What an error is and says, short enough for a line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def read_record(where: Path) -> dict:
+    """The record of a step, whose seal is intact."""
+    try:
+        record = json.loads((where / "meta" / "metadata").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpoint(
+            f"{where}: its record cannot be read: {first_line(error)}"
+        ) from error
+    if not isinstance(record, dict) or "format" not in record:
+        raise DamagedCheckpoint(f"{where}/meta holds no record of a checkpoint")
+    if record["format"] != FORMAT:
+        raise ValueError(
+            f"{where}: checkpoint format {record['format']}, this version reads "
+            f"{FORMAT}"
+        )
+    if record.pop("seal", None) != _seal(record):
+        raise DamagedCheckpoint(f"{where}/meta holds another record than was saved")
+    return record
+
+
+def _check_digests(where: Path, saved: dict[str, str], found: dict[str, str]) -> None:
+    wrong = [name for name, digest in found.items() if saved[name] != digest]
+    if wrong:
+        raise DamagedCheckpoint(
+            f"{where}/state: {', '.join(wrong[:_MAX_NAMED])} came back with other "
+            "bits than were saved"
+        )
+
+
+def _array_digests(tree: PyTree, kinds: dict[str, str] | None = None) -> dict[str, str]:
+    """A digest of every leaf, taken where it is: "device:..." or "host:...".
+
+    Args:
+      tree: of jax and NumPy arrays.
+      kinds: digests to compare with, whose kind decides; None: by where a leaf is.
+    """
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+    out, on_device = {}, {}
+    for name, leaf in leaves.items():
+        host = not isinstance(leaf, jax.Array)
+        if kinds is not None:
+            host = kinds[name].startswith("host:")
+        if host:
+            out[name] = f"host:{digests.host_digest(leaf)}"
+        else:
+            on_device[name] = leaf
+    found = digests.device_digests(list(on_device.values()))
+    out |= {n: f"device:{f}" for n, f in zip(on_device, found, strict=True)}
+    return {name: out[name] for name in leaves}
+
+
+def _seal(record: dict) -> str:
+    """SHA-256 of a record as JSON; what is read back has the same."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _placed(leaf):
+    """A leaf to restore into: NumPy stays NumPy, everything else has a sharding."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _check_fit(where: Path, saved: PyTree, abstract: PyTree, part: bool) -> None:
+    """Refuse a tree that is not the one saved; Orbax alone would cast its dtypes."""
+    saved, expected = _signature(saved), _signature(abstract)
+    if part:
+        saved = {name: saved[name] for name in expected if name in saved}
+    wrong = [
+        f"{name}: {_text(saved.get(name))} in the checkpoint, "
+        f"{_text(expected.get(name))} expected"
+        for name in sorted(saved.keys() | expected.keys())
+        if saved.get(name) != expected.get(name)
+    ]
+    if wrong:
+        more = len(wrong) - _MAX_NAMED
+        tail = f"; and {more} more" if more > 0 else ""
+        raise ValueError(
+            f"{where} holds another state: {'; '.join(wrong[:_MAX_NAMED])}{tail}. "
+            "Restore with the model and optimizer it was saved with"
+        )
+
+
+def _signature(tree: PyTree) -> dict[str, tuple]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            tuple(leaf.shape),
+            str(np.dtype(leaf.dtype)),
+        )
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _text(signature: tuple | None) -> str:
+    return "absent" if signature is None else f"{signature[1]}{list(signature[0])}"

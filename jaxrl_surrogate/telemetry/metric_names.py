@@ -1,0 +1,33 @@
+"""The names of a step's numbers in metrics.jsonl, before there are any."""
+
+from collections.abc import Iterable
+
+_OF_A_STEP = """
+    graded reward pass@1 groups_all_correct groups_all_incorrect unverified
+    truncated length length_max entropy completion_tokens mixed_group_fraction
+    mixed_group_fraction_kept refill_rounds loss grad_norm skipped ratio_kl
+    clip_fraction excluded_fraction sampler_trainer_logprob_diff_max advantage_abs
+    compiles seconds seconds_update tokens_per_second
+"""
+
+
+def evaluated_ks(samples: int) -> list[int]:
+    """The k whose pass@k is logged: powers of two, and the number of samples."""
+    return [k for k in range(1, samples + 1) if k & (k - 1) == 0 or k == samples]
+
+
+def of_a_step(group_size: int, *, kl: bool, entropy: bool) -> tuple[str, ...]:
+    """What every step has; `kl` and `entropy` where the loss has that term.
+
+    "entropy" is always the rollout's estimate, the mean of -log p over sampled tokens;
+    "entropy_exact" is the mean of the exact entropies that the loss computes.
+    """
+    terms = [*["kl"] * kl, *["entropy_exact"] * entropy]
+    return (*_OF_A_STEP.split(), f"pass@{group_size}", *terms)
+
+
+def of_an_evaluation(ks: Iterable[int]) -> tuple[str, ...]:
+    """What an evaluation adds, with the ends of intervals."""
+    ends = ("", "_low", "_high")
+    scores = (f"eval/pass@{k}{end}" for k in ks for end in ends)
+    return (*scores, "eval/greedy", "eval/problems")

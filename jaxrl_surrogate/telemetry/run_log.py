@@ -1,0 +1,360 @@
+"""The record of a run: metrics and completions on disk, progress on the terminal."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from jaxrl_surrogate import terminal
+from jaxrl_surrogate.batch import Batch
+from jaxrl_surrogate.storage.json_lines import keep_rows, read_rows, sealed
+from jaxrl_surrogate.telemetry.environment import environment
+
+# Files with rows of training steps, which a run that is begun again writes again.
+_STEPS = (
+    "metrics.jsonl",
+    "completions.jsonl",
+    "groups.jsonl",
+    "evaluations.jsonl",
+    "digests.jsonl",
+)
+_NOTES = 5  # different ones of verifiers that are printed: some quote the completion
+_NAMED = 5  # damaged lines of a file
+_SHOWN = ("loss", "grad_norm", "mixed_group_fraction", "entropy", "length")
+
+
+class RunLog:
+    """Writes into a run directory and to the terminal.
+
+    metrics.jsonl      one object a step: {"step": 1, "reward": ..., ...}; what is not
+                       a finite number is null
+    warm_start.jsonl   the same for supervised steps
+    completions.jsonl  sampled completions with their rewards
+    groups.jsonl       one object a step: {"step", "prompts": ids, "correct": right
+                       answers, "verified": samples with a verdict, "correct_weight" and
+                       "incorrect_weight": what the update gave to a correct and to
+                       an incorrect one on average, null where there
+                       is none}, a number a group
+    evaluations.jsonl  one object an evaluation: of every problem the correct samples
+                       and those with a verdict; pass@k with its interval for every k
+    digests.jsonl      one object a step: a digest of every array of every phase
+                       (`storage.digests`); step 0 is the state before step 1;
+                       "seal" is a digest of the row
+    events.jsonl       one object a process that began, with its environment, and one
+                       a phase: {"time", "process", "step", "event"}; never shortened:
+                       what was done twice is there twice
+    environment.json   versions, devices, flags, commit
+    tensorboard/       the metrics again, where tensorboardX is installed
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        total_steps: int,
+        *,
+        every: int = 1,
+        tensorboard: bool = True,
+        console: Console | None = None,
+        config_changes: Sequence[tuple[str, object, object]] = (),
+        take_up: Callable[[], None] = lambda: None,
+    ):
+        """Open the log of a run, new or old.
+
+        Args:
+          directory: the run directory; made if it is not there.
+          total_steps: for the progress display.
+          every: print every so many steps.
+          tensorboard: also write TensorBoard events, if the library is there.
+          console: default the terminal.
+          config_changes: path, old and new value of what a resumed run is continued
+            with; recorded when it resumes with a step to do.
+          take_up: called after that; stores the config that those steps are done with.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory, self._every, self._total = directory, every, total_steps
+        self.console = console or terminal.console()
+        self._progress: Progress | None = None
+        self._tensorboard, self._writer = tensorboard, None
+        self._said: set[str] = set()  # subjects of `note_once`
+        self._notes: set[str] = set()  # of verifiers
+        self._config_changes, self._take_up = config_changes, take_up
+        (directory / "environment.json").write_text(
+            json.dumps(environment(), indent=2) + "\n"
+        )
+
+    def __enter__(self) -> "RunLog":
+        """Start the live display when on a terminal."""
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[latest]}", markup=False),
+                console=self.console,
+            )
+            self._progress.start()
+            self._bar = self._progress.add_task(
+                "train", total=self._total, latest="starting"
+            )
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop the display and close files."""
+        if self._progress is not None:
+            self._progress.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def resume(self, step: int) -> None:
+        """Drop what was logged after `step`: those steps are run again.
+
+        Args:
+          step: the newest stored one; 0 where there is none, and the run, with its
+            evaluation before step 1, is done from the start.
+        """
+        faults = [
+            self._keep(name, lambda row: row["step"] <= step > 0) for name in _STEPS
+        ]
+        faults += [self._keep("events.jsonl", lambda row: True)]
+        if self._tensorboard:
+            self._writer = self._open_tensorboard(step)
+        self.event(step, "start", environment=environment())
+        for fault in filter(None, faults):
+            self.damage(fault)
+        # In this order: a config that is stored has its changes recorded. A finished
+        # run computes nothing, and keeps the config that it was computed with.
+        if step < self._total:
+            for name, old, new in self._config_changes:
+                self.event(step, "config", name=name, old=old, new=new)
+                self.note(f"from step {step + 1} on: {name} {old} -> {new}")
+            self._take_up()
+        if step:
+            self.note(f"resumed after step {step}")
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the metrics of a step. Values are finite floats or NaN."""
+        self._append("metrics.jsonl", {"step": step, **values})
+        if self._writer is not None:
+            for name, value in values.items():
+                # A gap in the curve; the writer would print a warning for each.
+                if math.isfinite(value):
+                    self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+        if self._progress is not None:
+            self._progress.update(self._bar, completed=step, latest=_brief(values))
+        if step % self._every == 0 or step in (1, self._total):
+            self.note(_line(step, self._total, values))
+
+    def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Add to the metrics of a step that are recorded."""
+        rows = [row for row in read_metrics(self._directory) if row["step"] == step]
+        before = {name: row[name] for row in rows for name in row.keys() - {"step"}}
+        self.metrics(step, before | values)
+        old = iter(rows)  # removed last, so that a kill loses nothing
+        self._keep("metrics.jsonl", lambda row: row["step"] != step or not next(old, 0))
+
+    def supervised(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        """Record a supervised step of the warm start, which always begins at 1."""
+        if step == 1:
+            self._keep("warm_start.jsonl", lambda row: False)
+        self._append("warm_start.jsonl", {"step": step, **values})
+        if step % max(1, total // 10) == 0 or step == total:
+            self.note(f"warm start {step}/{total}  loss {values['loss']:.4f}")
+        if self._progress is not None:
+            latest = f"warm start {step}/{total}"
+            self._progress.update(self._bar, latest=latest)
+
+    def completions(self, step: int, rows: list[dict]) -> None:
+        """Record sampled completions and, on a terminal, show them."""
+        for row in rows:
+            self._append("completions.jsonl", {"step": step, **row})
+        if self._progress is not None:
+            table = terminal.table(
+                "prompt", "completion", "reward", title=f"step {step}"
+            )
+            for row in rows:
+                shown = f"{row['reward']:g}" if row["verified"] else "none"
+                # As Text: a model may write [/b], which is markup to a table.
+                cells = (repr(row["prompt"]), repr(row["completion"]), shown)
+                table.add_row(*map(Text, cells))
+            terminal.print_table(self.console, table)
+
+    def groups(self, step: int, batch: Batch, applied: np.ndarray) -> None:
+        """Record what weights come from, and what became of them.
+
+        Args:
+          step: of the update.
+          batch: its prompts, rewards and mask.
+          applied: (G, M) weights that samples were given (`losses.applied_weights`).
+        """
+        mask = np.asarray(batch.reward_mask)
+        right = (np.asarray(batch.rewards) >= 0.5) & mask
+        row = {
+            "prompts": np.asarray(batch.prompts.ids).tolist(),
+            "correct": right.sum(-1).tolist(),
+            "verified": mask.sum(-1).tolist(),
+            "correct_weight": _means(applied, right),
+            "incorrect_weight": _means(applied, mask & ~right),
+        }
+        self._append("groups.jsonl", {"step": step, **row})
+
+    def digests(self, step: int, row: Mapping[str, Mapping[str, str]]) -> None:
+        """Record a step's digests, arrays by phase (`storage.digests`), sealed."""
+        self._append("digests.jsonl", sealed({"step": step, **row}))
+
+    def event(self, step: int, event: str, **details: object) -> None:
+        """Record that something began, with the time in seconds since the epoch."""
+        row = {"time": time.time(), "process": os.getpid(), "step": step}
+        self._append("events.jsonl", row | {"event": event} | details)
+
+    def evaluation(self, step: int, row: Mapping[str, object]) -> None:
+        """Record an evaluation whole; its scores go to `metrics` as well."""
+        self._append("evaluations.jsonl", {"step": step, **row})
+
+    def evaluated(self) -> set[int]:
+        """Steps whose evaluation is recorded."""
+        return {row["step"] for row in read_rows(self._directory / "evaluations.jsonl")}
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def verifier(self, step: int, notes: Mapping[str, int]) -> None:
+        """Record why completions had no verdict, or what else verifiers noted."""
+        self.event(step, "verifier", notes=dict(notes))
+        for note in notes:
+            if note in self._notes:
+                continue
+            self._notes.add(note)
+            if len(self._notes) <= _NOTES:
+                self.note(f"verifier, from step {step} on: {note}")
+            elif len(self._notes) == _NOTES + 1:
+                self.note("verifier: further notes are in events.jsonl alone")
+
+    def damage(self, what: str) -> None:
+        """Say and record that something stored was damaged, and what is done now."""
+        self.note(f"warning: {what}")
+        self.event(-1, "damage", what=what)
+
+    def note_once(self, text: str, subject: str) -> None:
+        """Print a text unless this process has printed one of the same subject."""
+        if subject not in self._said:
+            self._said.add(subject)
+            self.note(text)
+
+    def _append(self, name: str, row: dict) -> None:
+        # One write of one line: a reader never sees half of it unless we are killed,
+        # and `resume` drops such a half line.
+        with open(self._directory / name, "a", encoding="utf-8") as file:
+            file.write(_line_of_json(row))
+
+    def _keep(self, name: str, keep: Callable[[dict], bool]) -> str | None:
+        """Remove all other rows of a file; returns what of it was damaged."""
+        path, aside = self._directory / name, self._directory / "damaged"
+        lines = keep_rows(path, keep, aside)
+        if not lines:
+            return None
+        numbers = ", ".join(map(str, lines[:_NAMED])) + ", ..." * (len(lines) > _NAMED)
+        return f"{path}: damaged in line {numbers}; set aside in {aside / name}"
+
+    def _open_tensorboard(self, step: int):
+        """A writer that hides what was written after `step`, or None."""
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            self.note(
+                "no TensorBoard events: tensorboardX is not installed; in the "
+                "checkout: pip install -e '.[tensorboard]'; or give "
+                "--log.tensorboard=false"
+            )
+            return None
+        return SummaryWriter(
+            str(self._directory / "tensorboard"),
+            purge_step=step + 1 if step else 0,
+            # Its own names count seconds: a run begun again at once would overwrite.
+            filename_suffix=f".{step}",
+        )
+
+
+def read_metrics(directory: Path) -> list[dict]:
+    """The rows of a run's metrics.jsonl; what was not a finite number is NaN."""
+    return [
+        {name: math.nan if value is None else value for name, value in row.items()}
+        for row in read_rows(directory / "metrics.jsonl")
+    ]
+
+
+def read_warm_start(directory: Path) -> list[dict]:
+    """The rows of a run's warm_start.jsonl; none where it had no warm start."""
+    return read_rows(directory / "warm_start.jsonl")
+
+
+def read_digests(directory: Path) -> dict[int, dict[str, dict[str, str]]]:
+    """The digests of a run by step, phase and array; empty where none were logged."""
+    return {row.pop("step"): row for row in read_rows(directory / "digests.jsonl")}
+
+
+def read_events(directory: Path) -> list[dict]:
+    """What began when, in order."""
+    return read_rows(directory / "events.jsonl")
+
+
+def read_environment(directory: Path, step: int) -> dict:
+    """The environment that a step was computed in: of the last process before it."""
+    started = [row for row in read_events(directory) if "environment" in row]
+    before = [row for row in started if row["step"] < max(step, 1)]
+    return before[-1]["environment"] if before else {}
+
+
+def _means(values: np.ndarray, chosen: np.ndarray) -> list[float | None]:
+    """(G, M) to the mean of the chosen ones of each group, six digits."""
+    return [
+        float(f"{row[keep].mean():.6g}") if keep.any() else None
+        for row, keep in zip(np.asarray(values), chosen, strict=True)
+    ]
+
+
+def _line_of_json(row: dict) -> str:
+    # JSON has no NaN; readers other than Python's refuse it.
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(finite) + "\n"
+
+
+def _brief(values: Mapping[str, float]) -> str:
+    """What fits beside a progress bar."""
+    parts = [f"reward {values['reward']:.3f}"] if "reward" in values else []
+    if "tokens_per_second" in values:
+        parts.append(f"{values['tokens_per_second']:.0f} tok/s")
+    if "seconds" in values:
+        parts.append(f"{values['seconds']:.2f} s")
+    return "  ".join(parts)
+
+
+def _line(step: int, total: int, values: Mapping[str, float]) -> str:
+    parts = [f"step {step}/{total}"]
+    parts += [
+        f"{name} {value:.3f}"
+        for name, value in values.items()
+        if name == "reward" or name.startswith("pass@")
+    ]
+    parts += [f"{name} {values[name]:.3g}" for name in _SHOWN if name in values]
+    parts += [
+        f"{name} {value:.{0 if name == 'eval/problems' else 3}f}"
+        for name, value in values.items()
+        if name.startswith("eval/") and not name.endswith(("_low", "_high"))
+    ]
+    if "tokens_per_second" in values:
+        parts.append(f"{values['tokens_per_second']:.0f} tok/s")
+    if "seconds" in values:
+        parts.append(f"{values['seconds']:.2f} s")
+    return "  ".join(parts)
