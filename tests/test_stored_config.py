@@ -32,7 +32,7 @@ def test_any_byte_that_changed_is_noticed(stored, random):
         try:
             assert assembly.load_stored(directory) == config  # the digest's own words
         except SettingsError as error:
-            assert f"{path}: is damaged, or was edited" in str(error)
+            assert f"{path}: " in str(error) and "is damaged, or" in str(error)
     for size in random.integers(0, len(content) - 1, 30):
         path.write_bytes(content[:size])
         try:
@@ -52,6 +52,17 @@ def test_who_edits_it_takes_its_last_line_out(stored):
     assert assembly.load_stored(directory).seed == 13
     path.write_text("seed: 14")  # of which the most is gone
     with pytest.raises(SettingsError, match="damaged"):
+        assembly.load_stored(directory)
+
+
+def test_an_earlier_version_is_named_where_a_field_is_missing(stored):
+    directory = stored[1]
+    path = directory / "config.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines[:-1] if "verify_max_failures" not in line]
+    assert len(kept) == len(lines) - 2
+    path.write_text("".join(kept))
+    with pytest.raises(SettingsError, match="an earlier version wrote it"):
         assembly.load_stored(directory)
 
 

@@ -34,15 +34,20 @@ def load_stored(directory: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
     text, mark, seal = content.rpartition(_SEAL)
-    if mark:
-        whole = seal.strip() == _digest(text)
-    else:
-        whole = not (directory / "checkpoints").exists() or _is_complete(content)
-    if not whole:
+    remedy = (
+        f"remove {path} to go on with the config file and options that the run was "
+        "started with"
+    )
+    if mark and seal.strip() != _digest(text):
         raise SettingsError(
             f"{path}: is damaged, or was edited. If you edited it, take out its last "
-            f"line, a digest of the others; if not, remove {path} to go on with the "
-            "config file and options that the run was started with"
+            f"line, a digest of the others; if not, {remedy}"
+        )
+    if not mark and (directory / "checkpoints").exists() and not _is_complete(content):
+        raise SettingsError(
+            f"{path}: has neither all fields nor a digest in its last line: it is "
+            "damaged, or an earlier version wrote it. Read such a run with that "
+            f"version; if it is damaged, {remedy}"
         )
     return settings.load(TrainConfig, path, overrides)
 

@@ -47,7 +47,8 @@ def read_groups(directory: Path, group_size: int) -> Groups:
       group_size: M, as its config says.
 
     Raises:
-      ValueError: there is no such file, or it holds no step.
+      ValueError: there is no such file, it holds no step, or another version of the
+        program wrote it.
     """
     path = directory / "groups.jsonl"
     if not path.is_file():
@@ -58,6 +59,12 @@ def read_groups(directory: Path, group_size: int) -> Groups:
     columns = {name: [] for name in _COLUMNS}
     steps = []
     for row in read_rows(path):
+        missing = [name for name in _COLUMNS if name not in row]
+        if missing:
+            raise ValueError(
+                f"run_dir={str(directory)!r}: groups.jsonl has no {missing[0]} in step "
+                f"{row['step']}: another version wrote it; expected a run of this one"
+            )
         steps += [row["step"]] * len(row["correct"])
         for name in _COLUMNS:
             columns[name] += row[name]
