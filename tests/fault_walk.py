@@ -23,6 +23,7 @@ import shutil
 import signal
 import threading
 import time
+import traceback
 from pathlib import Path
 
 from jaxrl_surrogate.storage.json_lines import read_rows
@@ -137,6 +138,8 @@ def _walk_one(index, seed, directory, pool, zygote):
         _Walker(case, dice, run, pool, zygote, disk).go()
     except Wrong as error:
         case.outcome = str(error)
+    except Exception:
+        case.outcome = f"the walk itself: {traceback.format_exc()}"
     finally:
         if not case.good:
             kept = directory / "wrong" / f"case-{index}"
@@ -298,7 +301,7 @@ class _Walker:
             resumed = min((s for s in rows if rows[s] != self.before.get(s)), default=0)
             if not same and step < resumed:
                 raise Wrong(f"other bits on another mesh: step {step}, done before")
-        metrics = read_rows(self.run / "metrics.jsonl")
+        metrics = [row for row in read_rows(self.run / "metrics.jsonl") if row["step"]]
         if not all(row["sampler_trainer_logprob_diff_max"] < 1e-4 for row in metrics):
             raise Wrong("sampler and trainer differ on another mesh")
         if max(rows, default=0) != STEPS:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 from jaxrl_surrogate.tasks.confinement import confine, sweep
@@ -151,7 +152,9 @@ class _Process:
         self._process = context.Process(
             target=_serve, args=(task, remote, memory_mb), daemon=True
         )
-        # A process that is still importing would die of a Ctrl-C for all of us.
+        # A process that is still importing would die of a Ctrl-C for all of us. The
+        # tracker unblocks these signals when it is started, so it comes first.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_TRAINER)
         try:
             self._process.start()
