@@ -25,7 +25,7 @@ from jaxrl_surrogate.storage.stops import (
     NoRoom,
     NotFinite,
     VerifierError,
-    is_no_room,
+    no_room,
     room_in,
 )
 
@@ -81,7 +81,7 @@ def _said(argv: list[str]) -> int:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 3
     except OSError as error:
-        if not is_no_room(error):
+        if no_room(error) is None:
             raise
         print(f"jaxrl: {error}", file=sys.stderr)
         return 3

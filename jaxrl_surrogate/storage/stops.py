@@ -22,15 +22,18 @@ class NoRoom(RuntimeError):
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def is_no_room(error: BaseException) -> bool:
-    """Whether a file could not grow: the disk is full, or a quota or limit is reached.
+def no_room(error: BaseException) -> str | None:
+    """Why a file could not grow: the disk is full, or a quota or limit is reached.
 
-    Libraries written in other languages have only their text for it.
+    None for any other error. Libraries written in other languages have only text.
     """
     if isinstance(error, OSError):
-        return error.errno in _NO_ROOM
-    said = str(error)
-    return "RESOURCE_EXHAUSTED" in said or any(os.strerror(n) in said for n in _NO_ROOM)
+        return os.strerror(error.errno) if error.errno in _NO_ROOM else None
+    known = (os.strerror(number) for number in _NO_ROOM)
+    known = [reason for reason in known if reason in str(error)]
+    if not known and "RESOURCE_EXHAUSTED" in str(error):
+        known = [os.strerror(errno.ENOSPC)]
+    return known[0] if known else None
 
 
 @contextlib.contextmanager
@@ -39,10 +42,10 @@ def room_in(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not is_no_room(error):
+        if no_room(error) is None:
             raise
         raise NoRoom(
-            f"{error.filename or directory}: {error.strerror}; the checkpoints are "
+            f"{error.filename or directory}: {no_room(error)}; the checkpoints are "
             "intact. Make room and start again"
         ) from error
 

@@ -1,7 +1,6 @@
 """One sequence of checkpoints: a tree of arrays and JSON under each step, by Orbax."""
 
 import json
-import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +11,15 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxrl_surrogate.parallel import hosts
+from jaxrl_surrogate.storage import orbax_noise
 from jaxrl_surrogate.storage.manifest import ManifestWriter, manifest_path
-from jaxrl_surrogate.storage.stops import NoRoom, is_no_room
-from jaxrl_surrogate.storage.stored_step import first_line, make_record, read_step
+from jaxrl_surrogate.storage.stops import NoRoom, no_room
+from jaxrl_surrogate.storage.stored_step import make_record, read_step
 
 PyTree = Any
 
 _TRASH = "deleted"
 _ROOM_BESIDES = 4 << 20  # bytes of a save that are not arrays, and of the logs
-
-# It would advise everybody whose states take a second to be written to store fewer;
-# that a phase waits for the one before it is what makes them durable in order.
-logging.getLogger("absl").addFilter(
-    lambda record: "Waiting for previous save" not in str(record.msg)
-)
 
 
 class Store:
@@ -36,6 +30,7 @@ class Store:
         directory: Path,
         preserve: checkpoint_managers.PreservationPolicy | None,
     ):
+        orbax_noise.mute()
         self._directory = directory
         self._writer = ManifestWriter()
         self._manager = ocp.CheckpointManager(
@@ -150,12 +145,13 @@ class Store:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            if is_no_room(error):
-                raise NoRoom(
-                    f"{self._directory}: {first_line(error)}; the checkpoints before "
-                    "are intact. Make room and start again"
-                ) from error
-            raise
+            reason = no_room(error)
+            if reason is None:
+                raise
+            raise NoRoom(
+                f"{self._directory}: {reason}; the checkpoints before are intact. Make "
+                "room and start again"
+            ) from error
         self._writer.finish()
 
     def close(self) -> None:

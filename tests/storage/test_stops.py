@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from jaxrl_surrogate.storage.stops import NoRoom, is_no_room, room_in
+from jaxrl_surrogate.storage.stops import NoRoom, no_room, room_in
 
 
 def test_a_full_disk_names_the_directory(tmp_path):
@@ -36,6 +36,6 @@ def test_a_limit_on_the_size_of_files_does_too(tmp_path):
 def test_other_errors_are_left_as_they_are(tmp_path):
     with pytest.raises(FileNotFoundError), room_in(tmp_path):
         (tmp_path / "none").read_text()
-    assert is_no_room(ValueError("RESOURCE_EXHAUSTED: write failed"))
-    assert is_no_room(RuntimeError("Disk quota exceeded [Errno 122]"))
-    assert not is_no_room(RuntimeError("no quota of anything"))
+    assert no_room(ValueError("RESOURCE_EXHAUSTED: write failed")) is not None
+    assert no_room(RuntimeError("x: Disk quota exceeded y")) == "Disk quota exceeded"
+    assert no_room(RuntimeError("no quota of anything")) is None
