@@ -122,7 +122,8 @@ class RunLog:
         faults = [
             self._keep(name, lambda row: row["step"] <= step > 0) for name in _STEPS
         ]
-        faults += [self._keep("events.jsonl", lambda row: True)]
+        for name in ("events.jsonl", "warm_start.jsonl"):
+            faults.append(self._keep(name, lambda row: True))
         if self._tensorboard:
             self._writer = self._open_tensorboard(step)
         self.event(step, "start", environment=environment())

@@ -135,7 +135,8 @@ def test_resuming_drops_what_is_done_again(tmp_path, screen, stored, kept):
     assert not list((tmp_path / "run").glob("*.tmp"))
 
 
-LOGS = ("metrics", "completions", "groups", "evaluations", "digests", "events")
+WHOLE = ("events", "warm_start")  # logs that are not cut back to a step
+LOGS = ("metrics", "completions", "groups", "evaluations", "digests", *WHOLE)
 
 
 def _damages(line):
@@ -166,6 +167,7 @@ def _logged(tmp_path, screen):
     with _log(tmp_path, screen) as log:
         for step in range(1, 5):
             log.event(step, "rollout")
+            log.supervised(step, 4, {"loss": 1.0})
             log.metrics(step, {"reward": 0.5})
             log.completions(step, [ROW])
             log.groups(step, batch, np.ones((1, 3)))
@@ -184,7 +186,7 @@ def test_a_damaged_line_is_set_aside_and_named(tmp_path, screen, name):
             assert read_groups(tmp_path / "run", 3).step.tolist() == [1, 3, 4]
         with _log(tmp_path, screen) as log:
             log.resume(3)
-        kept = [first, *(rest if name == "events" else rest[:1])]
+        kept = [first, *(rest if name in WHOLE else rest[:1])]
         found = path.read_bytes().splitlines(keepends=True)
         assert found[: len(kept)] == kept
         assert name == "events" or len(found) == len(kept)
