@@ -89,8 +89,19 @@ def no_processes_left(tmp_path, monkeypatch):
     processes.close_shared()
 
 
-def _alive():
-    """Children of hostile verifiers that run."""
+def _alive(patience=10.0):
+    """Children of hostile verifiers that run, and have not ended when patience has.
+
+    A process that was killed is gone when the kernel comes to it; those of these tests
+    never end by themselves.
+    """
+    deadline = time.monotonic() + patience
+    while (found := _running()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _running():
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
