@@ -61,6 +61,24 @@ def perturbed(config, random):
 def test_bfloat16_log_probabilities_of_the_two_are_equal(case, random, monkeypatch):
     shape, unroll, settings = CASES[case]
     config = dataclasses.replace(SMALL, **shape)
+    drawn = [_sampled(config, unroll, random) for _ in range(5)]
+    # The trainer has so many rows that it sorts them by expert.
+    monkeypatch.setattr(experts, "FEW_ROWS", 0)
+    update = UpdateConfig(LossConfig(), SamplingConfig(), **settings)
+    step = make_update(config, update, SGD, ONE)
+    family = objectives.table_family(objectives.advantages.get("rloo").table, 4)
+    gaps = []
+    for params, batch in drawn:
+        _, metrics = step(restart(params, config, SGD, ONE), batch, family, None)
+        assert metrics["grad_norm"] > 1e-3
+        gaps.append(float(metrics["sampler_trainer_logprob_diff_max"]))
+    # A sum on the border of two bfloat16 may fall to either side in one draw; a place
+    # that is rounded in one program alone is seen in every draw.
+    assert np.median(gaps) < 1e-4, gaps
+
+
+def _sampled(config, unroll, random):
+    """Parameters and a batch that they sampled."""
     params = perturbed(config, random)
     scales = params["layers"]["mlp_norm"]["scale"]
     assert 0.05 < np.std(scales) < 0.2
@@ -72,14 +90,6 @@ def test_bfloat16_log_probabilities_of_the_two_are_equal(case, random, monkeypat
     decode = DecodeConfig(4, 12, (3, 17), unroll_layers=unroll)
     key = rng.stream_key(0, "rollout", 1)
     done = jax.device_get(rollout(config, decode, params, prompts, key))
-    rewards = random.integers(2, size=(8, 4)).astype(np.float32)
-    batch = Batch(prompts, done, rewards, np.ones((8, 4), bool))
-    # The trainer has so many rows that it sorts them by expert.
-    monkeypatch.setattr(experts, "FEW_ROWS", 0)
-    update = UpdateConfig(LossConfig(), SamplingConfig(), **settings)
-    step = make_update(config, update, SGD, ONE)
-    family = objectives.table_family(objectives.advantages.get("rloo").table, 4)
-    _, metrics = step(restart(params, config, SGD, ONE), batch, family, None)
     assert done.lengths.std() > 0
-    assert metrics["grad_norm"] > 1e-3
-    assert metrics["sampler_trainer_logprob_diff_max"] < 1e-4
+    rewards = random.integers(2, size=(8, 4)).astype(np.float32)
+    return params, Batch(prompts, done, rewards, np.ones((8, 4), bool))
