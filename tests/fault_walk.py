@@ -129,11 +129,12 @@ def _walk_one(index, seed, directory, pool, zygote):
     dice = random.Random(f"{seed} {index}")
     case = Case(index, tuple(dice.sample(kinds.KINDS, dice.choice((2, 2, 3)))))
     place = directory / f"case-{index}"
-    disk = kinds.Disk(place) if "full disk" in case.kinds else None
-    run = place / "run"
+    run, disk = place / "run", None
     snapshot = dice.choice(pool.snapshots)
     case.story.append(f"a copy of {snapshot.name}")
     try:
+        if "full disk" in case.kinds:
+            disk = kinds.Disk(place)
         shutil.copytree(snapshot, run, dirs_exist_ok=True)
         _Walker(case, dice, run, pool, zygote, disk).go()
     except Wrong as error:
