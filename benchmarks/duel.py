@@ -16,7 +16,7 @@ import tempfile
 
 from benchmarks.timing import format_seconds, print_environment
 
-_PEER = pathlib.Path(__file__).parent / "other_trainers" / "tunix.py"
+_PEER = pathlib.Path(__file__).parent / "peers" / "tunix.py"
 
 
 class Side:

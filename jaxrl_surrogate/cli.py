@@ -232,7 +232,7 @@ def _runs(argv: list[str]) -> int:
     return runs.main(argv)
 
 
-# Commands that read their own argv.
+# Commands that read their own arguments.
 _PROGRAMS = {
     "objective": _objective,
     "plan": _plan,

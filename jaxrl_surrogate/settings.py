@@ -35,8 +35,8 @@ def load(
     Args:
       cls: the dataclass at the root; every field has a default.
       path: a YAML file; `extends: other.yaml` starts from another one beside it.
-        Sections and options merge; an dict of options that is given as null is emptied.
-      overrides: command-line argv, `--section.field=value` or `--section.field value`.
+        Sections and options merge; options given as null are emptied.
+      overrides: command-line arguments, `--section.field=value` or `--section.field value`.
         The last one for a field counts.
       defaults: values for what the file leaves out.
 
@@ -91,7 +91,7 @@ def to_yaml(settings: Any) -> str:
 def difference(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     """Dotted path, old value and new value of all that differs.
 
-    An option that one of the two dicts lacks is None there.
+    An option that one of the two lacks is None there.
     """
     before, after = dict(_flat(to_dict(old))), dict(_flat(to_dict(new)))
     return [

@@ -1,4 +1,4 @@
-"""A decoder with layer for a run's tokenizer."""
+"""A decoder with room for a run's tokenizer."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def build_shape(config: TrainConfig) -> models.DecoderConfig:
 def build_model(
     config: TrainConfig, shape: models.DecoderConfig, tokenizer: Tokenizer
 ) -> models.DecoderConfig:
-    """The decoder's shape with layer for the tokenizer's vocabulary.
+    """The decoder's shape with room for the tokenizer's vocabulary.
 
     Raises:
       SettingsError: an explicit vocabulary that is smaller than the tokenizer's.

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "jaxrl plan",
         description=__doc__,
-        epilog="Other argv are fields of the config: --section.field=value.",
+        epilog="Other arguments are fields of the config: --section.field=value.",
         allow_abbrev=False,
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file")
@@ -136,7 +136,7 @@ def _advise(plan: Plan, remedies) -> None:
         return
     best = next((tried for tried in remedies if tried.plan.fits), None)
     if best is not None:
-        print(f"this fits, it was compiled: {plan_text.argv(best)}")
+        print(f"this fits, it was compiled: {plan_text.argv_of(best)}")
         print(plan_text.search_text(remedies))
     elif remedies:
         print("none of these fits either; take a larger slice, or shorter completions")

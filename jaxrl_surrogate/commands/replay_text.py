@@ -129,8 +129,8 @@ def _rule_in_words(name: str, row: dict) -> str:
     if not math.isfinite(cosine):
         return f"{name} would have made no update of these groups."
     likeness = next(
-        argv
-        for least, argv in (
+        words
+        for least, words in (
             (0.99, "nearly the same updates"),
             (0.9, "similar updates"),
             (-1.1, "clearly different updates"),

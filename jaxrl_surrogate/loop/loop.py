@@ -15,9 +15,7 @@ import numpy as np
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Batch
-from jaxrl_surrogate.loop.collect import (
-    sample_rows,
-)
+from jaxrl_surrogate.loop.collect import sample_rows
 from jaxrl_surrogate.loop.evaluation import Evaluation, evaluate
 from jaxrl_surrogate.loop.interrupts import StopRequest
 from jaxrl_surrogate.loop.run import Outcome, Run, Schedule

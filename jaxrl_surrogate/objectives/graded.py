@@ -123,7 +123,7 @@ REWARD_MODES = {"binary": binary, "layer_cake": layer_cake, "mean": mean}
 
 
 def get(name: str):
-    """The way to compute_advantages rewards of a name: binary, layer_cake or mean.
+    """The way to weigh rewards of a name: binary, layer_cake or mean.
 
     Raises:
       ValueError: for an unknown name.

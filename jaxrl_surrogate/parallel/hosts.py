@@ -56,7 +56,7 @@ class HostsConfig:
 
 
 def take(argv: Sequence[str]) -> tuple[HostsConfig, list[str]]:
-    """Split command-line argv into the hosts' and the rest.
+    """Split command-line arguments into the hosts' and the rest.
 
     Raises:
       ValueError: an unknown or ill-typed field.

@@ -183,12 +183,12 @@ def _uniform(key, position):
 def _empty_cache(config, decode, shape, size):
     """Keys and values of completions, stacked or a tuple of layers."""
     leading = (*shape, config.num_kv_heads)
-    size_of_one = (size, config.head_dim, config.compute_dtype)
+    shape_of_one = (size, config.head_dim, config.compute_dtype)
     if decode.unroll_layers:
         return tuple(
-            KeyValues.empty(leading, *size_of_one) for _ in range(config.num_layers)
+            KeyValues.empty(leading, *shape_of_one) for _ in range(config.num_layers)
         )
-    return KeyValues.empty((config.num_layers, *leading), *size_of_one)
+    return KeyValues.empty((config.num_layers, *leading), *shape_of_one)
 
 
 def _segment_ends(max_length):

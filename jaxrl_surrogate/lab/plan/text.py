@@ -64,14 +64,14 @@ def search_text(tried: Sequence[Tried]) -> str:
                 number(each.candidate.estimate.seconds, ".1f"),
                 number(each.plan.utilisation, ".1%"),
                 f"{each.plan.compile_seconds:.0f}",
-                words(each),
+                argv_of(each),
             )
         )
     return table(rows)
 
 
-def words(tried: Tried) -> str:
-    """The command-line words that give a candidate."""
+def argv_of(tried: Tried) -> str:
+    """The command-line arguments that give a candidate."""
     fields = tried.candidate.fields.items()
     return " ".join(f"--{field}={value}" for field, value in fields)
 

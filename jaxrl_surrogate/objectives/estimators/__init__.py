@@ -26,6 +26,6 @@ from jaxrl_surrogate.objectives.estimators import (
 # By name, in the order of THEORY: pass@1, log family, softmax, pass@k, shaping.
 METHODS = {
     method.__name__: method
-    for layer in (mean_reward, likelihood, risk, at_k, shaped)
-    for method in layer.METHODS
+    for module in (mean_reward, likelihood, risk, at_k, shaped)
+    for method in module.METHODS
 }
