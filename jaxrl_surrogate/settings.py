@@ -36,7 +36,8 @@ def load(
       cls: the dataclass at the root; every field has a default.
       path: a YAML file; `extends: other.yaml` starts from another one beside it.
         Sections and options merge; options given as null are emptied.
-      overrides: command-line arguments, `--section.field=value` or `--section.field value`.
+      overrides: command-line arguments, `--section.field=value` or
+        `--section.field value`.
         The last one for a field counts.
       defaults: values for what the file leaves out.
 
