@@ -217,9 +217,11 @@ def test_an_on_policy_gradient_is_not_clipped_by_any_bounds(bounds, inputs):
 def test_tokens_that_cannot_be_sampled_any_more_count_nothing(config, inputs, random):
     """-inf after truncation: their part of loss, metrics and applied weight is 0."""
     outside = random.random(SHAPE) < 0.4
+    # Each group has such a token, and all of them others, whatever is drawn.
+    outside[:, :, 0] = np.arange(SHAPE[1]) != 1
     inputs = {**inputs, "logprobs": np.where(outside, -np.inf, inputs["logprobs"])}
     metrics = _check_loss(config, inputs)
-    assert metrics["excluded_fraction"] > 3
+    assert metrics["excluded_fraction"] > 0
     assert all(np.isfinite(list(metrics.values())))
     _check_applied(config, inputs)
 

@@ -4,6 +4,7 @@ On eight devices of a CPU and, where XLA's TPU compiler is installed, on a TPU s
 """
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 from types import MappingProxyType
@@ -104,9 +105,10 @@ def test_a_matrix_that_is_gathered_over_tensor_is_found(monkeypatch):
 def test_layers_that_are_gathered_all_at_once_are_found(monkeypatch):
     """What a loop over layers would do if its weights were laid out before it."""
     from jaxrl_surrogate import models
-    from jaxrl_surrogate.models import token_logprobs
 
-    monkeypatch.setattr(token_logprobs, "shard_ends", models.shard_params)
+    # The package has a function of the module's name, which hides the module.
+    module = importlib.import_module("jaxrl_surrogate.models.token_logprobs")
+    monkeypatch.setattr(module, "shard_ends", models.shard_params)
     faults = _faults("update", MESHES[1], max_prompt_length=9)
     assert any("gathered at once" in fault for fault in faults)
 

@@ -46,7 +46,7 @@ def test_all_solutions_are_right_and_none_with_another_number(real):
         gold.append(int(number.replace(",", "")))
     assert [problem.answer for problem in task.test] == gold
     rewards, mask, notes = tasks.verify_all(task, task.test, right)
-    assert mask.all() and not notes and rewards.sum() == 2 * 1319
+    assert mask.all() and not notes.any() and rewards.sum() == 2 * 1319
     rewards, mask, _ = tasks.verify_all(task, task.test, wrong)
     assert mask.all() and rewards.sum() == 0
 
