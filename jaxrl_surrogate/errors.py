@@ -1,0 +1,165 @@
+"""Errors about what a user gave: values with fields, which no code has to parse.
+
+A layer raises a `FieldError` that names its own field. Whoever knows in which section
+of the config that field stands puts the section in front, with `inside`.
+"""
+
+import difflib
+import enum
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class _NoValue(enum.Enum):
+    NO_VALUE = enum.auto()
+
+
+NO_VALUE = _NoValue.NO_VALUE
+
+
+class FieldErrors(ValueError):
+    """One or more fields hold what cannot be used; `str` has a line for each.
+
+    Attributes:
+      errors: the `FieldError` of each field, in the order in which they were found.
+    """
+
+    def __init__(self, errors: Iterable["FieldErrors"]):
+        """Group errors; groups among them are taken apart."""
+        self.errors = tuple(one for error in errors for one in error.errors)
+        super().__init__(self.errors)
+
+    def __str__(self) -> str:
+        """A line for each field."""
+        return "\n".join(map(str, self.errors))
+
+    def inside(self, section: str) -> "FieldErrors":
+        """The same errors with `section.` in front of each field."""
+        return FieldErrors(error.inside(section) for error in self.errors)
+
+
+class FieldError(FieldErrors):
+    """A field holds what cannot be used: a group of one.
+
+    >>> print(FieldError("steps", -1, "at least 0").inside("train"))
+    train.steps=-1: expected at least 0
+
+    Attributes:
+      field: what the user gave the value by: a dotted path, an option of the command
+        line, or a file.
+      value: what was given, or `NO_VALUE` where the field alone says it.
+      expected: what would have been taken, or "".
+      remedy: what to do, or "".
+      problem: what is wrong with the value where `expected` does not say it, or "".
+    """
+
+    def __init__(
+        self,
+        field: str,
+        value: Any = NO_VALUE,
+        expected: str = "",
+        remedy: str = "",
+        *,
+        problem: str = "",
+    ):
+        """Take the parts of the sentence."""
+        self.field, self.value, self.problem = field, value, problem
+        self.expected, self.remedy = expected, remedy
+        ValueError.__init__(self, field, value, expected, remedy)
+
+    @property
+    def errors(self) -> tuple["FieldError", ...]:
+        """The error itself."""
+        return (self,)
+
+    def __str__(self) -> str:
+        """`field=value: problem; expected ...; remedy`, without what is absent."""
+        name = self.field
+        if self.value is not NO_VALUE:
+            name = f"{name}={self.value!r}"
+        expected = self.expected and f"expected {self.expected}"
+        said = "; ".join(filter(None, (self.problem, expected, self.remedy)))
+        return f"{name}: {said}"
+
+    def inside(self, section: str) -> "FieldError":
+        """The same error with `section.` in front of its field, if there is one."""
+        return self.at(f"{section}.{self.field}" if section else self.field)
+
+    def at(self, field: str) -> "FieldError":
+        """The same error about a field of another name."""
+        return FieldError(
+            field, self.value, self.expected, self.remedy, problem=self.problem
+        )
+
+
+class Collected:
+    """Collects what several calls refuse; on leaving, raises all of it together.
+
+    >>> with Collected() as collected:
+    ...     seed = collected.call("", int, "7")
+    >>> seed
+    7
+    """
+
+    def __init__(self):
+        """Start with no errors."""
+        self.errors: list[FieldErrors] = []
+
+    def __enter__(self) -> "Collected":
+        """Start collecting."""
+        return self
+
+    def __exit__(self, kind: type | None, *exception: object) -> None:
+        """Raise what was collected.
+
+        Raises:
+          FieldErrors: all of it.
+        """
+        if kind is None and self.errors:
+            raise FieldErrors(self.errors)
+
+    def call(
+        self, section: str, make: Callable, *arguments: Any, **options: Any
+    ) -> Any:
+        """What `make` returns, or None and its errors with `section.` in front."""
+        try:
+            return make(*arguments, **options)
+        except FieldErrors as error:
+            self.errors.append(error.inside(section))
+            return None
+
+
+def at_least(section: Any, **least: float) -> None:
+    """Refuse every field of a dataclass that is below its least value.
+
+    Raises:
+      FieldErrors: an error for each.
+    """
+    errors = [
+        FieldError(name, getattr(section, name), f"at least {bound}")
+        for name, bound in least.items()
+        if not getattr(section, name) >= bound
+    ]
+    if errors:
+        raise FieldErrors(errors)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "did you mean ...?" with the known name that is most like this one, or ""."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def unknown(field: str, name: str, known: Iterable[str], what: str = "") -> FieldError:
+    """The error about a name that is none of those known: the nearest one, or all.
+
+    Args:
+      field: that holds the name.
+      name: what was given.
+      known: names that are taken.
+      what: what is unknown, such as "task"; "" says unknown alone.
+    """
+    known = list(known)
+    hint = nearest(name, known)
+    expected = "" if hint else f"one of {', '.join(known)}"
+    return FieldError(field, name, expected, hint, problem=f"unknown {what}".rstrip())
