@@ -43,7 +43,7 @@ jaxrl COMMAND CONFIG [--section.field=value ...]
   runs DIR [--compare A B]
           the runs in a folder, their state and last numbers; or two, side by side
   objective NAME [--group-size 8 16] [--against SURROGATE]
-          what a rule for weights optimises; NAME may be your module:function
+          what a rule for weights optimises; NAME may be your file.py:function
   objective --replay RUN [--as RULE,RULE]
           what a run really optimised, and what other rules would have made of it
 

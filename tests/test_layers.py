@@ -11,7 +11,7 @@ LAYERS = (
     "storage", "telemetry", "loop", "lab",
 )  # fmt: skip
 # What every layer may import; each of these imports only those before it.
-OPEN = ("errors", "rng", "batch", "terminal", "typed_fields")
+OPEN = ("errors", "resolve", "rng", "batch", "terminal", "typed_fields")
 # What meets the user, from the ground up; `lab` and the layers below know none of it.
 # A command of the program that needs a run's config lives in `commands`.
 TOP = (

@@ -41,7 +41,7 @@ _SAYS = {
     "jaxrl runs": "objective.name",
     "jaxrl train --help": "--objective.name",
     "jaxrl objective grpo": "arcsin",
-    "jaxrl objective my_module:my_rule": "my_module:my_rule",
+    "jaxrl objective my.py:my_rule": "my.py:my_rule",
 }
 # What a command needs that a machine may lack, and what it says then.
 _LACKING = {"jaxrl plan": "expected package libtpu"}
@@ -91,7 +91,7 @@ def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("configs", "tests", "benchmarks", "jaxrl_surrogate"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "my_module.py").write_text(
+    (folder / "my.py").write_text(
         "def my_rule(rewards):\n    return rewards - rewards.mean()\n"
     )
     programs = folder / ".venv" / "bin"

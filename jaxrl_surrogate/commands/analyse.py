@@ -48,7 +48,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         "name",
         nargs="?",
         help=f"{', '.join(advantages.names())}; another trainer's rule: "
-        f"{', '.join(other_trainers.names())}; or your own module:function of "
+        f"{', '.join(other_trainers.names())}; or your own file.py:function of "
         "rewards (M,). Parameters follow the name, each after a colon: pass_at_k:k=4",
     )
     parser.add_argument(

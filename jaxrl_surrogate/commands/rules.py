@@ -1,20 +1,18 @@
 """Rules and surrogates as a user names them in a command, all in one spelling.
 
-`grpo`, `pass_at_k:k=4`, `maxrl:pkpo:k=4`, `my_module:my_rule:beta=2`: a name, then each
+`grpo`, `pass_at_k:k=4`, `maxrl:pkpo:k=4`, `my.py:my_rule:beta=2`: a name, then each
 parameter after a colon; lists are by commas.
 """
 
 import dataclasses
 import functools
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import (
     Surrogate,
     WeightTable,
@@ -24,6 +22,7 @@ from jaxrl_surrogate.objectives import (
     surrogates,
     tabulate,
 )
+from jaxrl_surrogate.resolve import resolve
 from jaxrl_surrogate.settings import SettingsError
 
 
@@ -78,16 +77,14 @@ def surrogate(text: str) -> Surrogate:
         raise SettingsError(str(error)) from error
 
 
-def _function(name):
-    """The function that `module:function` names."""
-    module, _, function = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does
+def _function(name: str) -> Callable[..., Any]:
+    """The function that `module:function` or `file.py:function` names."""
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+        fn = resolve(name, "rule")
+    except FieldError as error:
         raise SettingsError(
-            f"{name}: {error}; expected a module that can be imported from here and a "
-            "function in it. Parameters have names, as in pass_at_k:k=4"
+            f"{error}; parameters of a rule have names, as in pass_at_k:k=4"
         ) from error
-    finally:
-        sys.path.pop(0)
+    if not callable(fn):
+        raise SettingsError(f"rule={name!r}: expected a function of rewards (M,)")
+    return fn
