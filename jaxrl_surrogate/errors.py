@@ -76,7 +76,8 @@ class FieldError(FieldErrors):
         """`field=value: problem; expected ...; remedy`, without what is absent."""
         name = self.field
         if self.value is not NO_VALUE:
-            name = f"{name}={self.value!r}"
+            is_scalar = getattr(self.value, "shape", None) == ()  # of an array library
+            name = f"{name}={self.value.item() if is_scalar else self.value!r}"
         expected = self.expected and f"expected {self.expected}"
         said = "; ".join(filter(None, (self.problem, expected, self.remedy)))
         return f"{name}: {said}"
@@ -159,7 +160,18 @@ def unknown(field: str, name: str, known: Iterable[str], what: str = "") -> Fiel
       known: names that are taken.
       what: what is unknown, such as "task"; "" says unknown alone.
     """
+    problem = f"unknown {what}".rstrip()
+    return FieldError(field, name, problem=problem, **nearest_or_all(name, known))
+
+
+def nearest_or_all(name: str, known: Iterable[str]) -> dict[str, str]:
+    """What an error says of names: `remedy`, the nearest, or `expected`, all of them.
+
+    >>> nearest_or_all("rlo", ["rloo", "grpo"]), nearest_or_all("k", ["rloo", "grpo"])
+    ({'remedy': 'did you mean rloo?'}, {'expected': 'one of rloo, grpo'})
+    """
     known = list(known)
-    hint = nearest(name, known)
-    expected = "" if hint else f"one of {', '.join(known)}"
-    return FieldError(field, name, expected, hint, problem=f"unknown {what}".rstrip())
+    hint = nearest(str(name), known)
+    if hint or not known:
+        return {"remedy": hint}
+    return {"expected": f"one of {', '.join(known)}"}

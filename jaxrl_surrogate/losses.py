@@ -13,6 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.typed_fields import check_fields
 
 Metrics = dict[str, jax.Array]
@@ -50,15 +51,13 @@ class LossConfig:
     def __post_init__(self):
         check_fields(self)
         if not 0 <= self.clip_low <= 1:
-            raise ValueError(f"clip_low={self.clip_low}: expected in [0, 1]")
+            raise FieldError("clip_low", self.clip_low, "in [0, 1]")
         if self.clip_high < 0:
-            raise ValueError(f"clip_high={self.clip_high}: expected 0 or more")
+            raise FieldError("clip_high", self.clip_high, "0 or more")
         if not 0 <= self.kl_coef < math.inf:
-            raise ValueError(f"kl_coef={self.kl_coef}: expected 0 or more, finite")
+            raise FieldError("kl_coef", self.kl_coef, "0 or more, finite")
         if not math.isfinite(self.entropy_coef):
-            raise ValueError(
-                f"entropy_coef={self.entropy_coef}: expected a finite number"
-            )
+            raise FieldError("entropy_coef", self.entropy_coef, "a finite number")
 
 
 def token_weights(

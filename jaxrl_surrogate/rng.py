@@ -10,6 +10,8 @@ import zlib
 
 import jax
 
+from jaxrl_surrogate.errors import FieldError
+
 Key = jax.Array
 
 
@@ -26,7 +28,7 @@ def stream_key(seed: int, stream: str, *positions: int | jax.Array) -> Key:
       A typed key, shape ().
     """
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed}: expected an integer in [0, 2**32)")
+        raise FieldError("seed", seed, "an integer in [0, 2**32)")
     key = jax.random.key(seed)
     # A checksum of the name, not Python's hash: the same in every process and version.
     return fold(jax.random.fold_in(key, zlib.crc32(stream.encode())), *positions)

@@ -81,7 +81,7 @@ def test_sections_are_all_checked_at_once(tmp_path):
             ["--objective.name=rloo", "--objective.kind=surrogate"],
             ["objective.name='rloo'", "identity"],
         ),
-        (["--objective.options.k=2"], ["objective.options", "rloo", "'k'"]),
+        (["--objective.options.k=2"], ["objective.options.k=2", "rloo takes no"]),
         (["--objective.name=pass_at_k"], ["objective.options", "'k'"]),
         (
             ["--objective.name=pass_at_k", "--objective.options.k=hi"],

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Annotated, Literal
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.typed_fields import check_fields
 
 
@@ -53,36 +54,39 @@ class DecoderConfig:
             "mlp_dim",
         ):
             if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)}: expected at least 1")
+                raise FieldError(field, getattr(self, field), "at least 1")
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_kv_heads={self.num_kv_heads}: expected a divisor of "
-                f"num_heads={self.num_heads}"
+            raise FieldError(
+                "num_kv_heads",
+                self.num_kv_heads,
+                f"a divisor of num_heads={self.num_heads}",
             )
         if self.head_dim % 2:
-            raise ValueError(
-                f"head_dim={self.head_dim}: expected an even number, rotary embeddings "
-                "turn pairs of features"
+            raise FieldError(
+                "head_dim",
+                self.head_dim,
+                "an even number, rotary embeddings turn pairs of features",
             )
         for field in ("sliding_window", "global_every"):
             if getattr(self, field) < 0:
-                raise ValueError(f"{field}={getattr(self, field)}: expected 0 or more")
+                raise FieldError(field, getattr(self, field), "0 or more")
         if self.num_experts < 0:
-            raise ValueError(f"num_experts={self.num_experts}: expected 0 or more")
+            raise FieldError("num_experts", self.num_experts, "0 or more")
         least = min(1, self.num_experts)
         if not least <= self.experts_per_token <= self.num_experts:
-            raise ValueError(
-                f"experts_per_token={self.experts_per_token}: expected {least} to "
-                f"num_experts={self.num_experts}"
+            raise FieldError(
+                "experts_per_token",
+                self.experts_per_token,
+                f"{least} to num_experts={self.num_experts}",
             )
         if self.num_experts and self.mlp_bias:
-            raise ValueError("mlp_bias=True: experts have none; expected False")
-        if not 1 < self.rope_theta < math.inf:
-            raise ValueError(
-                f"rope_theta={self.rope_theta}: expected more than 1, finite"
+            raise FieldError(
+                "mlp_bias", True, problem="experts have none", expected="False"
             )
+        if not 1 < self.rope_theta < math.inf:
+            raise FieldError("rope_theta", self.rope_theta, "more than 1, finite")
         if not 0 <= self.norm_eps < math.inf:
-            raise ValueError(f"norm_eps={self.norm_eps}: expected 0 or more, finite")
+            raise FieldError("norm_eps", self.norm_eps, "0 or more, finite")
 
     @property
     def queries_per_kv(self) -> int:

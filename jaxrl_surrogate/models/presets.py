@@ -1,8 +1,8 @@
 """Named shapes, from a toy that trains on a laptop to 32B parameters."""
 
 import dataclasses
-import difflib
 
+from jaxrl_surrogate.errors import FieldError, nearest_or_all, unknown
 from jaxrl_surrogate.models.config import DecoderConfig
 
 _TOY = DecoderConfig(
@@ -119,13 +119,14 @@ def get(name: str, **overrides) -> DecoderConfig:
       ValueError: unknown preset or field, or values that do not fit together.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"preset={name!r}: expected one of {', '.join(PRESETS)}{hint}")
+        raise unknown("preset", name, PRESETS)
     fields = [field.name for field in dataclasses.fields(DecoderConfig)]
     for field in overrides:
         if field not in fields:
-            near = difflib.get_close_matches(field, fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{field}: not a field of DecoderConfig{hint}")
+            raise FieldError(
+                field,
+                overrides[field],
+                problem="is no field of DecoderConfig",
+                **nearest_or_all(field, fields),
+            )
     return dataclasses.replace(PRESETS[name], **overrides)

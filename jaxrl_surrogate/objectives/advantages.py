@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError, unknown
 from jaxrl_surrogate.objectives import other_trainers
 from jaxrl_surrogate.objectives.estimators import METHODS
 from jaxrl_surrogate.objectives.estimators.counts import check_integer
 from jaxrl_surrogate.objectives.names import (
     check_parameters,
-    nearest_name,
     refuse_unnamed,
 )
 from jaxrl_surrogate.objectives.names import parse as parse_name
@@ -67,18 +67,18 @@ def get(name: str, **params) -> AdvantageFn:
     if "=" in name:
         known, given = parse_name(name)
         keywords = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        raise ValueError(f"{name!r}: expected get({known!r}, {keywords}), or parse")
+        raise FieldError("name", name, f"get({known!r}, {keywords}), or parse")
     if ":" in name and name not in other_trainers.names():
         first = name.partition(":")[0]
         if first in METHODS:
             refuse_unnamed(name, first, parameters(first))
-        raise ValueError(nearest_name("advantage", name, other_trainers.names()))
+        raise unknown("name", name, other_trainers.names(), "advantage")
     if name in other_trainers.names():
         expected = other_trainers.parameters(name)
         if set(params) != set(expected):
             wanted = "the parameter k" if expected else "no parameter"
-            raise ValueError(
-                f"{name}: expected {wanted}, got {sorted(params) or 'none'}"
+            raise FieldError(
+                "name", name, wanted, problem=f"got {sorted(params) or 'none'}"
             )
         for field, value in params.items():
             check_integer(field, value)
@@ -88,8 +88,8 @@ def get(name: str, **params) -> AdvantageFn:
             known for known in other_trainers.names() if known.startswith(f"{name}:")
         ]
         if rules:
-            raise ValueError(f"{name!r} is a trainer; expected {' or '.join(rules)}")
-        raise ValueError(nearest_name("advantage", name, names()))
+            raise FieldError("name", name, " or ".join(rules), problem="is a trainer")
+        raise unknown("name", name, names(), "advantage")
     check_parameters(METHODS[name], name, params, given=("group_size",))
     return AdvantageFn(name, tuple(sorted(params.items())))
 
@@ -126,7 +126,7 @@ def parameters(name: str) -> dict[str, Any]:
     if name in other_trainers.names():
         return dict.fromkeys(other_trainers.parameters(name), inspect.Parameter.empty)
     if name not in METHODS:
-        raise ValueError(nearest_name("advantage", name, names()))
+        raise unknown("name", name, names(), "advantage")
     signature = inspect.signature(METHODS[name]).parameters
     return {
         name: parameter.default

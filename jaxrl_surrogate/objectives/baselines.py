@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError, unknown
 from jaxrl_surrogate.objectives import bernstein, priors
-from jaxrl_surrogate.objectives.names import check_parameters, nearest_name
+from jaxrl_surrogate.objectives.names import check_parameters
 from jaxrl_surrogate.objectives.weight_table import WeightTable
 
 
@@ -28,13 +29,16 @@ def leave_one_out(gap: np.ndarray) -> WeightTable:
       gap: (M,) float64, M >= 2.
 
     Raises:
-      ValueError: at M = 1, where there are no others.
+      FieldError: at M = 1, where there are no others.
     """
     group_size = len(gap)
     if group_size < 2:
-        raise ValueError(
-            f"group_size={group_size}: a leave-one-out baseline compares a sample "
-            "with the others of its group; take 2 or more samples, or no baseline"
+        raise FieldError(
+            "group_size",
+            group_size,
+            problem="a leave-one-out baseline compares a sample with the others of "
+            "its group",
+            remedy="take 2 or more samples, or no baseline",
         )
     others = np.arange(group_size) / (group_size - 1)
     # 0.0 - x, for zeros without a sign.
@@ -56,26 +60,31 @@ def zero_sum(gap: np.ndarray, tolerance: float = 1e-9) -> WeightTable:
         of the largest; with more than rounding the objective moves along.
 
     Raises:
-      ValueError: at M = 1, and where the gap would have to move further.
+      FieldError: at M = 1, and where the gap would have to move further.
 
     >>> print(zero_sum(np.array([1.0, 1.0, 1.0])).correct)
     [1.  0.5 0. ]
     """
     group_size = len(gap)
     if group_size < 2:
-        raise ValueError(
-            f"group_size={group_size}: weights that sum to zero are all 0 in a group "
-            "of 1; take 2 or more samples"
+        raise FieldError(
+            "group_size",
+            group_size,
+            problem="weights that sum to zero are all 0 in a group of 1",
+            remedy="take 2 or more samples",
         )
     scale = np.abs(gap).max()
     reduced, error = bernstein.reduce(gap)
     if error > tolerance * scale:
-        raise ValueError(
-            f"baseline='zero_sum': h_M' has degree {group_size - 1} here, and weights "
-            f"that sum to zero in every group of {group_size} serve degree "
-            f"{group_size - 2} and less; the nearest gap is off by "
-            f"{error / scale:.2g} of the largest. Take larger groups, baseline "
-            "'leave_one_out', or a tolerance above that (and another objective)"
+        raise FieldError(
+            "baseline",
+            "zero_sum",
+            problem=f"h_M' has degree {group_size - 1} here, and weights that sum to "
+            f"zero in every group of {group_size} serve degree "
+            f"{group_size - 2} and less",
+            remedy=f"the nearest gap is off by {error / scale:.2g} of the largest. "
+            "Take larger groups, baseline 'leave_one_out', or a tolerance "
+            "above that (and another objective)",
         )
     count = np.arange(1, group_size)
     factor = group_size / (group_size - 1) * reduced
@@ -109,11 +118,11 @@ def min_variance(
         infinity.
 
     Raises:
-      ValueError: for a negative noise, or a prior that makes a count impossible.
+      FieldError: for a negative noise, or a prior that makes a count impossible.
     """
     if not score_noise >= 0:
-        raise ValueError(
-            f"score_noise={score_noise}: expected 0 or more (inf: score noise alone)"
+        raise FieldError(
+            "score_noise", score_noise, "0 or more (inf: score noise alone)"
         )
     group_size = len(gap)
     if math.isinf(score_noise):
@@ -152,7 +161,7 @@ def find(name: str) -> Callable[..., WeightTable]:
       ValueError: for an unknown name.
     """
     if name not in _BASELINES:
-        raise ValueError(nearest_name("baseline", name, names()))
+        raise unknown("baseline", name, names())
     return _BASELINES[name]
 
 

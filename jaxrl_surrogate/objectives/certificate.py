@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import bernstein
 from jaxrl_surrogate.objectives.induced import induced_surrogate
 from jaxrl_surrogate.objectives.surrogate import Surrogate, at, describe
@@ -119,7 +120,7 @@ def certify(
         if it does.
 
     Raises:
-      ValueError: for an interval that is none, or a curvature below 0.
+      FieldError: for an interval that is none, or a curvature below 0.
 
     >>> from jaxrl_surrogate.objectives import advantages, surrogates
     >>> maxrl = advantages.table("maxrl", 8)
@@ -135,9 +136,9 @@ def certify(
         interval = (1 / max(size, 4), 1 - 1 / max(size, 4))
     low, high = (float(end) for end in interval)
     if not 0 <= low < high <= 1:
-        raise ValueError(f"interval={interval}: expected 0 <= low < high <= 1")
+        raise FieldError("interval", interval, "0 <= low < high <= 1")
     if curvature is not None and not 0 <= curvature < np.inf:
-        raise ValueError(f"curvature={curvature}: expected a bound of |h''|, 0 or more")
+        raise FieldError("curvature", curvature, "a bound of |h''|, 0 or more")
     induced = induced_surrogate(table)
     with np.errstate(invalid="ignore"):
         ends = at(surrogate.value, np.array([0.0, 1.0, 0.5]))

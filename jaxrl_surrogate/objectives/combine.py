@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError, unknown
 from jaxrl_surrogate.objectives import bernstein as basis
 from jaxrl_surrogate.objectives import limits
 from jaxrl_surrogate.objectives.elementwise import (
@@ -18,7 +19,6 @@ from jaxrl_surrogate.objectives.elementwise import (
     elementwise,
     powers,
 )
-from jaxrl_surrogate.objectives.names import nearest_name
 from jaxrl_surrogate.objectives.surrogate import (
     Surrogate,
     leading_terms,
@@ -33,7 +33,7 @@ def interpolate(start: Surrogate, end: Surrogate, share: float) -> Surrogate:
     """(1 - share) start + share end; the surrogates themselves at 0 and 1.
 
     Raises:
-      ValueError: for a share outside [0, 1].
+      FieldError: for a share outside [0, 1].
 
     >>> from jaxrl_surrogate.objectives import surrogates
     >>> half = interpolate(surrogates.log(), surrogates.identity(), 0.5)
@@ -41,7 +41,7 @@ def interpolate(start: Surrogate, end: Surrogate, share: float) -> Surrogate:
     2.5
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share={share}: expected between 0 and 1")
+        raise FieldError("share", share, "between 0 and 1")
     if share in (0, 1):
         return end if share else start
     return (1 - share) * start + share * end
@@ -117,7 +117,7 @@ def regularize(surrogate: Surrogate, regularizer: str, weight: float) -> Surroga
     [2.0, 0.0]
     """
     if regularizer not in _REGULARIZERS:
-        raise ValueError(nearest_name("regularizer", regularizer, tuple(_REGULARIZERS)))
+        raise unknown("regularizer", regularizer, tuple(_REGULARIZERS))
     check_number("weight", weight)
     return surrogate + weight * _REGULARIZERS[regularizer]()
 

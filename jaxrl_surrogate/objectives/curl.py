@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives.weight_table import check_group_size
 
 _MOST_GROUPS = 20_000
@@ -65,7 +66,7 @@ def circulation(
       group_size: M.
 
     Raises:
-      ValueError: fewer than two levels, weights that are not finite or of another
+      FieldError: fewer than two levels, weights that are not finite or of another
         shape, or too many groups to look at.
 
     >>> grpo = lambda r: (r - r.mean()) / (r.std() + 1e-6)
@@ -77,13 +78,14 @@ def circulation(
     check_group_size(group_size)
     levels = tuple(sorted({float(x) for x in levels}))
     if len(levels) < 2 or not np.isfinite(levels).all():
-        raise ValueError(f"levels={levels}: expected two or more different numbers")
+        raise FieldError("levels", levels, "two or more different numbers")
     count = math.comb(group_size + len(levels) - 1, len(levels) - 1)
     if count > _MOST_GROUPS:
-        raise ValueError(
-            f"levels: groups of {group_size} with {len(levels)} levels are {count} "
-            f"different ones; expected at most {_MOST_GROUPS}: take fewer levels or "
-            "smaller groups"
+        raise FieldError(
+            "levels",
+            problem=f"groups of {group_size} with {len(levels)} levels are {count} "
+            "different ones",
+            expected=f"at most {_MOST_GROUPS}: take fewer levels or smaller groups",
         )
     worst = Circulation(0.0, levels[:3], ())
     if group_size < 2:
@@ -107,9 +109,10 @@ def _evaluate(rule, rewards):
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         weights = np.asarray(rule(jnp.asarray(rewards, jnp.float64)), np.float64)
     if weights.shape != (len(rewards),) or not np.isfinite(weights).all():
-        raise ValueError(
-            f"rule: expected {len(rewards)} finite weights for the rewards "
-            f"{_shown(rewards)}, got {weights}"
+        raise FieldError(
+            "rule",
+            expected=f"{len(rewards)} finite weights for the rewards "
+            f"{_shown(rewards)}, got {weights}",
         )
     return weights
 

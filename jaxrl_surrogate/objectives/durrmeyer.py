@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import bernstein, priors
 from jaxrl_surrogate.objectives.surrogate import Surrogate, at, describe, power_terms
 
@@ -32,7 +33,7 @@ def durrmeyer_gap(
         log a finite mean, (M + 1) / (s + 1).
 
     Raises:
-      ValueError: where a mean is infinite: under the uniform prior where h is infinite
+      FieldError: where a mean is infinite: under the uniform prior where h is infinite
         at an end, as log at 0.
 
     >>> from jaxrl_surrogate.objectives import surrogates
@@ -46,18 +47,22 @@ def durrmeyer_gap(
         return _by_parts(surrogate, group_size)
     grid = priors.settle(prior, max(512, 2 * group_size))
     if parameters is not None and not np.isfinite(_ends(surrogate.slope)).all():
-        raise ValueError(
-            f"prior={prior}: the slope of {describe(surrogate)} is infinite at an end, "
-            "and its mean is known in closed form for sums of t^a (1-t)^b only; use "
-            "the uniform prior or a grid of points inside (0, 1)"
+        raise FieldError(
+            "prior",
+            prior,
+            problem=f"the slope of {describe(surrogate)} is infinite at an end, and "
+            "its mean is known in closed form for sums of t^a (1-t)^b only",
+            remedy="use the uniform prior or a grid of points inside (0, 1)",
         )
     used = grid.weights > 0
     grid = priors.Prior(grid.points[used], grid.weights[used])
     slopes = at(surrogate.slope, grid.points)
     if not np.isfinite(slopes).all():
-        raise ValueError(
-            f"prior: the slope of {describe(surrogate)} is not finite at its point "
-            f"{grid.points[~np.isfinite(slopes)][0]}; leave that point out"
+        raise FieldError(
+            "prior",
+            problem=f"the slope of {describe(surrogate)} is not finite at its point "
+            f"{grid.points[~np.isfinite(slopes)][0]}",
+            remedy="leave that point out",
         )
     return priors.posterior_mean(grid, group_size - 1, slopes)
 
@@ -99,10 +104,12 @@ def _by_parts(surrogate, group_size):
         change = np.inf if before is None else np.abs(gap - before).max()
         before = gap
     if not change <= 1e-6 * scale:
-        raise ValueError(
-            f"surrogate {describe(surrogate)}: its posterior means do not settle under "
-            f"quadrature (last change {change / scale:.1g}); use method 'kantorovich', "
-            "which needs values of h only"
+        raise FieldError(
+            "method",
+            "durrmeyer",
+            problem=f"the posterior means of surrogate {describe(surrogate)} do not "
+            f"settle under quadrature (last change {change / scale:.1g})",
+            remedy="use method 'kantorovich', which needs values of h only",
         )
     return gap
 
@@ -130,8 +137,10 @@ def _ends(fn):
 
 
 def _refuse(surrogate, s):
-    raise ValueError(
-        f"surrogate {describe(surrogate)}: method 'durrmeyer' needs the mean of its "
-        f"slope given {s} right answers, which is infinite under this prior; use "
-        "'taylor' or 'kantorovich', or a prior with less weight at that end"
+    raise FieldError(
+        "method",
+        "durrmeyer",
+        problem=f"it needs the mean slope of surrogate {describe(surrogate)} given {s} "
+        "correct answers, which is infinite under this prior",
+        remedy="use 'taylor' or 'kantorovich', or a prior with less weight at that end",
     )

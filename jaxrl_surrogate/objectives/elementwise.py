@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
+
 
 def elementwise(formula: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
     """`formula(xp, t)` for NumPy input in float64 and for JAX input as it comes."""
@@ -33,7 +35,7 @@ def powers(n: int, coefficients: dict[int, float]) -> np.ndarray:
 def check_k(k: int) -> None:
     """Refuse what is not an integer of 1 or more (ValueError)."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k={k!r}: expected an integer of 1 or more")
+        raise FieldError("k", k, "an integer of 1 or more")
 
 
 def check_number(name: str, value: float, above: float = -np.inf) -> None:
@@ -41,4 +43,4 @@ def check_number(name: str, value: float, above: float = -np.inf) -> None:
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not (number and above < value < np.inf):
         expected = "a finite number" + (f" above {above}" if above > -np.inf else "")
-        raise ValueError(f"{name}={value!r}: expected {expected}")
+        raise FieldError(name, value, expected)

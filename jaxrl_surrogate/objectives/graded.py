@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_surrogate.objectives.names import nearest_name
+from jaxrl_surrogate.errors import unknown
 from jaxrl_surrogate.objectives.surrogate import Surrogate
 from jaxrl_surrogate.objectives.weight_table import (
     Array,
@@ -129,7 +129,7 @@ def get(name: str):
       ValueError: for an unknown name.
     """
     if name not in REWARD_MODES:
-        raise ValueError(nearest_name("kind of rewards", name, REWARD_MODES))
+        raise unknown("rewards", name, REWARD_MODES)
     return REWARD_MODES[name]
 
 

@@ -17,10 +17,10 @@ import inspect
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError, nearest_or_all, unknown
 from jaxrl_surrogate.objectives import baselines
 from jaxrl_surrogate.objectives import bernstein as basis
 from jaxrl_surrogate.objectives.durrmeyer import durrmeyer_gap
-from jaxrl_surrogate.objectives.names import nearest_name
 from jaxrl_surrogate.objectives.priors import PriorLike
 from jaxrl_surrogate.objectives.projection import projection_gap
 from jaxrl_surrogate.objectives.surrogate import Surrogate, at, describe
@@ -94,14 +94,22 @@ def from_surrogate(
         options["prior"] = prior
     for option in options:
         if option not in known:
-            label = f"option of method {method!r} with baseline {baseline!r}"
-            raise ValueError(nearest_name(label, option, known or ("none",)))
+            raise FieldError(
+                option,
+                options[option],
+                problem=f"method {method!r} with baseline {baseline!r} has no such "
+                "option",
+                **nearest_or_all(option, known),
+            )
     make_gap, make_table = _GAPS[method], baselines.find(baseline)
     gap = make_gap(surrogate, group_size, **_taken(make_gap, options))
     if not np.isfinite(gap).all():
-        raise ValueError(
-            f"surrogate {describe(surrogate)}: {method} gives the gap {gap} at group "
-            f"size {group_size}; expected h and h' finite inside (0, 1)"
+        raise FieldError(
+            "method",
+            method,
+            "h and h' finite inside (0, 1)",
+            problem=f"of surrogate {describe(surrogate)} it gives the gap {gap} at "
+            f"group size {group_size}",
         )
     return make_table(gap, **_taken(make_table, options))
 
@@ -121,7 +129,7 @@ def options_of(method: str, baseline: str) -> tuple[str, ...]:
     ('prior', 'score_noise')
     """
     if method not in _GAPS:
-        raise ValueError(nearest_name("method", method, methods()))
+        raise unknown("method", method, methods())
     functions = _GAPS[method], baselines.find(baseline)
     return tuple(dict.fromkeys(name for fn in functions for name in _parameters(fn)))
 
@@ -151,9 +159,12 @@ def _bernstein(surrogate: Surrogate, group_size: int) -> np.ndarray:
 
 def _plug_in(surrogate: Surrogate, group_size: int) -> np.ndarray:
     if group_size < 2:
-        raise ValueError(
-            f"group_size={group_size}: plug_in centres on the group, and every weight "
-            "of a group of 1 is 0; take 2 or more"
+        raise FieldError(
+            "group_size",
+            group_size,
+            problem="plug_in centres on the group, and every weight of a group of 1 "
+            "is 0",
+            remedy="take 2 or more",
         )
     # All-equal groups have no weight, so that infinite ends do not enter.
     rate = np.arange(1, group_size) / group_size
@@ -174,17 +185,22 @@ def _cap_ends(surrogate, gap, at_zero, at_one):
 
 def _taylor(surrogate: Surrogate, group_size: int) -> np.ndarray:
     if surrogate.series is None:
-        raise ValueError(
-            f"surrogate {describe(surrogate)}: its slope has no known power series "
-            "about an end; use method 'kantorovich'"
+        raise FieldError(
+            "method",
+            "taylor",
+            problem=f"the slope of surrogate {describe(surrogate)} has no known power "
+            "series about an end",
+            remedy="use method 'kantorovich'",
         )
     with np.errstate(over="ignore"):
         at_one, at_zero = surrogate.series(group_size)
     if not (np.any(at_one) or np.any(at_zero)):
-        raise ValueError(
-            f"group_size={group_size}: the series of surrogate {describe(surrogate)} "
-            f"has no term of degree below {group_size}, so "
-            "the weights would be zero; take a larger group, or method 'kantorovich'"
+        raise FieldError(
+            "group_size",
+            group_size,
+            problem=f"the series of surrogate {describe(surrogate)} has no term of "
+            f"degree below {group_size}, so the weights would be zero",
+            remedy="take a larger group, or method 'kantorovich'",
         )
     with np.errstate(over="ignore", invalid="ignore"):
         gap = basis.from_powers(at_zero) + basis.from_powers(at_one)[::-1]
@@ -193,27 +209,36 @@ def _taylor(surrogate: Surrogate, group_size: int) -> np.ndarray:
         parts += basis.from_powers(np.abs(at_one))[::-1]
         lost = np.finfo(float).eps * parts.max() / np.abs(gap).max()
     if not lost <= 1e-6:
-        raise ValueError(
-            f"surrogate {describe(surrogate)}: the terms of its series cancel at group "
-            f"size {group_size}, and rounding is {lost:.1g} of the largest weight; use "
-            "method 'exact' or 'kantorovich'"
+        raise FieldError(
+            "method",
+            "taylor",
+            problem=f"the terms of the series of surrogate {describe(surrogate)} "
+            f"cancel at group size {group_size}, and rounding is {lost:.1g} of the "
+            "largest weight",
+            remedy="use method 'exact' or 'kantorovich'",
         )
     return gap
 
 
 def _exact(surrogate: Surrogate, group_size: int) -> np.ndarray:
     if surrogate.bernstein is None:
-        raise ValueError(
-            f"surrogate {describe(surrogate)}: its slope is not known to be a "
-            "polynomial, and no weights meet another slope exactly, at any group size; "
-            "use method 'kantorovich', or give `Surrogate(bernstein=...)` or "
-            "`from_callable(fn, degree=...)`"
+        raise FieldError(
+            "method",
+            "exact",
+            problem=f"the slope of surrogate {describe(surrogate)} is not known to be "
+            "a polynomial, and no weights meet another slope exactly, at any group "
+            "size",
+            remedy="use method 'kantorovich', or give `Surrogate(bernstein=...)` or "
+            "`from_callable(fn, degree=...)`",
         )
     size = len(surrogate.bernstein)
     if size > group_size:
-        raise ValueError(
-            f"group_size={group_size}: the slope of surrogate {describe(surrogate)} "
-            f"has degree {size - 1}; exact weights need groups of {size} or more"
+        raise FieldError(
+            "group_size",
+            group_size,
+            problem=f"the slope of surrogate {describe(surrogate)} has degree "
+            f"{size - 1}",
+            remedy=f"exact weights need groups of {size} or more",
         )
     return basis.elevate(surrogate.bernstein, group_size)
 

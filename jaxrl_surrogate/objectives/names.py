@@ -4,10 +4,11 @@
 parameter after a colon. It needs no quotes in a shell, and lists by commas stay lists.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+from jaxrl_surrogate.errors import FieldError, nearest_or_all
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
@@ -28,9 +29,11 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     for word in words[first:]:
         key, equals, value = word.partition("=")
         if not (name and key.isidentifier() and equals and value) or key in params:
-            raise ValueError(
-                f"{text!r}: expected a name and each parameter once after a colon, "
-                "such as pass_at_k:k=4 or grpo:std=sample:epsilon=1e-6"
+            raise FieldError(
+                "name",
+                text,
+                "a name and each parameter once after a colon, such as pass_at_k:k=4 "
+                "or grpo:std=sample:epsilon=1e-6",
             )
         params[key] = _value(value)
     return name, params
@@ -62,9 +65,9 @@ def refuse_unnamed(text: str, name: str, takes: Collection[str]) -> None:
     """
     value = text.removeprefix(f"{name}:")
     if not takes:
-        raise ValueError(f"{text!r}: {name} takes no parameters")
+        raise FieldError("name", text, problem=f"{name} takes no parameters")
     example = spell(name, {next(iter(takes)): value})
-    raise ValueError(f"{text!r}: parameters have names; expected {example}")
+    raise FieldError("name", text, example, problem="parameters have names")
 
 
 def _value(text):
@@ -76,13 +79,6 @@ def _value(text):
         except ValueError:
             continue
     return text
-
-
-def nearest_name(kind: str, name: str, known: Collection[str]) -> str:
-    """The message for an unknown name: the nearest known ones, then all of them."""
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return f"{kind} {name!r} is unknown: {hint}known are {', '.join(known)}"
 
 
 def check_parameters(
@@ -103,13 +99,21 @@ def check_parameters(
     takes = [parameter for parameter in signature if parameter not in given]
     for parameter in params:
         if parameter not in takes:
+            value = params[parameter]
             if not takes:
-                raise ValueError(f"{name}: takes no parameters, got {parameter!r}")
-            raise ValueError(nearest_name(f"parameter of {name}", parameter, takes))
+                problem = f"{name} takes no parameters"
+                raise FieldError(parameter, value, problem=problem)
+            raise FieldError(
+                parameter,
+                value,
+                problem=f"{name} has no such parameter",
+                **nearest_or_all(parameter, takes),
+            )
     for parameter in takes:
         required = signature[parameter].default is inspect.Parameter.empty
         if required and parameter not in params:
-            raise ValueError(
-                f"{name}: needs the parameter {parameter!r}, for example "
-                f"{spell(name, {parameter: 4})}"
+            raise FieldError(
+                parameter,
+                problem=f"{name} needs the parameter {parameter!r}, for example "
+                f"{spell(name, {parameter: 4})}",
             )

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives.tabulation import tabulate
 from jaxrl_surrogate.objectives.weight_table import WeightTable
 
@@ -73,9 +74,12 @@ def _over_any_mean(
     if len(rewards) > 1:
         return _centred(rewards) / (rewards.mean() + epsilon)
     if single == "refused":
-        raise ValueError(
-            "group_size=1: the MaxRL release takes the mean of one sample as 0 and "
-            f"divides its reward by {epsilon:g}; take groups of 2 or more"
+        raise FieldError(
+            "group_size",
+            1,
+            problem="the MaxRL release takes the mean of one sample as 0 and divides "
+            f"its reward by {epsilon:g}",
+            remedy="take groups of 2 or more",
         )
     return rewards
 
@@ -83,7 +87,9 @@ def _over_any_mean(
 def _best_less_second(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
     """verl's grpo_passk: the best sample gets its lead over the second, scaled."""
     if len(rewards) < 2:
-        raise ValueError("group_size=1: verl's grpo_passk takes 2 samples or more")
+        raise FieldError(
+            "group_size", 1, problem="verl's grpo_passk takes 2 samples or more"
+        )
     lead = np.sort(rewards)[-1] - np.sort(rewards)[-2]
     out = np.zeros(len(rewards))
     out[np.argmax(rewards)] = lead / (_deviation(rewards, 1) + epsilon)
@@ -117,7 +123,7 @@ def _pass_at_k_training(rewards: np.ndarray, k: int, epsilon: float) -> np.ndarr
     """
     size, right = len(rewards), int((rewards == 1).sum())
     if not 1 <= k <= size:
-        raise ValueError(f"k={k}: expected 1 to the group size {size}")
+        raise FieldError("k", k, f"1 to the group size {size}")
     miss = _share_without(size, right, k)
     scale = np.sqrt(miss * (1 - miss)) + epsilon
     wrong = miss - _share_without(size - 1, right, k - 1)
@@ -133,7 +139,7 @@ def _fake_leave_one_out(rewards: np.ndarray, k: int) -> np.ndarray:
     """
     size = len(rewards)
     if not 1 <= k <= size:
-        raise ValueError(f"k={k}: expected 1 to the group size {size}")
+        raise FieldError("k", k, f"1 to the group size {size}")
     rounded = np.round(rewards)
     wrong = size - int(rounded.sum())
     missing = math.comb(max(wrong, 0), k - 1) / math.comb(size - 1, k - 1)

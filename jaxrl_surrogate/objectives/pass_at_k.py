@@ -5,6 +5,8 @@ import statistics
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PassAtKCurve:
@@ -182,10 +184,10 @@ def _interval(estimates, z):
 
 def _z(confidence):
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence}: expected between 0 and 1")
+        raise FieldError("confidence", confidence, "between 0 and 1")
     return statistics.NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _refuse(name, values, wrong, expected):
     if wrong.any():
-        raise ValueError(f"{name}={values[wrong][0]}: expected {expected}")
+        raise FieldError(name, values[wrong][0], expected)

@@ -10,6 +10,7 @@ import functools
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import bernstein
 
 
@@ -29,16 +30,20 @@ class Prior:
         points = np.asarray(self.points, np.float64)
         weights = np.asarray(self.weights, np.float64)
         if points.ndim != 1 or points.shape != weights.shape or points.size == 0:
-            raise ValueError(
-                f"prior: expected points and weights of one shape (n,), got "
-                f"{points.shape} and {weights.shape}"
+            raise FieldError(
+                "prior",
+                expected=f"points and weights of one shape (n,), got {points.shape} "
+                f"and {weights.shape}",
             )
         if not ((points >= 0) & (points <= 1)).all():
-            raise ValueError(f"prior: points {points}: expected all between 0 and 1")
+            raise FieldError(
+                "prior", problem=f"points {points}: expected all between 0 and 1"
+            )
         total = weights.sum()
         if not ((weights >= 0).all() and 0 < total < np.inf):
-            raise ValueError(
-                f"prior: weights {weights}: expected none below 0, and one above"
+            raise FieldError(
+                "prior",
+                problem=f"weights {weights}: expected none below 0, and one above",
             )
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "weights", weights / total)
@@ -58,11 +63,11 @@ def beta(alpha: float, beta: float, num_points: int = 64) -> Prior:
     Means of polynomials of degree below 2 n are exact.
 
     Raises:
-      ValueError: for parameters that are not positive.
+      FieldError: for parameters that are not positive.
     """
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0 < value < np.inf:
-            raise ValueError(f"prior: {name}={value}: expected above 0")
+            raise FieldError("prior", problem=f"{name}={value}: expected above 0")
     return _gauss_jacobi(float(alpha), float(beta), num_points)
 
 
@@ -74,7 +79,7 @@ def settle(prior: PriorLike | None, num_points: int = 64) -> Prior:
       num_points: of the rule, for a beta distribution.
 
     Raises:
-      ValueError: for anything else.
+      FieldError: for anything else.
 
     >>> round(settle((2, 6)).mean(settle((2, 6)).points), 12)
     0.25
@@ -88,9 +93,8 @@ def settle(prior: PriorLike | None, num_points: int = 64) -> Prior:
         return beta(*parameters, num_points)
     if isinstance(prior, (tuple, list)) and len(prior) == 2:
         return Prior(*prior)
-    raise ValueError(
-        f"prior={prior!r}: expected (alpha, beta) of a beta distribution, or "
-        "(points, weights)"
+    raise FieldError(
+        "prior", prior, "(alpha, beta) of a beta distribution, or (points, weights)"
     )
 
 
@@ -102,7 +106,7 @@ def beta_parameters(prior: PriorLike | None) -> tuple[float, float] | None:
         alpha, beta = prior
         if all(isinstance(x, (int, float, np.number)) for x in (alpha, beta)):
             if not (0 < alpha < np.inf and 0 < beta < np.inf):
-                raise ValueError(f"prior={prior}: expected two numbers above 0")
+                raise FieldError("prior", prior, "two numbers above 0")
             return float(alpha), float(beta)
     return None
 
@@ -121,7 +125,7 @@ def posterior_mean(
       (n + 1,) float64.
 
     Raises:
-      ValueError: for a grid that makes some count impossible (all weight on 0 or 1).
+      FieldError: for a grid that makes some count impossible (all weight on 0 or 1).
     """
     parameters = beta_parameters(prior)
     if parameters is not None and values is None:
@@ -131,10 +135,11 @@ def posterior_mean(
     joint = grid.weights[:, None] * bernstein.basis(others, grid.points)
     share = joint.sum(0)
     if not (share > 0).all():
-        raise ValueError(
-            f"prior: it makes {int(np.argmin(share))} right answers among {others} "
-            "impossible, so nothing follows for that weight; give it points inside "
-            "(0, 1)"
+        raise FieldError(
+            "prior",
+            problem=f"it makes {int(np.argmin(share))} right answers among {others} "
+            "impossible, so nothing follows for that weight",
+            remedy="give it points inside (0, 1)",
         )
     return (grid.points if values is None else values) @ joint / share
 

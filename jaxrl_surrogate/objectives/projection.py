@@ -8,6 +8,7 @@ solved once for every group size, in float64.
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import bernstein, priors
 from jaxrl_surrogate.objectives.fits import minimax, nonnegative_least_squares
 from jaxrl_surrogate.objectives.surrogate import Surrogate, at, describe
@@ -58,17 +59,22 @@ def projection_gap(
         _check_ends(surrogate, low, high)
     slopes = at(surrogate.slope, points)
     if not np.isfinite(slopes).all():
-        raise ValueError(
-            f"surrogate {describe(surrogate)}: its slope is not finite at p = "
-            f"{points[~np.isfinite(slopes)][0]}, a point of the prior; leave it out"
+        raise FieldError(
+            "prior",
+            problem=f"the slope of surrogate {describe(surrogate)} is not finite at "
+            f"its point p = {points[~np.isfinite(slopes)][0]}",
+            remedy="leave it out",
         )
     if units == "logit":
         scale = points * (1 - points)
     elif units == "relative":
         if not (slopes > 0).all():
-            raise ValueError(
-                f"units='relative': the slope of {describe(surrogate)} is not positive "
-                f"at p = {points[slopes <= 0][0]}; use 'logit', or an interval"
+            raise FieldError(
+                "units",
+                "relative",
+                problem=f"the slope of {describe(surrogate)} is not positive at p = "
+                f"{points[slopes <= 0][0]}",
+                remedy="use 'logit', or an interval",
             )
         scale = 1 / slopes
     else:
@@ -95,8 +101,11 @@ def _points(prior, norm, group_size, low, high):
     grid = priors.settle(prior, 4 * group_size + 128)
     used = (grid.weights > 0) & (grid.points >= low) & (grid.points <= high)
     if not used.any():
-        raise ValueError(
-            f"interval={(low, high)}: the prior has no point in it; widen one of them"
+        raise FieldError(
+            "interval",
+            (low, high),
+            problem="the prior has no point in it",
+            remedy="widen one of them",
         )
     return grid.points[used], grid.weights[used]
 
@@ -109,23 +118,23 @@ def _interval(surrogate, group_size, norm, interval):
         return near * steep[0], 1 - near * steep[1]
     low, high = (float(end) for end in interval)
     if not 0 <= low < high <= 1:
-        raise ValueError(f"interval={interval}: expected 0 <= low < high <= 1")
+        raise FieldError("interval", interval, "0 <= low < high <= 1")
     return low, high
 
 
 def _check(norm, units, noise):
     if norm not in ("l2", "sup"):
-        raise ValueError(f"norm={norm!r}: expected 'l2' or 'sup'")
+        raise FieldError("norm", norm, "'l2' or 'sup'")
     if units not in ("logit", "probability", "relative"):
-        raise ValueError(
-            f"units={units!r}: expected 'logit', 'probability' or 'relative'"
-        )
+        raise FieldError("units", units, "'logit', 'probability' or 'relative'")
     if not 0 <= noise < np.inf:
-        raise ValueError(f"noise={noise}: expected 0 or more")
+        raise FieldError("noise", noise, "0 or more")
     if noise and (norm, units) != ("l2", "logit"):
-        raise ValueError(
-            f"noise={noise}: adds to squared errors of logits; take norm='l2' and "
-            "units='logit'"
+        raise FieldError(
+            "noise",
+            noise,
+            problem="adds to squared errors of logits",
+            remedy="take norm='l2' and units='logit'",
         )
 
 
@@ -133,8 +142,11 @@ def _check_ends(surrogate, low, high):
     with np.errstate(invalid="ignore"):
         ends = at(surrogate.slope, np.array([low, high]))
     if not np.isfinite(ends).all():
-        raise ValueError(
-            f"units='probability': the slope of {describe(surrogate)} is infinite at "
-            f"p = {(low, high)[int(np.isfinite(ends[0]))]:g}, where no table follows; "
-            "use units 'logit', or an interval that leaves this end out"
+        raise FieldError(
+            "units",
+            "probability",
+            problem=f"the slope of {describe(surrogate)} is infinite at p = "
+            f"{(low, high)[int(np.isfinite(ends[0]))]:g}, where no table "
+            "follows",
+            remedy="use units 'logit', or an interval that leaves this end out",
         )

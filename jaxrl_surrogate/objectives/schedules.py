@@ -16,9 +16,10 @@ from typing import Literal
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError, unknown
 from jaxrl_surrogate.objectives import surrogates
 from jaxrl_surrogate.objectives.inverse import from_surrogate
-from jaxrl_surrogate.objectives.names import check_parameters, nearest_name
+from jaxrl_surrogate.objectives.names import check_parameters
 from jaxrl_surrogate.objectives.weight_table import TableFamily, table_family
 
 Shape = Literal["linear", "cosine", "hold"]
@@ -41,15 +42,16 @@ class Schedule:
         object.__setattr__(self, "families", tuple(self.families))
         object.__setattr__(self, "steps", tuple(self.steps))
         if not self.families or len(self.families) != len(self.steps):
-            raise ValueError(
-                f"steps={self.steps}: expected one for each of the "
-                f"{len(self.families)} families, and at least one"
+            raise FieldError(
+                "steps",
+                self.steps,
+                f"one for each of the {len(self.families)} families, and at least one",
             )
         ordered = all(math.isfinite(step) for step in self.steps)
         ordered &= self.steps[0] >= 1
         ordered &= all(one < other for one, other in itertools.pairwise(self.steps))
         if not ordered:
-            raise ValueError(f"steps={self.steps}: expected increasing, from 1 on")
+            raise FieldError("steps", self.steps, "increasing, from 1 on")
         sizes = {family.group_size for family in self.families}
         if len(sizes) > 1:
             raise ValueError(
@@ -57,9 +59,7 @@ class Schedule:
                 "step serves one"
             )
         if self.shape not in ("linear", "cosine", "hold"):
-            raise ValueError(
-                f"shape={self.shape!r}: expected 'linear', 'cosine' or 'hold'"
-            )
+            raise FieldError("shape", self.shape, "'linear', 'cosine' or 'hold'")
 
     @property
     def group_size(self) -> int:
@@ -151,7 +151,7 @@ def anneal_k(
         leave-one-out baseline, for k up to M.
 
     Raises:
-      ValueError: for a k that the group size cannot serve, and as `Schedule`.
+      FieldError: for a k that the group size cannot serve, and as `Schedule`.
 
     >>> schedule = anneal_k(8, start=4, end=1, begin_step=1, end_step=31)
     >>> [float(schedule(step).table().gap[0].round(6)) for step in (1, 6, 11, 31, 99)]
@@ -159,7 +159,7 @@ def anneal_k(
     """
     for name, k in (("start", start), ("end", end)):
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise ValueError(f"{name}={k!r}: expected an integer of 1 or more")
+            raise FieldError(name, k, "an integer of 1 or more")
     if make_family is None:
         make_family = functools.partial(_pass_at_k, group_size)
     values = range(start, end + 1) if start <= end else range(start, end - 1, -1)
@@ -178,7 +178,7 @@ def get(name: str, **params) -> Schedule:
         parameter, or values that the schedule refuses.
     """
     if name not in _SCHEDULES:
-        raise ValueError(nearest_name("schedule", name, names()))
+        raise unknown("name", name, names(), "schedule")
     check_parameters(_SCHEDULES[name], name, params)
     return _SCHEDULES[name](**params)
 

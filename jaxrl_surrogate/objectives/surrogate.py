@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import bernstein as basis
 from jaxrl_surrogate.objectives import limits
 from jaxrl_surrogate.objectives.names import spell
@@ -213,7 +214,7 @@ def _scale(surrogate, factor):
         return NotImplemented
     factor = float(factor)
     if not math.isfinite(factor):
-        raise ValueError(f"factor={factor}: expected a finite number")
+        raise FieldError("factor", factor, "a finite number")
 
     def times(fn):
         # 0 * inf is NaN, but nothing of a term is left at the factor 0.
@@ -257,7 +258,7 @@ def _elementwise_map(fn):
 def _interpolated(surrogate, degree):
     """Bernstein coefficients of a slope that is a polynomial of this degree."""
     if isinstance(degree, bool) or not isinstance(degree, int) or not 0 <= degree <= 30:
-        raise ValueError(f"degree={degree!r}: expected an integer from 0 to 30")
+        raise FieldError("degree", degree, "an integer from 0 to 30")
     angles = (np.arange(4 * degree + 8) + 0.5) * np.pi / (4 * degree + 8)
     points = np.sin(angles / 2) ** 2
     slopes = at(surrogate.slope, points)
@@ -266,9 +267,11 @@ def _interpolated(surrogate, degree):
     error = np.abs(matrix @ coefficients - slopes)
     if not error.max() <= 1e-10 * max(np.abs(slopes).max(), 1e-300):
         worst = points[np.argmax(error)]
-        raise ValueError(
-            f"degree={degree}: the slope of surrogate {surrogate.name} is no "
-            f"polynomial of this degree (off by {error.max():.2g} at p = {worst:.4f}); "
-            "give the degree of h', one less than that of h, or leave it out"
+        raise FieldError(
+            "degree",
+            degree,
+            problem=f"the slope of surrogate {surrogate.name} is no polynomial of "
+            f"this degree (off by {error.max():.2g} at p = {worst:.4f})",
+            remedy="give the degree of h', one less than that of h, or leave it out",
         )
     return coefficients

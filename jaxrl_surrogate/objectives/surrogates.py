@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError, unknown
 from jaxrl_surrogate.objectives import combine, surrogates_at_k
 from jaxrl_surrogate.objectives.elementwise import check_number, elementwise, powers
 from jaxrl_surrogate.objectives.names import (
     check_parameters,
-    nearest_name,
     refuse_unnamed,
 )
 from jaxrl_surrogate.objectives.names import parse as parse_name
@@ -58,7 +58,7 @@ def get(name: str, **params) -> Surrogate:
         takes = inspect.signature(_SURROGATES[first]).parameters
         refuse_unnamed(name, first, tuple(takes))
     if name not in _SURROGATES:
-        raise ValueError(nearest_name("surrogate", name, names()))
+        raise unknown("name", name, names(), "surrogate")
     make = _SURROGATES[name]
     check_parameters(make, name, params)
     return make(**params)
@@ -196,9 +196,11 @@ def entropic(beta: float) -> Surrogate:
     """
     check_number("beta", beta)
     if beta == 0 or abs(beta) > 600:
-        raise ValueError(
-            f"beta={beta}: expected between -600 and 600 and not 0 (the limit at 0 is "
-            "'identity', at infinity 'log')"
+        raise FieldError(
+            "beta",
+            beta,
+            "between -600 and 600 and not 0 (the limit at 0 is 'identity', at "
+            "infinity 'log')",
         )
     rise = math.expm1(beta)
     # The series about the end where the slope is least converges on all of [0, 1].
@@ -282,7 +284,7 @@ def regularized(
     large: for identity and variance above 1, and near 1 for "std" and "entropy".
     """
     if not isinstance(base_params or {}, dict):
-        raise ValueError(f"base_params={base_params!r}: expected a dict of parameters")
+        raise FieldError("base_params", base_params, "a dict of parameters")
     inner = get(base, **(base_params or {}))
     whole = combine.regularize(inner, regularizer, weight)
     params = {"base": base, "regularizer": regularizer, "weight": weight}

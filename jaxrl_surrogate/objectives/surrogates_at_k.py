@@ -5,6 +5,7 @@ With q = 1 - t, pass@k(t) = 1 - q^k: at least one of k independent answers is ri
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import limits
 from jaxrl_surrogate.objectives.elementwise import check_k, elementwise, powers
 from jaxrl_surrogate.objectives.surrogate import Surrogate
@@ -143,7 +144,7 @@ def pass_rate(xp, t, k):
 def _sum_of_pass_rates(name, order, weight, coefficient):
     """sum_j w_j pass@j, slope sum_j w_j j q^(j-1), its Bernstein coefficient at s."""
     if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 1:
-        raise ValueError(f"order={order!r}: expected an integer of 1 or more")
+        raise FieldError("order", order, "an integer of 1 or more")
     slopes = np.array([weight(j) * j for j in range(1, order + 1)])
     rates = slopes / np.arange(1, order + 1)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives.weight_table import (
     GroupFunction,
     WeightTable,
@@ -64,15 +65,17 @@ def _evaluate(fn, rewards):
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         weights = np.asarray(fn(jnp.asarray(rewards)), np.float64)
     if weights.shape != rewards.shape:
-        raise ValueError(
-            f"advantage_fn: expected weights of shape {rewards.shape} for the rewards "
-            f"of one group, got {weights.shape}"
+        raise FieldError(
+            "advantage_fn",
+            expected=f"weights of shape {rewards.shape} for the rewards of one group, "
+            f"got {weights.shape}",
         )
     if not np.isfinite(weights).all():
-        raise ValueError(
-            f"advantage_fn: the weights of the rewards {rewards.astype(int)} are "
-            f"{weights}; expected finite numbers (all-equal groups need a case of "
-            "their own where a method divides by the deviation)"
+        raise FieldError(
+            "advantage_fn",
+            problem=f"the weights of the rewards {rewards.astype(int)} are {weights}",
+            expected="finite numbers (all-equal groups need a case of their own "
+            "where a method divides by the deviation)",
         )
     return weights
 
@@ -89,17 +92,21 @@ def _check_counts_only(fn, table):
             continue
         again = _evaluate(fn, rewards)
         if differ(again, weights):
-            raise ValueError(
-                f"advantage_fn: not a function of its input. Rewards "
-                f"{rewards.astype(int)} give the weights {weights}, and {again} when "
-                "it is called again; leave out random numbers and state"
+            raise FieldError(
+                "advantage_fn",
+                problem=f"not a function of its input. Rewards {rewards.astype(int)} "
+                f"give the weights {weights}, and {again} when it is called "
+                "again",
+                remedy="leave out random numbers and state",
             )
-        raise ValueError(
-            f"advantage_fn: not a function of the own reward and the number of "
-            f"right answers. Rewards {rewards.astype(int)} give the weights "
-            f"{weights}; the same rewards sorted give, in this order, {expected}. "
-            "Weights that depend on a sample's place, or on the order of the rewards, "
-            "have no objective h(p)"
+        raise FieldError(
+            "advantage_fn",
+            problem="not a function of the own reward and the number of right "
+            f"answers. Rewards {rewards.astype(int)} give the weights "
+            f"{weights}",
+            remedy=f"the same rewards sorted give, in this order, {expected}. Weights "
+            "that depend on a sample's place, or on the order of the rewards, "
+            "have no objective h(p)",
         )
 
 

@@ -20,6 +20,7 @@ and refuses what does not come back.
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import baselines, bernstein
 from jaxrl_surrogate.objectives.weight_table import WeightTable
 
@@ -139,7 +140,7 @@ def _check(false_negative, false_positive):
         ("false_positive", false_positive),
     ):
         if not 0 <= rate < 1:
-            raise ValueError(f"{name}={rate}: expected in [0, 1)")
+            raise FieldError(name, rate, "in [0, 1)")
     if not false_negative + false_positive < 1:
         raise ValueError(
             f"false_negative={false_negative}, false_positive={false_positive}: "

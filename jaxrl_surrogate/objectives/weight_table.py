@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import binary_rewards
 
 Array = jax.Array | np.ndarray
@@ -136,9 +137,7 @@ class TableFamily:
         """The member of one group size; without an argument the full one."""
         size = self.group_size if group_size is None else group_size
         if not 1 <= size <= self.group_size:
-            raise ValueError(
-                f"group_size={size}: expected between 1 and {self.group_size}"
-            )
+            raise FieldError("group_size", size, f"between 1 and {self.group_size}")
         row = size - 1
         return WeightTable(self.incorrect[row, :size], self.correct[row, :size])
 
@@ -244,9 +243,9 @@ def table_family(
 def check_group_size(group_size: int) -> None:
     """Refuse what is not an integer of 1 or more (ValueError)."""
     if isinstance(group_size, bool) or not isinstance(group_size, (int, np.integer)):
-        raise ValueError(f"group_size={group_size!r}: expected an integer")
+        raise FieldError("group_size", group_size, "an integer")
     if group_size < 1:
-        raise ValueError(f"group_size={group_size}: expected 1 or more")
+        raise FieldError("group_size", group_size, "1 or more")
 
 
 def _select(right, count, row, group_size, tables):

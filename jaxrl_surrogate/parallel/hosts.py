@@ -18,6 +18,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxrl_surrogate.errors import FieldError
+
 PREFIX = "--hosts."
 
 # The coordinator's own time to notice, after the seconds of silence.
@@ -41,18 +43,20 @@ class HostsConfig:
     def __post_init__(self):
         given = self.coordinator not in ("", "auto")
         if given and (self.number < 1 or not 0 <= self.index < self.number):
-            raise ValueError(
-                f"hosts.number={self.number}, hosts.index={self.index}: expected the "
-                "number of hosts and this one's index below it, for the coordinator "
-                f"{self.coordinator}"
+            raise FieldError(
+                "hosts.index",
+                self.index,
+                f"0 or more and below hosts.number={self.number}, as the coordinator "
+                f"{self.coordinator} is given",
             )
         if not given and (self.number or self.index >= 0):
-            raise ValueError(
-                "hosts.coordinator: expected address:port of host 0, as hosts.number "
-                "or hosts.index is given"
+            raise FieldError(
+                "hosts.coordinator",
+                expected="address:port of host 0, as hosts.number or hosts.index is "
+                "given",
             )
         if self.timeout_s < 5:
-            raise ValueError(f"hosts.timeout_s={self.timeout_s}: expected 5 or more")
+            raise FieldError("hosts.timeout_s", self.timeout_s, "5 or more")
 
 
 def take(argv: Sequence[str]) -> tuple[HostsConfig, list[str]]:
@@ -72,12 +76,12 @@ def take(argv: Sequence[str]) -> tuple[HostsConfig, list[str]]:
             continue
         name, equals, text = word.removeprefix(PREFIX).partition("=")
         if name not in kinds or not equals:
-            raise ValueError(f"{word}: expected {PREFIX}NAME=VALUE of {list(kinds)}")
+            raise FieldError(word, expected=f"{PREFIX}NAME=VALUE of {list(kinds)}")
         default = getattr(HostsConfig, name)
         try:
             values[name] = type(default)(text)
         except ValueError as error:
-            raise ValueError(f"hosts.{name}={text}: expected an integer") from error
+            raise FieldError(f"hosts.{name}", text, "an integer") from error
     return HostsConfig(**values), rest
 
 

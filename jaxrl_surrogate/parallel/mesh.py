@@ -22,6 +22,7 @@ from typing import Annotated
 import jax
 from jax.experimental import mesh_utils
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.typed_fields import check_fields
 
 AXES = ("data", "fsdp", "expert", "sequence", "tensor")
@@ -46,24 +47,26 @@ class MeshConfig:
     def __post_init__(self):
         check_fields(self)
         if self.slices < 1:
-            raise ValueError(f"slices={self.slices}: expected at least 1")
+            raise FieldError("slices", self.slices, "at least 1")
         if self.data != -1 and self.data % self.slices:
-            raise ValueError(
-                f"slices={self.slices}: expected a divisor of data={self.data}, which "
-                "is split over the slices first"
+            raise FieldError(
+                "slices",
+                self.slices,
+                f"a divisor of data={self.data}, which is split over the slices first",
             )
         for axis in AXES:
             size = getattr(self, axis)
             if size != -1 and size < 1:
-                raise ValueError(
-                    f"{axis}={size}: expected at least 1, or -1 for the devices "
-                    "the other axes leave"
+                raise FieldError(
+                    axis, size, "at least 1, or -1 for the devices the other axes leave"
                 )
         free = [axis for axis in AXES if getattr(self, axis) == -1]
         if len(free) > 1:
-            raise ValueError(
-                f"{free[1]}=-1: {free[0]} is -1 too, expected one at most; give a size "
-                "to all axes but one"
+            raise FieldError(
+                free[1],
+                -1,
+                problem=f"{free[0]} is -1 too, expected one at most",
+                remedy="give a size to all axes but one",
             )
 
     def sizes(self, num_devices: int) -> tuple[int, ...]:
@@ -81,21 +84,30 @@ class MeshConfig:
         asked = asked or "1 for every axis"
         if free is None:
             if fixed != num_devices:
-                raise ValueError(
-                    f"{asked} is a mesh of {fixed} devices, but there are "
-                    f"{num_devices}; set one axis to -1 to fit it to the devices"
+                axis = next((axis for axis in AXES if sizes[axis] != 1), "data")
+                raise FieldError(
+                    axis,
+                    sizes[axis],
+                    problem=f"{asked} is a mesh of {fixed} devices, but there are "
+                    f"{num_devices}",
+                    remedy="set one axis to -1 to fit it to the devices",
                 )
         elif num_devices % fixed:
-            raise ValueError(
-                f"{asked} does not divide the {num_devices} devices, so {free}=-1 has "
-                f"no whole size; expected {fixed} to be a divisor of {num_devices}"
+            raise FieldError(
+                free,
+                -1,
+                f"{fixed} to be a divisor of {num_devices}",
+                problem=f"{asked} does not divide the {num_devices} devices, so it has "
+                "no whole size",
             )
         else:
             sizes[free] = num_devices // fixed
         if sizes["data"] % self.slices:
-            raise ValueError(
-                f"data=-1 is {sizes['data']} of {num_devices} devices, expected a "
-                f"multiple of slices={self.slices}"
+            raise FieldError(
+                "data",
+                -1,
+                f"a multiple of slices={self.slices}",
+                problem=f"is {sizes['data']} of {num_devices} devices",
             )
         return tuple(sizes[axis] for axis in AXES)
 
@@ -143,9 +155,12 @@ def _over_slices(slices, sizes, devices, **options):
     if by_host:
         found = {device.process_index for device in devices}
     if len(found) != slices:
-        raise ValueError(
-            f"slices={slices}: the {len(devices)} devices are of {len(found)} "
-            f"{'hosts' if by_host else 'slices'}; expected as many"
+        raise FieldError(
+            "slices",
+            slices,
+            problem=f"the {len(devices)} devices are of {len(found)} "
+            f"{('hosts' if by_host else 'slices')}",
+            expected="as many",
         )
     data, *rest = sizes
     return mesh_utils.create_hybrid_device_mesh(

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrl_surrogate.errors import FieldError
+
 PyTree = Any
 LogicalAxes = tuple[str | None, ...]
 
@@ -100,10 +102,11 @@ def partition_spec(
             if axis in WHOLE_IF_UNEVEN:
                 spec.append(None)
                 continue
-            raise ValueError(
-                f"{name}: axis {axis!r} of size {size} in shape {shape} cannot be "
-                f"split {ways} ways over mesh axis {mesh_axes!r}; expected a multiple "
-                f"of {ways}: change that size or the mesh"
+            raise FieldError(
+                name,
+                problem=f"axis {axis!r} of size {size} in shape {shape} cannot be "
+                f"split {ways} ways over mesh axis {mesh_axes!r}",
+                expected=f"a multiple of {ways}: change that size or the mesh",
             )
         for n in names:
             if n in used:

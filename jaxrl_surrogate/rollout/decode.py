@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Completions, Prompts
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.models import DecoderConfig, KeyValues
 from jaxrl_surrogate.models.layout import constrain, constrain_last
 from jaxrl_surrogate.parallel import partition, placement
@@ -36,9 +37,9 @@ class DecodeConfig:
     def __post_init__(self):
         check_fields(self)
         if self.group_size < 1:
-            raise ValueError(f"group_size={self.group_size}: expected at least 1")
+            raise FieldError("group_size", self.group_size, "at least 1")
         if self.max_length < 1:
-            raise ValueError(f"max_length={self.max_length}: expected at least 1")
+            raise FieldError("max_length", self.max_length, "at least 1")
 
 
 @functools.partial(

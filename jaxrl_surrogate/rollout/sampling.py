@@ -7,6 +7,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.typed_fields import check_fields
 
 _BLOCK = 128
@@ -24,15 +25,13 @@ class SamplingConfig:
     def __post_init__(self):
         check_fields(self)
         if not 0 <= self.temperature < math.inf:
-            raise ValueError(
-                f"temperature={self.temperature}: expected 0 (greedy) or more"
-            )
+            raise FieldError("temperature", self.temperature, "0 (greedy) or more")
         if self.top_k < 0:
-            raise ValueError(f"top_k={self.top_k}: expected 0 (all) or more")
+            raise FieldError("top_k", self.top_k, "0 (all) or more")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: expected in (0, 1]")
+            raise FieldError("top_p", self.top_p, "in (0, 1]")
         if not 0 <= self.min_p < 1:
-            raise ValueError(f"min_p={self.min_p}: expected in [0, 1)")
+            raise FieldError("min_p", self.min_p, "in [0, 1)")
 
 
 def sampling_logits(config: SamplingConfig, logits: jax.Array) -> jax.Array:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from jaxrl_surrogate.errors import FieldError
+
 PyTree = Any
 
 HOST = "pinned_host"
@@ -50,11 +52,14 @@ def check(optimizer: optax.GradientTransformation, device: jax.Device) -> None:
     """Refuse an offloaded state where the host has no memory that devices can read.
 
     Raises:
-      ValueError: naming the field.
+      FieldError: naming the field.
     """
     kinds = {memory.kind for memory in device.addressable_memories()}
     if isinstance(optimizer, Offloaded) and HOST not in kinds:
-        raise ValueError(
-            f"offload=True: devices of kind {device.device_kind!r} know the memories "
-            f"{sorted(kinds)}; expected {HOST!r} among them, or offload=False"
+        raise FieldError(
+            "offload",
+            True,
+            problem=f"devices of kind {device.device_kind!r} know the memories "
+            f"{sorted(kinds)}",
+            expected=f"{HOST!r} among them, or offload=False",
         )

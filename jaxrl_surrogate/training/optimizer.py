@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.training.offload import offloaded
 from jaxrl_surrogate.typed_fields import check_fields
 
@@ -52,18 +53,18 @@ class OptimizerConfig:
             value = getattr(self, field)
             if not low <= value <= high or math.isinf(value):
                 limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
-                raise ValueError(f"{field}={value}: expected {limits}, finite")
+                raise FieldError(field, value, f"{limits}, finite")
         for field in ("b1", "b2"):
             if not 0 <= getattr(self, field) < 1:
-                raise ValueError(
-                    f"{field}={getattr(self, field)}: expected a decay in [0, 1)"
-                )
+                raise FieldError(field, getattr(self, field), "a decay in [0, 1)")
         if not 0 < self.eps < math.inf:
-            raise ValueError(f"eps={self.eps}: expected more than 0, finite")
+            raise FieldError("eps", self.eps, "more than 0, finite")
         if self.name == "adam" and self.weight_decay:
-            raise ValueError(
-                f"weight_decay={self.weight_decay}: adam has no decoupled decay; "
-                "expected 0, or name=adamw"
+            raise FieldError(
+                "weight_decay",
+                self.weight_decay,
+                problem="adam has no decoupled decay",
+                expected="0, or name=adamw",
             )
 
 
@@ -82,14 +83,15 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
       A function of a step, int or () int32, 0 for the first update, to () float32.
 
     Raises:
-      ValueError: `total_steps` is not positive or shorter than the warm-up.
+      FieldError: `total_steps` is not positive or shorter than the warm-up.
     """
     if total_steps < 1:
-        raise ValueError(f"total_steps={total_steps}: expected at least 1")
+        raise FieldError("total_steps", total_steps, "at least 1")
     if config.warmup_steps > total_steps:
-        raise ValueError(
-            f"warmup_steps={config.warmup_steps}: expected at most the run's "
-            f"{total_steps} steps"
+        raise FieldError(
+            "warmup_steps",
+            config.warmup_steps,
+            f"at most the run's {total_steps} steps",
         )
     peak, warmup = config.learning_rate, config.warmup_steps
     decay_steps = max(total_steps - 1 - warmup, 1)
@@ -130,12 +132,13 @@ def make_optimizer(
       An optax transformation whose update is to be added to the parameters.
 
     Raises:
-      ValueError: weight decay without `logical_axes`, or an error of `learning_rate`.
+      FieldError: weight decay without `logical_axes`, or an error of `learning_rate`.
     """
     if config.weight_decay and logical_axes is None:
-        raise ValueError(
-            f"weight_decay={config.weight_decay}: expected the model's logical_axes, "
-            "which tell matrices from scales and biases"
+        raise FieldError(
+            "weight_decay",
+            config.weight_decay,
+            "the model's logical_axes, which tell matrices from scales and biases",
         )
     clip, decay = optax.identity(), optax.identity()
     if config.clip_norm:

@@ -15,6 +15,7 @@ import optax
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Batch
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.losses import (
     LossConfig,
     Metrics,
@@ -46,7 +47,7 @@ class UpdateConfig:
         for field, least in (("microbatch_prompts", 0), ("logprob_chunk", 1)):
             value = getattr(self, field)
             if value < least:
-                raise ValueError(f"{field}={value}: expected {least} or more")
+                raise FieldError(field, value, f"{least} or more")
 
 
 Update = Callable[
@@ -130,9 +131,10 @@ def _placed_update(
     num_prompts = batch.rewards.shape[0]
     size = update.microbatch_prompts or num_prompts
     if num_prompts % size:
-        raise ValueError(
-            f"microbatch_prompts={size}: expected a divisor of the {num_prompts} "
-            "prompts of an update"
+        raise FieldError(
+            "microbatch_prompts",
+            size,
+            f"a divisor of the {num_prompts} prompts of an update",
         )
     value, (sums, gaps, applied), grads = _accumulate(
         loss,

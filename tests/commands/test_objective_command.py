@@ -77,7 +77,7 @@ def test_one_spelling_everywhere(capsys, tmp_path, monkeypatch):
         (["pass_at_k:4"], "expected pass_at_k:k=4"),
         (["pass_at_k(k=4)"], "such as pass_at_k:k=4"),
         (["pass_at_k"], "needs the parameter 'k', for example pass_at_k:k=4"),
-        (["pass_at_k:n=4"], "parameter of pass_at_k 'n' is unknown"),
+        (["pass_at_k:n=4"], "n=4: pass_at_k has no such parameter; expected one of k"),
         (["pass_at_k:k=4:k=5"], "each parameter once"),
         (["rloo:4"], "rloo takes no parameters"),
         (["passk_training:k=4"], "expected passk_training:analytic"),

@@ -117,7 +117,7 @@ def test_compiled_programs_do_not_grow_with_depth():
         ({"num_layers": 0}, "num_layers=0"),
         ({"sliding_window": -1}, "sliding_window=-1"),
         ({"rope_theta": 1.0}, "rope_theta=1.0"),
-        ({"num_layer": 3}, "did you mean 'num_layers'"),
+        ({"num_layer": 3}, "did you mean num_layers"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused_by_name(wrong, message):
@@ -126,5 +126,5 @@ def test_shapes_that_do_not_fit_are_refused_by_name(wrong, message):
 
 
 def test_unknown_presets_are_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="did you mean 'qwen3-8b'"):
+    with pytest.raises(ValueError, match="did you mean qwen3-8b"):
         models.presets.get("qwen3-8")

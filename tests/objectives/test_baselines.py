@@ -155,16 +155,18 @@ def test_options_through_from_surrogate():
     table = from_surrogate(h, 8, baseline="zero_sum", tolerance=0.5)
     weights = enumerate_weights(table)
     np.testing.assert_allclose(weights.sum(1), 0, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="option of method 'kantorovich'"):
+    with pytest.raises(
+        ValueError, match=r"prior=.*: method 'kantorovich' with .* no such option"
+    ):
         from_surrogate(h, 8, baseline="none", prior=(1.0, 1.0))
-    with pytest.raises(ValueError, match="did you mean 'score_noise'"):
+    with pytest.raises(ValueError, match="did you mean score_noise"):
         from_surrogate(h, 8, baseline="min_variance", score_noize=1)
     with pytest.raises(ValueError, match="score_noise=-1"):
         from_surrogate(h, 8, baseline="min_variance", score_noise=-1)
 
 
 def test_the_registry():
-    with pytest.raises(ValueError, match="did you mean 'zero_sum'"):
+    with pytest.raises(ValueError, match="did you mean zero_sum"):
         baselines.apply("zerosum", np.ones(3))
     with pytest.raises(ValueError, match="prior"):
         baselines.apply("min_variance", np.ones(3), priors=(1, 1))

@@ -71,7 +71,7 @@ def test_groups_of_any_shape(random):
     np.testing.assert_array_equal(by_name, found)
     with pytest.raises(ValueError, match="expected groups of shape"):
         advantages.get("grpo")(np.float32(1))
-    with pytest.raises(ValueError, match="did you mean 'grpo'"):
+    with pytest.raises(ValueError, match="did you mean grpo"):
         group_advantages("grop", rewards)
     with pytest.raises(ValueError, match="expected pass_at_k:k=2"):
         group_advantages("pass_at_k:2", rewards)

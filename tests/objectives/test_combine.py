@@ -175,7 +175,7 @@ def test_hard_examples_by_regularisation():
 
 def test_refused():
     log = get("log")
-    with pytest.raises(ValueError, match="did you mean 'entropy'"):
+    with pytest.raises(ValueError, match="did you mean entropy"):
         combine.regularize(log, "entropie", 1.0)
     with pytest.raises(ValueError, match="weight=nan"):
         combine.regularize(log, "std", np.nan)

@@ -95,12 +95,12 @@ def test_log_under_a_prior_away_from_zero():
 
 def test_refused_where_the_mean_is_infinite():
     log, logit = surrogates.get("log"), surrogates.get("logit")
-    with pytest.raises(ValueError, match="given 0 right answers, which is infinite"):
+    with pytest.raises(ValueError, match="given 0 correct answers, which is infinite"):
         durrmeyer(log, 8)
     flipped = surrogates.Surrogate(lambda t: -np.log1p(-t), lambda t: 1 / (1 - t))
     with (
         np.errstate(divide="ignore"),
-        pytest.raises(ValueError, match="given 7 right answers"),
+        pytest.raises(ValueError, match="given 7 correct answers"),
     ):
         durrmeyer(flipped, 8)
     with pytest.raises(ValueError, match="durrmeyer"):

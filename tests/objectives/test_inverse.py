@@ -220,9 +220,9 @@ def test_leave_one_out_centres_unmixed_groups(random):
 
 def test_refused():
     log = surrogates.get("log")
-    with pytest.raises(ValueError, match="did you mean 'kantorovich'"):
+    with pytest.raises(ValueError, match="did you mean kantorovich"):
         from_surrogate(log, 8, method="kantorowich")
-    with pytest.raises(ValueError, match="did you mean 'leave_one_out'"):
+    with pytest.raises(ValueError, match="did you mean leave_one_out"):
         from_surrogate(log, 8, baseline="leave_one")
     with pytest.raises(ValueError, match="group_size=1"):
         from_surrogate(log, 1)
@@ -317,9 +317,9 @@ def test_masks_are_smaller_groups(method, baseline, options, random):
 def test_options_are_those_of_method_and_baseline():
     assert inverse.options_of("exact", "none") == ()
     assert "norm" in inverse.options_of("projection", "none")
-    with pytest.raises(ValueError, match="did you mean 'durrmeyer'"):
+    with pytest.raises(ValueError, match="did you mean durrmeyer"):
         inverse.options_of("durmeyer", "none")
-    with pytest.raises(ValueError, match="'norm' is unknown"):
+    with pytest.raises(ValueError, match=r"norm='sup': method .* has no such option"):
         from_surrogate(surrogates.get("log"), 8, norm="sup")
     with pytest.raises(ValueError, match="groups of 12 or more"):
         from_surrogate(

@@ -130,5 +130,5 @@ def test_series_that_cancel_are_refused():
         ("power", {"r": -1100}, 1101),
         ("beta", {"alpha": 60, "beta": 3}, 64),
     ):
-        with pytest.raises(ValueError, match="terms of its series cancel"):
+        with pytest.raises(ValueError, match=r"terms of the series .* cancel"):
             from_surrogate(surrogates.get(name, **params), size, method="taylor")

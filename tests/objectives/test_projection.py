@@ -118,7 +118,7 @@ def test_refused():
         ({"noise": 1.0, "norm": "sup"}, "noise=1.0: adds"),
         ({"interval": (0.5, 0.2)}, "interval="),
         ({"units": "probability"}, "infinite at p = 0"),
-        ({"prior": ([0.0, 0.5], [1, 1])}, "not finite at p = 0"),
+        ({"prior": ([0.0, 0.5], [1, 1])}, "not finite at its point p = 0"),
         ({"prior": ([0.5], [1]), "interval": (0.6, 0.9)}, "no point in it"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -5,6 +5,7 @@ With f(m) = C(M - m, k) / C(M, k), the share of k-subsets without a right answer
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import baselines
 from jaxrl_surrogate.objectives.estimators import counts
 from jaxrl_surrogate.objectives.estimators.mean_reward import grpo
@@ -131,10 +132,13 @@ def full_sampling_pass_at_k(group_size: int, k: int) -> WeightTable:
     counts.check_integer("k", k)
     if group_size % k or group_size < 2 * k:
         larger = max(2, -(-group_size // k)) * k
-        raise ValueError(
-            f"k={k}: full_sampling_pass_at_k compares groups of k among the "
-            f"{group_size} samples; expected a group size that is a multiple of k, "
-            f"{2 * k} or more, such as {larger}"
+        raise FieldError(
+            "k",
+            k,
+            problem="full_sampling_pass_at_k compares groups of k among the "
+            f"{group_size} samples",
+            expected=f"a group size that is a multiple of k, {2 * k} or more, such as "
+            f"{larger}",
         )
     blocks = group_size // k
     reached = np.arange(1, blocks + 1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives.weight_table import WeightTable
 
 
@@ -48,9 +49,12 @@ def subset_miss(size: int, k: int) -> np.ndarray:
 def needs_others(name: str, group_size: int) -> None:
     """Refuse groups of 1, which a centred method gives no weight (ValueError)."""
     if group_size < 2:
-        raise ValueError(
-            f"group_size={group_size}: {name} centres on the group, and every weight "
-            "of a group of 1 is 0; take 2 or more"
+        raise FieldError(
+            "group_size",
+            group_size,
+            problem=f"{name} centres on the group, and every weight of a group of 1 "
+            "is 0",
+            remedy="take 2 or more",
         )
 
 
@@ -60,20 +64,20 @@ def check_at_least(field: str, value: float, least: float = 0, above: bool = Fal
     fits = least < value < np.inf if above else least <= value < np.inf
     if not fits:
         wanted = f"more than {least}" if above else f"{least} or more"
-        raise ValueError(f"{field}={value}: expected {wanted}")
+        raise FieldError(field, value, wanted)
 
 
 def check_number(field: str, value: float) -> None:
     """Refuse what is no number (ValueError)."""
     if not isinstance(value, (int, float, np.number)):
-        raise ValueError(f"{field}={value!r}: expected a number")
+        raise FieldError(field, value, "a number")
 
 
 def check_integer(field: str, value: int) -> None:
     """Refuse what is not an integer of 1 or more (ValueError)."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < 1:
-        raise ValueError(f"{field}={value!r}: expected an integer of 1 or more")
+        raise FieldError(field, value, "an integer of 1 or more")
 
 
 def check_k(name: str, k: int, group_size: int, largest: int | None = None) -> None:
@@ -81,9 +85,12 @@ def check_k(name: str, k: int, group_size: int, largest: int | None = None) -> N
     check_integer("k", k)
     largest = group_size if largest is None else largest
     if k > largest:
-        raise ValueError(
-            f"k={k}: {name} with groups of {group_size} serves k up to {largest}; take "
-            f"groups of {group_size + k - largest} or more, or a smaller k. (No "
-            "weights of M samples are unbiased for pass@k beyond k = M; "
-            'from_surrogate(surrogates.get("arcsin_pass_at_k", k=k), M) approximates.)'
+        raise FieldError(
+            "k",
+            k,
+            problem=f"{name} with groups of {group_size} serves k up to {largest}",
+            remedy=f"take groups of {group_size + k - largest} or more, or a smaller "
+            "k. (No weights of M samples are unbiased for pass@k beyond k = "
+            'M; from_surrogate(surrogates.get("arcsin_pass_at_k", k=k), M) '
+            "approximates.)",
         )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import baselines
 from jaxrl_surrogate.objectives.estimators import counts
 from jaxrl_surrogate.objectives.weight_table import WeightTable
@@ -66,9 +67,11 @@ def truncated_maxrl(group_size: int, order: int) -> WeightTable:
     """
     counts.check_integer("order", order)
     if order > group_size:
-        raise ValueError(
-            f"order={order}: groups of {group_size} reach order {group_size}; take "
-            "larger groups"
+        raise FieldError(
+            "order",
+            order,
+            problem=f"groups of {group_size} reach order {group_size}",
+            remedy="take larger groups",
         )
     wrong = np.zeros(group_size)
     for k in range(2, order + 1):
@@ -108,8 +111,10 @@ def mmpo(group_size: int, order: int | None = None) -> WeightTable:
     order = group_size if order is None else order
     counts.check_integer("order", order)
     if order > group_size:
-        raise ValueError(
-            f"order={order}: groups of {group_size} serve pass@k up to k = {group_size}"
+        raise FieldError(
+            "order",
+            order,
+            problem=f"groups of {group_size} serve pass@k up to k = {group_size}",
         )
     gap = np.zeros(group_size)
     for k in range(1, order + 1):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import baselines
 from jaxrl_surrogate.objectives.estimators import counts
 from jaxrl_surrogate.objectives.weight_table import WeightTable
@@ -76,9 +77,9 @@ def grpo(
       epsilon_inside: sqrt(variance + epsilon) in place of std + epsilon.
     """
     if std not in ("population", "sample"):
-        raise ValueError(f"std={std!r}: expected 'population' or 'sample'")
+        raise FieldError("std", std, "'population' or 'sample'")
     if not isinstance(epsilon_inside, bool):
-        raise ValueError(f"epsilon_inside={epsilon_inside!r}: expected true or false")
+        raise FieldError("epsilon_inside", epsilon_inside, "true or false")
     counts.check_at_least("epsilon", epsilon)
     counts.needs_others("grpo", group_size)
     count = np.arange(group_size + 1)

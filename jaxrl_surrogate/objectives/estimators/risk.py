@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives.estimators import counts
 from jaxrl_surrogate.objectives.weight_table import WeightTable
 
@@ -27,9 +28,8 @@ def rs_grpo(group_size: int, beta: float = 2.0) -> WeightTable:
     counts.needs_others("rs_grpo", group_size)
     counts.check_number("beta", beta)
     if beta == 0 or not abs(beta) <= 600:
-        raise ValueError(
-            f"beta={beta}: expected between -600 and 600 and not 0 (the limit at 0 is "
-            "dr_grpo)"
+        raise FieldError(
+            "beta", beta, "between -600 and 600 and not 0 (the limit at 0 is dr_grpo)"
         )
     return counts.centred(group_size, _softmax_lead(group_size, beta) / beta)
 

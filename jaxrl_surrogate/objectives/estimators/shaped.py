@@ -7,6 +7,7 @@ weights sum to zero.
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives.estimators import counts
 from jaxrl_surrogate.objectives.estimators.mean_reward import grpo
 from jaxrl_surrogate.objectives.weight_table import WeightTable
@@ -40,9 +41,11 @@ def regularized_grpo(group_size: int, weight: float = 0.5) -> WeightTable:
     """
     counts.check_number("weight", weight)
     if not abs(weight) <= 2:
-        raise ValueError(
-            f"weight={weight}: expected between -2 and 2; beyond, easy or hard prompts "
-            "would be trained against"
+        raise FieldError(
+            "weight",
+            weight,
+            "between -2 and 2",
+            "beyond, easy or hard prompts would be trained against",
         )
     return _times(group_size, lambda t: 1 + weight * (1 - 2 * t) / 2)
 
