@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxrl_surrogate.storage.stops import VerifierError
 from jaxrl_surrogate.tasks import Task
-from jaxrl_surrogate.tasks.verification import verifier_name
+from jaxrl_surrogate.tasks.judging import verifier_name
 
 # Prompt and completion of sample m of group g, as text.
 Sample = Callable[[int, int], tuple[str, str]]

@@ -20,8 +20,9 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 from jaxrl_surrogate.tasks.confinement import confine, sweep
+from jaxrl_surrogate.tasks.environment import Environment, environment_of
+from jaxrl_surrogate.tasks.judging import judge, no_verdict
 from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
-from jaxrl_surrogate.tasks.verification import judge, no_verdict
 
 Job = tuple[Problem, str]
 
@@ -34,7 +35,9 @@ _KEPT = 4  # pools of processes at once; training and evaluation share one
 class VerifierProcesses:
     """Processes that judge completions of one task, kept between batches."""
 
-    def __init__(self, task: Task, count: int, memory_mb: int | None = None):
+    def __init__(
+        self, task: Task | Environment, count: int, memory_mb: int | None = None
+    ):
         """Prepare; processes start with the first batch, as many as it can use.
 
         Args:
@@ -204,7 +207,7 @@ def _serve(task: bytes, pipe: Connection, memory_mb: int | None) -> None:
     for number in _FOR_THE_TRAINER:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_TRAINER)
-    made = pickle.loads(task)
+    environment = environment_of(pickle.loads(task))
     confine(None if memory_mb is None else memory_mb << 20)
     # In a session of its own now; what a verifier starts it can terminate again.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -217,7 +220,7 @@ def _serve(task: bytes, pipe: Connection, memory_mb: int | None) -> None:
         # The trainer kills a late process. If the trainer itself is gone, this does:
         # the default action of the alarm, so that it also ends a loop in C.
         _alarm(0 if timeout_s is None else timeout_s + 5)
-        verdict = judge(made, *job)
+        verdict = judge(environment, *job)
         _alarm(0)
         sweep()
         pipe.send(verdict)
@@ -234,8 +237,28 @@ _pools: OrderedDict[tuple[int, int, int | None], tuple[Task, VerifierProcesses]]
 )
 
 
-def shared(task: Task, count: int, memory_mb: int | None) -> VerifierProcesses:
-    """The processes of a task, started once: a start costs seconds of imports."""
+def judge_all(
+    task: Task | Environment,
+    jobs: Sequence[Job],
+    workers: int,
+    timeout_s: float | None,
+    memory_mb: int | None,
+) -> list[Verdict]:
+    """Verdicts in the order of the jobs; see `verification.verify_all`.
+
+    Raises:
+      RuntimeError: as `VerifierProcesses`.
+    """
+    if workers and jobs:
+        return _shared(task, workers, memory_mb).judge_all(jobs, timeout_s)
+    environment = environment_of(task)
+    return [judge(environment, *job) for job in jobs]
+
+
+def _shared(
+    task: Task | Environment, count: int, memory_mb: int | None
+) -> VerifierProcesses:
+    """The processes of a task, started once."""
     key = (id(task), count, memory_mb)
     if key not in _pools:
         # The task is kept beside its processes, so that its id names no other one.
@@ -248,6 +271,6 @@ def shared(task: Task, count: int, memory_mb: int | None) -> VerifierProcesses:
 
 @atexit.register
 def close_shared() -> None:
-    """End all processes that `shared` keeps."""
+    """End all processes that are kept."""
     while _pools:
         _pools.popitem()[1][1].close()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from jaxrl_surrogate.tasks import Problem, Verdict, processes, verify_all
-from jaxrl_surrogate.tasks.verification import judge, verifier_name
+from jaxrl_surrogate.tasks.environment import OneTurn
+from jaxrl_surrogate.tasks.judging import judge, verifier_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +90,8 @@ def test_order_types_and_notes(workers):
     np.testing.assert_array_equal(mask, [[1, 0, 0], [1, 0, 1]])
     assert (rewards.dtype, mask.dtype) == (np.float32, np.bool_)
     assert notes.tolist() == [
-        ["", RAISED, "reward inf is not finite in float32"],
-        ["", "reward nan is not finite in float32", ""],
+        ["", RAISED, "verify returned inf, which is not finite in float32"],
+        ["", "verify returned nan, which is not finite in float32", ""],
     ]
 
 
@@ -105,7 +106,11 @@ def test_every_way_to_give_no_verdict():
     assert notes[1].endswith(f"({_line('return self.verify(problem, ')})")
     assert notes[2] == "verify returned NoneType; expected a Verdict or a number"
     assert notes[3] == "the verifier gave no verdict"
-    assert notes[4:] == ["reward 1e+39 is not finite in float32", "x" * 200, ""]
+    assert notes[4:] == [
+        "verify returned 1e+39, which is not finite in float32",
+        "x" * 200,
+        "",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ def test_a_plain_number_is_a_reward(value):
         def verify(self, problem, completion):
             return value
 
-    verdict = judge(Plain(), PROBLEMS[0], "1")
+    verdict = judge(OneTurn(Plain()), PROBLEMS[0], "1")
     assert (verdict.reward, verdict.ok, verdict.note) == (1.0, True, "")
     assert type(verdict.reward) is float
 
@@ -134,7 +139,7 @@ def test_the_verifier_is_named_by_file_and_line():
     # A verifier that cannot be called so is named too: the fault is where it begins.
     task = Hostile()
     object.__setattr__(task, "verify", lambda only: 1.0)
-    note = judge(task, PROBLEMS[0], "1").note
+    note = judge(OneTurn(task), PROBLEMS[0], "1").note
     assert re.fullmatch(rf"TypeError: .* \({re.escape(__file__)}:\d+\)", note)
 
 
@@ -143,7 +148,7 @@ def test_a_fault_in_a_library_is_placed_at_the_line_that_called_it():
         def verify(self, problem, completion):
             return Verdict(json.loads("{"))
 
-    note = judge(Parsing(), PROBLEMS[0], "1").note
+    note = judge(OneTurn(Parsing()), PROBLEMS[0], "1").note
     assert note.startswith("JSONDecodeError: ")
     assert note.endswith(f"({_line('return Verdict(json.loads')})")
 
