@@ -258,7 +258,7 @@ def _open(config: TrainConfig):
             # Their own record, to compare with the first host's; the screen is its.
             place = run.directory / "hosts" / str(jax.process_index())
             quiet = Console(file=held.enter_context(open(os.devnull, "w")))
-            log = RunLog(place, config.train.steps, tensorboard=False, console=quiet)
+            log = RunLog(place, config.train.steps, console=quiet)
             return run, log, held.pop_all()
         own()
         changes = assembly.config_changes(config)
@@ -266,7 +266,7 @@ def _open(config: TrainConfig):
             assembly.open_directory(config),
             config.train.steps,
             every=config.log.every,
-            tensorboard=config.log.tensorboard,
+            sinks=assembly.metric_sinks(config),
             config_changes=changes,
             take_up=functools.partial(assembly.store_config, config),
         )

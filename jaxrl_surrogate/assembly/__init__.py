@@ -14,6 +14,7 @@ from jaxrl_surrogate.assembly.objective_notes import objective_notes
 from jaxrl_surrogate.assembly.problems import few_problems
 from jaxrl_surrogate.assembly.programs import build_job
 from jaxrl_surrogate.assembly.run import build_run
+from jaxrl_surrogate.assembly.sinks import metric_sinks
 from jaxrl_surrogate.assembly.stored_config import load_stored
 from jaxrl_surrogate.assembly.tokenizer import build_tokenizer
 
@@ -29,6 +30,7 @@ __all__ = [
     "config_changes",
     "few_problems",
     "load_stored",
+    "metric_sinks",
     "objective_notes",
     "open_directory",
     "run_directory",

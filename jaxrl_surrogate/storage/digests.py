@@ -13,6 +13,7 @@ state stays on its devices, where four sums of mixed words are computed in one p
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,6 +107,11 @@ def host_digest(array: Any) -> str:
     head = f"{array.dtype.str}{array.shape}".encode()
     body = np.ascontiguousarray(array).tobytes()
     return hashlib.sha256(head + body).hexdigest()[:32]
+
+
+def json_digest(value: Any) -> str:
+    """The SHA-256 of a JSON value in hexadecimal; what is read back has the same."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(array: jax.Array) -> jax.Array:

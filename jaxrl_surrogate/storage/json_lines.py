@@ -4,19 +4,37 @@ Every line is read alone: one that is no row costs none of the others. A last li
 a kill cut short has no end and is nothing that was written; it is not damage.
 """
 
-import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxrl_surrogate.storage.digests import json_digest
+
 _SEAL = "seal"
+_DIGITS = 16  # of a seal
 _LISTS = ("correct", "verified", "correct_weight", "incorrect_weight")
 
 
 def sealed(row: dict) -> dict:
     """The row with a digest of itself as its last field."""
-    return row | {_SEAL: _digest(row)}
+    return row | {_SEAL: json_digest(row)[:_DIGITS]}
+
+
+def append_row(path: Path, row: dict) -> None:
+    """Add a row to a log; numbers in it that are not finite become null.
+
+    One write of one line: a reader never sees half of it unless this process is killed,
+    and `keep_rows` drops such a half line.
+    """
+    # JSON has no NaN; readers other than Python's refuse it.
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite) + "\n")
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -71,7 +89,7 @@ def _row(line: bytes, name: str) -> dict | None:
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return None
     seal = row.pop(_SEAL, None)
-    if seal is not None and seal != _digest(row):
+    if seal is not None and seal != json_digest(row)[:_DIGITS]:
         return None
     return row if _FITS.get(name, lambda row: True)(row) else None
 
@@ -103,7 +121,3 @@ _FITS = {
     "digests.jsonl": _is_digests,
     "events.jsonl": _is_event,
 }
-
-
-def _digest(row: dict) -> str:
-    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]

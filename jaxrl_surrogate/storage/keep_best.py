@@ -13,8 +13,11 @@ from orbax.checkpoint import checkpoint_managers
 class KeepBest(checkpoint_managers.PreservationPolicy):
     """Keeps the checkpoints with the best metrics; of equals the newer.
 
-    Orbax's own policy knows metrics of a process's own saves alone, unless every save
-    has one.
+    The metric is read from the sealed record of a step. Orbax's own `BestN` chooses the
+    same checkpoints where metrics are missing or not finite and after a restart, but
+    only if Orbax also writes them into a file of its own beside the record; a run in
+    which one such file is cut or damaged cannot be opened at all (JSONDecodeError from
+    the manager, orbax-checkpoint 0.12), while here that step has no metric.
     """
 
     directory: Path

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxrl_surrogate.batch import Completions, Prompts
-from jaxrl_surrogate.storage.digests import host_digest
+from jaxrl_surrogate.storage.digests import host_digest, json_digest
+
+_DIGITS = 16  # of a line's digest
 
 
 class RewardJournal:
@@ -37,7 +39,7 @@ class RewardJournal:
                 continue
             try:
                 row = json.loads(line.decode("utf-8"))
-                if row.pop("digest") != _digest(row):
+                if row.pop("digest") != json_digest(row)[:_DIGITS]:
                     raise ValueError("damaged")
                 rewards = np.array(row["rewards"], np.float32)
                 self._known[row["judged"]] = rewards, np.array(row["mask"], bool)
@@ -74,7 +76,7 @@ class RewardJournal:
             "rewards": np.asarray(rewards, np.float64).tolist(),
             "mask": mask.tolist(),
         }
-        row["digest"] = _digest(row)
+        row["digest"] = json_digest(row)[:_DIGITS]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             # A line of its own, whatever the one before was cut to.
@@ -101,10 +103,6 @@ def _judged(group: int, prompts: Prompts, completions: Completions) -> str:
         completions.tokens[group], completions.lengths[group],
     )  # fmt: skip
     return _hash("".join(map(host_digest, parts)))
-
-
-def _digest(row: dict) -> str:
-    return _hash(json.dumps(row, sort_keys=True))[:16]
 
 
 def _hash(text: str) -> str:

@@ -9,7 +9,6 @@ while another process trains in the same directory.
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib import metadata
@@ -61,7 +60,7 @@ def make_record(
     record = {"format": FORMAT, "meta": meta, "arrays": arrays}
     record["libraries"] = _versions()
     record["metric"] = metric
-    record["seal"] = _seal(record)
+    record["seal"] = digests.json_digest(record)
     return record
 
 
@@ -135,7 +134,7 @@ def read_record(where: Path) -> dict:
             f"{where}: checkpoint format {record['format']}, this version reads "
             f"{FORMAT}"
         )
-    if record.pop("seal", None) != _seal(record):
+    if record.pop("seal", None) != digests.json_digest(record):
         raise DamagedCheckpoint(f"{where}/meta holds another record than was saved")
     return record
 
@@ -172,11 +171,6 @@ def _array_digests(tree: PyTree, kinds: dict[str, str] | None = None) -> dict[st
     found = digests.device_digests(list(on_device.values()))
     out |= {n: f"device:{f}" for n, f in zip(on_device, found, strict=True)}
     return {name: out[name] for name in leaves}
-
-
-def _seal(record: dict) -> str:
-    """SHA-256 of a record as JSON; what is read back has the same."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _placed(leaf):

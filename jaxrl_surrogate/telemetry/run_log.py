@@ -1,10 +1,11 @@
 """The record of a run: metrics and completions on disk, progress on the terminal."""
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from rich.text import Text
 
 from jaxrl_surrogate import terminal
 from jaxrl_surrogate.batch import Batch
-from jaxrl_surrogate.storage.json_lines import keep_rows, read_rows, sealed
+from jaxrl_surrogate.storage.json_lines import append_row, keep_rows, read_rows, sealed
 from jaxrl_surrogate.telemetry.environment import environment
+from jaxrl_surrogate.telemetry.sinks import JSONLSink, MetricSink, OpenSink
 
 # Files with rows of training steps, which a run that is begun again writes again.
 _STEPS = (
@@ -60,7 +62,7 @@ class RunLog:
         total_steps: int,
         *,
         every: int = 1,
-        tensorboard: bool = True,
+        sinks: Sequence[OpenSink] = (),
         console: Console | None = None,
         config_changes: Sequence[tuple[str, object, object]] = (),
         take_up: Callable[[], None] = lambda: None,
@@ -71,7 +73,7 @@ class RunLog:
           directory: the run directory; made if it is not there.
           total_steps: for the progress display.
           every: print every so many steps.
-          tensorboard: also write TensorBoard events, if the library is there.
+          sinks: what else is given the metrics; each is opened by `resume`.
           console: default the terminal.
           config_changes: path, old and new value of what a resumed run is continued
             with; recorded when it resumes with a step to do.
@@ -81,7 +83,10 @@ class RunLog:
         self._directory, self._every, self._total = directory, every, total_steps
         self.console = console or terminal.console()
         self._progress: Progress | None = None
-        self._tensorboard, self._writer = tensorboard, None
+        self._metrics = JSONLSink(directory / "metrics.jsonl")
+        self._warm_start = JSONLSink(directory / "warm_start.jsonl")
+        self._to_open = sinks
+        self._sinks: list[MetricSink] = []
         self._said: set[str] = set()  # subjects of `note_once`
         self._notes: set[str] = set()  # of verifiers
         self._config_changes, self._take_up = config_changes, take_up
@@ -109,8 +114,9 @@ class RunLog:
         """Stop the display and close files."""
         if self._progress is not None:
             self._progress.stop()
-        if self._writer is not None:
-            self._writer.close()
+        for sink in list(self._sinks):
+            with self._reported(sink):
+                sink.close()
 
     def resume(self, step: int) -> None:
         """Drop what was logged after `step`: those steps are run again.
@@ -124,9 +130,8 @@ class RunLog:
         ]
         for name in ("events.jsonl", "warm_start.jsonl"):
             faults.append(self._keep(name, lambda row: True))
-        if self._tensorboard:
-            self._writer = self._open_tensorboard(step)
         self.event(step, "start", environment=environment())
+        self._open_sinks(step)
         for fault in filter(None, faults):
             self.damage(fault)
         # In this order: a config that is stored has its changes recorded. A finished
@@ -141,13 +146,10 @@ class RunLog:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Record the metrics of a step. Values are finite floats or NaN."""
-        self._append("metrics.jsonl", {"step": step, **values})
-        if self._writer is not None:
-            for name, value in values.items():
-                # A gap in the curve; the writer would print a warning for each.
-                if math.isfinite(value):
-                    self._writer.add_scalar(name, value, step)
-            self._writer.flush()
+        self._metrics.log(step, values)
+        for sink in list(self._sinks):
+            with self._reported(sink):
+                sink.log(step, values)
         if self._progress is not None:
             self._progress.update(self._bar, completed=step, latest=_brief(values))
         if step % self._every == 0 or step in (1, self._total):
@@ -165,7 +167,7 @@ class RunLog:
         """Record a supervised step of the warm start, which always begins at 1."""
         if step == 1:
             self._keep("warm_start.jsonl", lambda row: False)
-        self._append("warm_start.jsonl", {"step": step, **values})
+        self._warm_start.log(step, values)
         if step % max(1, total // 10) == 0 or step == total:
             self.note(f"warm start {step}/{total}  loss {values['loss']:.4f}")
         if self._progress is not None:
@@ -251,10 +253,7 @@ class RunLog:
             self.note(text)
 
     def _append(self, name: str, row: dict) -> None:
-        # One write of one line: a reader never sees half of it unless we are killed,
-        # and `resume` drops such a half line.
-        with open(self._directory / name, "a", encoding="utf-8") as file:
-            file.write(_line_of_json(row))
+        append_row(self._directory / name, row)
 
     def _keep(self, name: str, keep: Callable[[dict], bool]) -> str | None:
         """Remove all other rows of a file; returns what of it was damaged."""
@@ -265,23 +264,22 @@ class RunLog:
         numbers = ", ".join(map(str, lines[:_NAMED])) + ", ..." * (len(lines) > _NAMED)
         return f"{path}: damaged in line {numbers}; set aside in {aside / name}"
 
-    def _open_tensorboard(self, step: int):
-        """A writer that hides what was written after `step`, or None."""
+    def _open_sinks(self, step: int) -> None:
+        for open_sink in self._to_open:
+            with self._reported(open_sink):
+                self._sinks.append(open_sink(self._directory, step))
+
+    @contextlib.contextmanager
+    def _reported(self, sink: MetricSink | OpenSink) -> Iterator[None]:
+        """Say what a sink raises, once: it is used no more, and the run goes on."""
         try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            self.note(
-                "no TensorBoard events: tensorboardX is not installed; in the "
-                "checkout: pip install -e '.[tensorboard]'; or give "
-                "--log.tensorboard=false"
-            )
-            return None
-        return SummaryWriter(
-            str(self._directory / "tensorboard"),
-            purge_step=step + 1 if step else 0,
-            # Its own names count seconds: a run begun again at once would overwrite.
-            filename_suffix=f".{step}",
-        )
+            yield
+        except Exception as error:  # of whatever a sink calls
+            self._sinks = [other for other in self._sinks if other is not sink]
+            name = getattr(sink, "__name__", type(sink).__name__)
+            what = f"{name} gets no metrics from here on: {error or repr(error)}"
+            self.note(f"warning: {what}")
+            self.event(-1, "note", what=what)
 
 
 def read_metrics(directory: Path) -> list[dict]:
@@ -320,15 +318,6 @@ def _means(values: np.ndarray, chosen: np.ndarray) -> list[float | None]:
         float(f"{row[keep].mean():.6g}") if keep.any() else None
         for row, keep in zip(np.asarray(values), chosen, strict=True)
     ]
-
-
-def _line_of_json(row: dict) -> str:
-    # JSON has no NaN; readers other than Python's refuse it.
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
-    return json.dumps(finite) + "\n"
 
 
 def _brief(values: Mapping[str, float]) -> str:

@@ -67,7 +67,7 @@ def open_run(directory, *words, screen=None):
         for name in ("collector", "evaluator")
     }
     log = run_log.RunLog(
-        assembly.open_directory(config), config.train.steps, tensorboard=False,
+        assembly.open_directory(config), config.train.steps,
         console=Console(file=screen or io.StringIO(), soft_wrap=True),
     )  # fmt: skip
     return dataclasses.replace(run, mesh=ONE, **collectors), log

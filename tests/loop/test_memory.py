@@ -36,7 +36,7 @@ class WatchingLog(RunLog):
     """A log that remembers the most that was held when something was logged."""
 
     def __init__(self, directory):
-        super().__init__(directory, 2, tensorboard=False)
+        super().__init__(directory, 2)
         gc.collect()
         self.before, self.most = _live_bytes(), 0
 

@@ -98,7 +98,7 @@ class Lab:
 
         patch.setattr(loop, "make_update", watched)
         record = log(
-            directory, run.schedule.steps, tensorboard=False,
+            directory, run.schedule.steps,
             console=Console(file=io.StringIO()),
         )  # fmt: skip
         with record:

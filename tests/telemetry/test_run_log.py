@@ -22,6 +22,7 @@ from jaxrl_surrogate.telemetry.run_log import (
     read_events,
     read_metrics,
 )
+from jaxrl_surrogate.telemetry.sinks import TensorBoardSink
 from jaxrl_surrogate.terminal import print_table, table
 
 
@@ -41,11 +42,9 @@ def _printed(screen):
     return screen.read()
 
 
-def _log(tmp_path, screen, *, terminal=False, every=1, tensorboard=False):
+def _log(tmp_path, screen, *, terminal=False, every=1, sinks=()):
     console = _console(screen, terminal)
-    return RunLog(
-        tmp_path / "run", 10, every=every, tensorboard=tensorboard, console=console
-    )
+    return RunLog(tmp_path / "run", 10, every=every, sinks=sinks, console=console)
 
 
 ROW = {
@@ -317,7 +316,7 @@ def _events(directory):
 def test_tensorboard_hides_steps_that_are_done_again(tmp_path, screen):
     pytest.importorskip("tensorboardX")
     for start in (0, 2):
-        with _log(tmp_path, screen, tensorboard=True) as log:
+        with _log(tmp_path, screen, sinks=(TensorBoardSink,)) as log:
             log.resume(start)
             for step in range(start + 1, start + 4):
                 log.metrics(step, {"reward": 0.5})
@@ -333,14 +332,65 @@ def test_tensorboard_hides_steps_that_are_done_again(tmp_path, screen):
 
 def test_a_missing_tensorboard_is_said_once(tmp_path, screen, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with _log(tmp_path, screen, tensorboard=True) as log:
+    with _log(tmp_path, screen, sinks=(TensorBoardSink,)) as log:
         log.resume(0)
         log.metrics(1, {"reward": 0.5})
     assert _printed(screen).count("pip install -e '.[tensorboard]'") == 1
     assert not (tmp_path / "run" / "tensorboard").exists()
-    with _log(tmp_path, screen, tensorboard=False) as log:
+    with _log(tmp_path, screen) as log:
         log.resume(0)
     assert _printed(screen).count("tensorboardX") == 1
+
+
+class _Sink:
+    """Keeps what it is given, and fails where it is told to."""
+
+    def __init__(self, fails, directory, step):
+        self.fails, self.start, self.rows = fails, step, []
+        self._call("open")
+
+    def _call(self, name):
+        if self.fails == name:
+            raise OSError(f"no place for {name}")
+
+    def log(self, step, values):
+        if step == 2:
+            self._call("log")
+        self.rows.append((step, values["reward"]))
+
+    def close(self):
+        self._call("close")
+
+
+@pytest.mark.parametrize("fails", ["open", "log", "close"])
+def test_a_sink_that_fails_is_said_once_and_stops_nothing(tmp_path, screen, fails):
+    opened = []
+
+    def sound(directory, step):
+        opened.append(_Sink(None, directory, step))
+        return opened[-1]
+
+    def failing(directory, step):
+        return _Sink(fails, directory, step)
+
+    with _log(tmp_path, screen, sinks=(failing, sound)) as log:
+        log.resume(0)
+        for step in range(1, 5):
+            log.metrics(step, {"reward": step / 4})
+    assert _printed(screen).count(f"no place for {fails}") == 1
+    assert len(read_metrics(tmp_path / "run")) == 4
+    (other,) = opened
+    assert other.rows == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]
+    events = [row.get("what", "") for row in read_events(tmp_path / "run")]
+    assert sum(f"no place for {fails}" in what for what in events) == 1
+
+
+def test_a_sink_is_told_which_step_a_run_goes_on_after(tmp_path, screen):
+    starts = []
+    for start in (0, 3):
+        with _log(tmp_path, screen, sinks=(lambda d, s: starts.append((d, s)),)) as log:
+            log.resume(start)
+    assert starts == [(tmp_path / "run", 0), (tmp_path / "run", 3)]
 
 
 def test_the_commit_is_none_outside_a_checkout(tmp_path, monkeypatch):
@@ -360,7 +410,7 @@ def test_environments_are_compared_name_by_name():
 
 def test_events_say_in_which_environment_a_step_was_made(tmp_path, screen):
     def begin(step):
-        log = RunLog(tmp_path, 10, console=_console(screen), tensorboard=False)
+        log = RunLog(tmp_path, 10, console=_console(screen))
         with log:
             log.resume(step)
             log.event(step + 1, "rollout")
@@ -382,14 +432,14 @@ def test_events_say_in_which_environment_a_step_was_made(tmp_path, screen):
 
 
 def test_a_line_that_was_said_is_not_said_again(tmp_path, screen):
-    log = RunLog(tmp_path / "run", 10, console=_console(screen), tensorboard=False)
+    log = RunLog(tmp_path / "run", 10, console=_console(screen))
     for step in range(3):
         log.note_once(f"step {step}: some are graded", "graded rewards")
     assert _printed(screen).count("graded") == 1
 
 
 def test_notes_of_verifiers_are_printed_once_whatever_the_step(tmp_path, screen):
-    log = RunLog(tmp_path / "run", 10, console=_console(screen), tensorboard=False)
+    log = RunLog(tmp_path / "run", 10, console=_console(screen))
     for step in range(1, 4):
         # One that comes again, and one that quotes the completion and so never does.
         log.verifier(step, {"out of time": 3, f"no number in '{step}'": 1})
@@ -409,7 +459,7 @@ def test_tensorboard_is_given_finite_numbers_and_warns_of_nothing(
     tmp_path, screen, caplog
 ):
     pytest.importorskip("tensorboardX")
-    with _log(tmp_path, screen, tensorboard=True) as log:
+    with _log(tmp_path, screen, sinks=(TensorBoardSink,)) as log:
         log.resume(0)
         for step in range(1, 4):
             values = {"loss": math.nan, "gap": math.inf, "reward": step / 4}
