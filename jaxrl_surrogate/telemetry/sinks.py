@@ -64,8 +64,8 @@ class TensorBoardSink:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "tensorboardX is not installed; in the checkout: pip install -e "
-                "'.[tensorboard]'; or give --log.tensorboard=false"
+                "tensorboardX is not installed; in the checkout: "
+                "pip install -e '.[tensorboard]'; or give --log.tensorboard=false"
             ) from error
         self._writer = SummaryWriter(
             str(directory / "tensorboard"),
