@@ -96,7 +96,7 @@ class Job:
         """Prompts and completions of the next step."""
         self.step += 1
         run = self.run
-        problems = run.prompts.take(run.schedule.prompts_per_step)
+        problems = run.prompts.take(run.rollout.prompts_per_step)
         return problems, run.collector.sample(self.state.params, problems, self.step)
 
     def take_step(self, batch):
@@ -151,7 +151,7 @@ class Job:
 
     def completions(self, batch) -> None:
         """The rows that are shown, decoded and written."""
-        rows = sample_rows(self.run.collector, batch, self.run.schedule.completions)
+        rows = sample_rows(self.run.collector, batch, self.run.log.completions)
         self.log.completions(self.step, rows)
 
     def journal(self, batch) -> None:

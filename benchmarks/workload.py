@@ -32,11 +32,13 @@ from jaxrl_surrogate.objectives import advantages, table_family
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import (
     DecodeConfig,
+    RolloutConfig,
     SamplingConfig,
     rollout,
 )
 from jaxrl_surrogate.training.state import init_state
 from jaxrl_surrogate.training.step import (
+    ComputeConfig,
     UpdateConfig,
     apply_gradients,
     make_update,
@@ -74,11 +76,12 @@ class Workload:
         self.update_config = UpdateConfig(
             loss=LossConfig(policy="ppo_clip", clip_low=0.2, clip_high=0.2),
             sampling=SamplingConfig(),
-            microbatch_prompts=microbatch_prompts,
+            compute=ComputeConfig(microbatch_prompts=microbatch_prompts),
         )
         self.decode = DecodeConfig(
-            GROUP_SIZE,
-            self.completion_length,
+            RolloutConfig(
+                group_size=GROUP_SIZE, max_completion_length=self.completion_length
+            ),
             stop_tokens=(),
             unroll_layers=jax.default_backend() == "cpu",
         )

@@ -28,25 +28,32 @@ class LossConfig:
     """Which terms the loss has and how it is normalised."""
 
     policy: Annotated[
-        Literal["policy_gradient", "ppo_clip"], "policy term of the loss"
+        Literal["policy_gradient", "ppo_clip"], "policy term of the loss", "numbers"
     ] = "policy_gradient"
-    clip_low: Annotated[float, "ppo_clip: ratios are clipped below 1 - clip_low"] = 0.2
-    clip_high: Annotated[float, "ppo_clip: ratios are clipped above 1 + clip_high"] = (
-        0.2
-    )
+    clip_low: Annotated[
+        float, "ppo_clip: ratios are clipped below 1 - clip_low", "numbers"
+    ] = 0.2
+    clip_high: Annotated[
+        float, "ppo_clip: ratios are clipped above 1 + clip_high", "numbers"
+    ] = 0.2
     normalization: Annotated[
         Literal["sequence_sum", "dr_grpo", "grpo", "dapo"],
         "sequence_sum: sum over tokens, mean over samples and prompts; dr_grpo: the "
         "same divided by the longest completion allowed; grpo: mean over each "
         "completion's tokens; dapo: mean over all tokens of the batch",
+        "kept",
     ] = "dr_grpo"
-    kl_coef: Annotated[float, "weight of the KL to the reference model; 0 drops it"] = (
-        0.0
-    )
+    kl_coef: Annotated[
+        float, "weight of the KL to the reference model; 0 drops it", "numbers"
+    ] = 0.0
     kl_estimator: Annotated[
-        Literal["k1", "k2", "k3"], "estimator of the KL term, taken as a loss"
+        Literal["k1", "k2", "k3"],
+        "estimator of the KL term, taken as a loss",
+        "numbers",
     ] = "k3"
-    entropy_coef: Annotated[float, "weight of the entropy bonus; 0 drops it"] = 0.0
+    entropy_coef: Annotated[
+        float, "weight of the entropy bonus; 0 drops it", "numbers"
+    ] = 0.0
 
     def __post_init__(self):
         check_fields(self)

@@ -9,9 +9,9 @@ import pytest
 from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.models import presets
 from jaxrl_surrogate.parallel import MeshConfig
-from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig
+from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, SamplingConfig
 from jaxrl_surrogate.training.optimizer import OptimizerConfig
-from jaxrl_surrogate.training.step import UpdateConfig
+from jaxrl_surrogate.training.step import ComputeConfig, UpdateConfig
 
 LOSS, SAMPLING, MESH, OPTIMIZER = (
     LossConfig(),
@@ -20,8 +20,9 @@ LOSS, SAMPLING, MESH, OPTIMIZER = (
     OptimizerConfig(),
 )
 DECODER = presets.get("nano", vocab_size=40)
-DECODE = DecodeConfig(group_size=4, max_length=7, stop_tokens=(0,))
+DECODE = DecodeConfig(RolloutConfig(group_size=4, max_completion_length=7), (0,))
 UPDATE = UpdateConfig(LOSS, SAMPLING)
+COMPUTE = ComputeConfig()
 NAN = float("nan")
 
 
@@ -64,16 +65,16 @@ NAN = float("nan")
         (DECODER, "norm_eps", NAN, "expected number"),
         (DECODER, "norm_eps", -1e-6, "expected 0 or more, finite"),
         (DECODER, "qk_norm", 1, "expected true or false"),
-        (UPDATE, "rewards", "layercake", "expected binary | layer_cake | mean; did you "
-         "mean layer_cake?"),
-        (UPDATE, "remat", "blocks", "expected none | block; did you mean block?"),
-        (UPDATE, "microbatch_prompts", -1, "expected 0 or more"),
-        (UPDATE, "logprob_chunk", 0, "expected 1 or more"),
+        (UPDATE, "reward_mode", "layercake", "expected binary | layer_cake | mean; did "
+         "you mean layer_cake?"),
+        (COMPUTE, "remat", "blocks", "expected none | block; did you mean block?"),
+        (COMPUTE, "microbatch_prompts", -1, "expected at least 0"),
+        (COMPUTE, "logprob_chunk", 0, "expected at least 1"),
         (UPDATE, "loss", {"policy": "ppo_clip"}, "expected LossConfig"),
-        (DECODE, "group_size", 4.0, "expected integer"),
+        (DECODE.rollout, "group_size", 4.0, "expected integer"),
         (DECODE, "stop_tokens", [0], "expected tuple, each integer"),
         (DECODE, "stop_tokens", ("0",), "expected tuple, each integer"),
-        (DECODE, "sampling", "greedy", "expected SamplingConfig"),
+        (DECODE.rollout, "sampling", "greedy", "expected SamplingConfig"),
     ],
 )  # fmt: skip
 def test_a_field_says_what_is_expected(config, field, value, message):
@@ -94,4 +95,9 @@ def test_all_wrong_fields_are_named_together():
 def test_numbers_of_numpy_and_whole_floats_are_numbers():
     assert LossConfig(kl_coef=1, clip_high=math.inf).kl_coef == 1
     assert SamplingConfig(temperature=np.float32(0.5), top_k=np.int64(3)).top_k == 3
-    assert DecodeConfig(np.int32(4), 7, ()).group_size == 4
+    assert (
+        DecodeConfig(
+            RolloutConfig(group_size=np.int32(4), max_completion_length=7), ()
+        ).rollout.group_size
+        == 4
+    )

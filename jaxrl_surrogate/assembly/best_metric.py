@@ -3,7 +3,8 @@
 import math
 
 from jaxrl_surrogate import settings
-from jaxrl_surrogate.config import CheckpointConfig, TrainConfig
+from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.loop.config import CheckpointConfig
 from jaxrl_surrogate.telemetry import metric_names
 
 

@@ -3,9 +3,10 @@
 from types import ModuleType
 
 from jaxrl_surrogate import objectives, settings
-from jaxrl_surrogate.config import ObjectiveConfig, TrainConfig
+from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import refused_at
 from jaxrl_surrogate.objectives import Schedule, TableFamily, names, schedules
+from jaxrl_surrogate.objectives.config import ObjectiveConfig
 from jaxrl_surrogate.settings import SettingsError
 
 

@@ -26,11 +26,8 @@ def decode_config(
 ) -> DecodeConfig:
     """The rollout's fixed part, on devices of a platform such as "cpu" or "tpu"."""
     return DecodeConfig(
-        group_size=config.rollout.group_size,
-        max_length=config.rollout.max_completion_length,
+        config.rollout,
         stop_tokens=tuple(stops),
-        sampling=config.rollout.sampling,
-        gather_weights=config.rollout.gather_weights,
         unroll_layers=platform == "cpu" and model.num_layers <= _UNROLLED_LAYERS,
     )
 
@@ -40,10 +37,8 @@ def update_config(config: TrainConfig) -> UpdateConfig:
     return UpdateConfig(
         loss=config.loss,
         sampling=config.rollout.sampling,
-        rewards=config.objective.rewards,
-        microbatch_prompts=config.train.microbatch_prompts,
-        logprob_chunk=config.train.logprob_chunk,
-        remat=config.train.remat,
+        reward_mode=config.objective.rewards,
+        compute=config.train,
     )
 
 
@@ -65,7 +60,9 @@ def build_job(config: TrainConfig, platform: str) -> Job:
     updates = config.train.epochs * config.train.minibatches
     return Job(
         model=model,
-        update=update_config(config),
+        loss=config.loss,
+        reward_mode=config.objective.rewards,
+        loop=config.train,
         optimizer=refused_at(
             "optimizer",
             make_optimizer,
@@ -79,10 +76,6 @@ def build_job(config: TrainConfig, platform: str) -> Job:
         ),
         objective=build_objective(config)(1),
         mesh=config.mesh,
-        prompts_per_step=config.rollout.prompts_per_step,
-        max_prompt_length=config.rollout.max_prompt_length,
-        minibatches=config.train.minibatches,
-        epochs=config.train.epochs,
     )
 
 

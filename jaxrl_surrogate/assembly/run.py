@@ -24,9 +24,8 @@ from jaxrl_surrogate.assembly.tokenizer import build_tokenizer
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import Faults, refused_at
 from jaxrl_surrogate.loop.collect import Collector
-from jaxrl_surrogate.loop.run import Run, Schedule
+from jaxrl_surrogate.loop.run import Run
 from jaxrl_surrogate.loop.sft import WarmStart
-from jaxrl_surrogate.loop.verdicts import VerdictRules
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.settings import SettingsError
@@ -87,27 +86,21 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
     stops = stop_tokens(config.rollout.stop, tokenizer)
     decode = decode_config(config, model, stops, jax.default_backend())
     collector = Collector(
-        config=model,
+        model=model,
         decode=decode,
         task=task,
         tokenizer=tokenizer,
         mesh=mesh,
         seed=config.seed,
-        max_prompt_length=config.rollout.max_prompt_length,
-        verify_workers=config.task.verify_workers,
-        verify_timeout_s=config.task.verify_timeout_s,
-        verify_memory_mb=config.task.verify_memory_mb,
+        verification=config.task,
+        reward_mode=config.objective.rewards,
         overlong=config.train.overlong,
-        verdicts=VerdictRules(
-            config.task.verify_max_failures, config.objective.rewards
-        ),
     )
     evaluator = dataclasses.replace(
         collector,
         stream="evaluation",
         overlong="verify",
-        decode=dataclasses.replace(
-            decode,
+        decode=decode.with_rollout(
             group_size=config.eval.samples,
             sampling=SamplingConfig(temperature=config.eval.temperature),
         ),
@@ -115,18 +108,15 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
     warm_start = None
     if config.sft.steps:
         warm_start = WarmStart(
-            steps=config.sft.steps,
-            batch_size=config.sft.batch_size,
+            config=config.sft,
             problems=PromptStream(
                 fitting.references(task.train, "problems of the warm start"),
                 zlib.crc32(b"warm start") ^ config.seed,
             ),
             tokenizer=tokenizer,
-            max_prompt_length=lengths[0],
-            max_completion_length=lengths[1],
+            lengths=config.rollout,
             optimizer=sft_optimizer,
-            logprob_chunk=config.train.logprob_chunk,
-            remat=config.train.remat == "block",
+            compute=config.train,
         )
     train = fitting.prompts(task.train, "training problems")
     test = fitting.prompts(task.test, "test problems") if config.eval.prompts else ()
@@ -134,6 +124,10 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
     return Run(
         directory=directory,
         config=settings.to_dict(config),
+        loop=config.train,
+        evaluation=config.eval,
+        checkpoint=config.checkpoint,
+        log=config.log,
         seed=config.seed,
         model=model,
         mesh=mesh,
@@ -149,31 +143,6 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         notes=(*notes, *fitting.notes, *few_problems(config.eval.prompts, count)),
         update=update_config(config),
         optimizer=optimizer,
-        schedule=Schedule(
-            steps=config.train.steps,
-            prompts_per_step=config.rollout.prompts_per_step,
-            epochs=config.train.epochs,
-            minibatches=config.train.minibatches,
-            refill_rounds=config.train.dynamic_sampling_rounds,
-            eval_every=config.eval.every,
-            eval_batch_prompts=_round_up(
-                config.eval.batch_prompts or max(1, count),
-                partition.num_batch_shards(mesh),
-            ),
-            checkpoint_every=config.checkpoint.every,
-            save_rollouts=config.checkpoint.rollouts,
-            keep_last=config.checkpoint.keep_last,
-            keep_every=config.checkpoint.keep_every,
-            keep_best=config.checkpoint.keep_best,
-            best_metric=config.checkpoint.best_metric,
-            lowest_is_best=config.checkpoint.best_is == "lowest",
-            checkpoint_seconds=60 * config.checkpoint.every_minutes,
-            completions_every=config.log.completions_every,
-            completions=config.log.completions,
-            nonfinite_limit=config.train.nonfinite_limit,
-            digests=config.log.digests,
-            digests_every=config.log.digests_every,
-        ),
     )
 
 
@@ -224,7 +193,3 @@ def _check_divisible(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
     ]
     if faults:
         raise SettingsError("\n".join(faults))
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

@@ -40,6 +40,7 @@ from jaxrl_surrogate.objectives import (
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import (
     DecodeConfig,
+    RolloutConfig,
     SamplingConfig,
     rollout,
     sampling_logits,
@@ -208,7 +209,12 @@ def step_gradients(
         sampling=world.sampling,
     )
     update = make_update(world.config, settings, optimizer, mesh)
-    decode = DecodeConfig(group_size, world.max_length, (_STOP,), world.sampling)
+    sizes = RolloutConfig(
+        group_size=group_size,
+        max_completion_length=world.max_length,
+        sampling=world.sampling,
+    )
+    decode = DecodeConfig(sizes, (_STOP,))
     whole = partition.replicated(mesh)
     rows = np.repeat(np.arange(len(world.right)), copies)
     before = _flat(world.params)

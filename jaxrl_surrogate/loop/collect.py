@@ -11,15 +11,16 @@ import numpy as np
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Batch, Completions, Prompts
 from jaxrl_surrogate.loop.verdicts import (
-    VerdictRules,
     check_verdicts,
     graded_warning,
 )
+from jaxrl_surrogate.objectives.graded import RewardMode
 from jaxrl_surrogate.parallel import hosts, partition
 from jaxrl_surrogate.rollout import DecodeConfig, rollout
 from jaxrl_surrogate.storage.reward_journal import RewardJournal
 from jaxrl_surrogate.storage.stops import VerifierError
 from jaxrl_surrogate.tasks import Problem, Task, Tokenizer, verify_all
+from jaxrl_surrogate.tasks.config import TaskConfig
 from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
 
 
@@ -30,33 +31,29 @@ class Collector:
     The host does text, the device does the rest. All arrays that come back are NumPy.
     """
 
-    config: models.DecoderConfig
+    model: models.DecoderConfig
     decode: DecodeConfig
     task: Task
     tokenizer: Tokenizer
     mesh: jax.sharding.Mesh
     seed: int
-    max_prompt_length: int
+    verification: TaskConfig  # its fields `verify_*`
+    reward_mode: RewardMode  # how the objective takes rewards
     stream: str = "rollout"  # the random stream; evaluation has its own
-    verify_workers: int = 0
-    verify_timeout_s: float = 10.0
-    verify_memory_mb: int | None = None
     # What a completion cut at the length limit is worth: what the verifier says of it,
     # nothing, or no verdict (its group is then smaller, and what is ascended another
     # thing: `objectives.dropped_samples`).
     overlong: Literal["verify", "zero", "mask"] = "verify"
-    verdicts: VerdictRules = dataclasses.field(default_factory=VerdictRules)
 
     def sample(
         self, params: models.Params, problems: list[Problem], step: int
     ) -> tuple[Prompts, Completions]:
         """Sample M completions of each problem at a step's random stream."""
-        prompts = Prompts(
-            *encode_prompts(problems, self.tokenizer, self.max_prompt_length)
-        )
+        length = self.decode.rollout.max_prompt_length
+        prompts = Prompts(*encode_prompts(problems, self.tokenizer, length))
         placed = jax.device_put(prompts, partition.batch_sharding(self.mesh))
         key = rng.stream_key(self.seed, self.stream, step)
-        completions = rollout(self.config, self.decode, params, placed, key, self.mesh)
+        completions = rollout(self.model, self.decode, params, placed, key, self.mesh)
         return prompts, hosts.gather(completions)
 
     def texts(self, completions: Completions) -> list[list[str]]:
@@ -93,15 +90,15 @@ class Collector:
         # In pieces that keep all processes busy, so that little is lost with one.
         size = len(problems)
         if journal is not None:
-            size = -(-4 * max(1, self.verify_workers) // rewards.shape[1])
+            size = -(-4 * max(1, self.verification.verify_workers) // rewards.shape[1])
         for piece in (left[i : i + size] for i in range(0, len(left), size)):
             rewards[piece], mask[piece], notes[piece] = verify_all(
                 self.task,
                 [problems[group] for group in piece],
                 [texts[group] for group in piece],
-                workers=self.verify_workers,
-                timeout_s=self.verify_timeout_s,
-                memory_mb=self.verify_memory_mb,
+                workers=self.verification.verify_workers,
+                timeout_s=self.verification.verify_timeout_s,
+                memory_mb=self.verification.verify_memory_mb,
             )
             for group in piece if journal is not None else ():
                 journal.add(group, prompts, completions, rewards[group], mask[group])
@@ -137,8 +134,9 @@ class Collector:
             counted = ~completions.truncated
         try:
             check_verdicts(
-                self.verdicts,
                 self.task,
+                self.verification.verify_max_failures,
+                self.reward_mode,
                 batch.rewards,
                 batch.reward_mask,
                 counted,

@@ -84,8 +84,8 @@ def evaluate(
     """
     greedy = dataclasses.replace(
         collector,
-        decode=dataclasses.replace(
-            collector.decode, group_size=1, sampling=SamplingConfig(temperature=0.0)
+        decode=collector.decode.with_rollout(
+            group_size=1, sampling=SamplingConfig(temperature=0.0)
         ),
     )
     sampled, texts, greedy_right = [], [], []
@@ -101,8 +101,9 @@ def evaluate(
         greedy_right.append(_correct(batch.rewards, batch.reward_mask)[: len(part)])
     rewards, mask, notes = map(np.concatenate, zip(*sampled, strict=True))
     check_verdicts(
-        collector.verdicts,
         collector.task,
+        collector.verification.verify_max_failures,
+        collector.reward_mode,
         rewards,
         mask,
         np.ones_like(mask),
@@ -111,7 +112,7 @@ def evaluate(
         "evaluation",
     )
     num_correct = _correct(rewards, mask)
-    num_samples = collector.decode.group_size
+    num_samples = collector.decode.rollout.group_size
     return Evaluation(
         num_correct=num_correct,
         num_samples=num_samples,

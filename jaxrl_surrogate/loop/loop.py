@@ -18,7 +18,7 @@ from jaxrl_surrogate.batch import Batch
 from jaxrl_surrogate.loop.collect import sample_rows
 from jaxrl_surrogate.loop.evaluation import Evaluation, evaluate
 from jaxrl_surrogate.loop.interrupts import StopRequest
-from jaxrl_surrogate.loop.run import Outcome, Run, Schedule
+from jaxrl_surrogate.loop.run import Outcome, Run
 from jaxrl_surrogate.loop.sft import warm_start
 from jaxrl_surrogate.loop.source import next_rollout
 from jaxrl_surrogate.parallel import hosts, partition
@@ -49,7 +49,7 @@ def train(run: Run, log: RunLog) -> Outcome:
       NotFinite: too many updates in a row had a loss or gradient not finite.
       VerifierError: too few verdicts, or rewards that the objective cannot take.
     """
-    plan = run.schedule
+    plan = run.loop
     for note in run.notes:
         log.note(note)
         log.event(-1, "note", what=note)
@@ -64,7 +64,7 @@ def train(run: Run, log: RunLog) -> Outcome:
         del found  # the state is donated by every update
         reference = _reference(run, log) if run.update.loss.kl_coef else None
         log.resume(step)
-        if step == 0 and plan.digests:
+        if step == 0 and run.log.digests:
             log.digests(0, digests.state_digests(state))
         if run.eval_problems and not meta["before"]:
             meta |= {"before": _evaluate(run, state, step, log)}
@@ -111,28 +111,27 @@ def train(run: Run, log: RunLog) -> Outcome:
                 metrics |= scores
                 meta |= {"after": scores} if step == plan.steps else {}
             late = False
-            if plan.checkpoint_seconds:
-                late = hosts.any_of(
-                    time.monotonic() - stored_at >= plan.checkpoint_seconds
-                )
-            store_now = late or step % plan.checkpoint_every == 0 or step == plan.steps
+            if run.checkpoint.every_minutes:
+                minutes = (time.monotonic() - stored_at) / 60
+                late = hosts.any_of(minutes >= run.checkpoint.every_minutes)
+            due = step % run.checkpoint.every == 0 or step == plan.steps
+            store_now = due or late
             # Recorded before it is stored: what is stored is not computed again.
             found = None
-            if plan.digests:
-                every = plan.digests_every
+            if run.log.digests:
+                every = run.log.digests_every
                 whole = store_now or (every > 0 and step % every == 0)
                 found = step_digests(batch, applied, state if whole else None)
                 log.digests(step, found)
             log.groups(step, batch, applied)
-            if metrics["graded"] and run.update.rewards == "binary":
+            if metrics["graded"] and run.update.reward_mode == "binary":
                 log.note_once(run.collector.graded_warning(batch), "graded rewards")
             log.metrics(step, metrics)
-            if _completions_due(plan, step):
-                log.completions(
-                    step, sample_rows(run.collector, batch, plan.completions)
-                )
+            if _completions_due(run, step):
+                rows = sample_rows(run.collector, batch, run.log.completions)
+                log.completions(step, rows)
             if store_now:
-                metric = metrics.get(plan.best_metric)
+                metric = metrics.get(run.checkpoint.best_metric)
                 store.save_update(step, state, meta, metric, found and found["state"])
                 stored_at = time.monotonic()
         if step > (store.latest_update() or 0):
@@ -194,9 +193,10 @@ def newest_params(
 
 def run_evaluation(run: Run, params: models.Params) -> Evaluation:
     """Evaluate on the run's held-out problems."""
-    return evaluate(
-        run.evaluator, params, run.eval_problems, run.schedule.eval_batch_prompts
-    )
+    at_once = run.evaluation.batch_prompts or max(1, len(run.eval_problems))
+    devices = partition.num_batch_shards(run.mesh)
+    batch_prompts = -(-at_once // devices) * devices
+    return evaluate(run.evaluator, params, run.eval_problems, batch_prompts)
 
 
 def _evaluate(run: Run, state: TrainState, step: int, log: RunLog) -> dict[str, float]:
@@ -209,13 +209,13 @@ def _evaluate(run: Run, state: TrainState, step: int, log: RunLog) -> dict[str, 
 
 
 def _open_store(run: Run) -> RunCheckpoints:
-    plan = run.schedule
+    kept = run.checkpoint
     return RunCheckpoints(
         run.directory / "checkpoints",
-        keep_last=plan.keep_last,
-        keep_every=plan.keep_every,
-        keep_best=plan.keep_best,
-        lowest_is_best=plan.lowest_is_best,
+        keep_last=kept.keep_last,
+        keep_every=kept.keep_every,
+        keep_best=kept.keep_best,
+        lowest_is_best=kept.best_is == "lowest",
     )
 
 
@@ -248,10 +248,10 @@ def update_phase(
         run.objective(step),
     )
     objective = jax.device_put(objective, partition.replicated(run.mesh))
-    parts = run.schedule.minibatches
+    parts = run.loop.minibatches
     history = []
     applied = np.zeros(batch.rewards.shape, np.float32)
-    for _ in range(run.schedule.epochs):
+    for _ in range(run.loop.epochs):
         for part in range(parts):
             piece = jax.tree.map(lambda leaf, part=part: leaf[part::parts], batch)
             piece = jax.device_put(piece, partition.batch_sharding(run.mesh))
@@ -272,7 +272,7 @@ def update_phase(
     means["skipped"] = float(history[-1]["skipped"])
     means["skipped_in_a_row"] = _in_a_row(history)
     means |= {"seconds_update": time.perf_counter() - began}
-    return state, means, applied / run.schedule.epochs
+    return state, means, applied / run.loop.epochs
 
 
 def _in_a_row(history: list[dict]) -> int:
@@ -290,13 +290,13 @@ def step_digests(
 
 
 def _evaluation_due(run: Run, step: int) -> bool:
-    plan = run.schedule
+    every = run.evaluation.every
     return bool(run.eval_problems) and (
-        step == plan.steps or (plan.eval_every > 0 and step % plan.eval_every == 0)
+        step == run.loop.steps or (every > 0 and step % every == 0)
     )
 
 
-def _completions_due(plan: Schedule, step: int) -> bool:
+def _completions_due(run: Run, step: int) -> bool:
     """The first step and the last one too: a short run has samples as well."""
-    every = plan.completions_every
-    return bool(every) and (step % every == 0 or step in (1, plan.steps))
+    every = run.log.completions_every
+    return bool(every) and (step % every == 0 or step in (1, run.loop.steps))

@@ -84,9 +84,9 @@ def reexecute(
             run.collector,
             state.params,
             run.prompts,
-            run.schedule.prompts_per_step,
+            run.rollout.prompts_per_step,
             step,
-            run.schedule.refill_rounds,
+            run.loop.dynamic_sampling_rounds,
         )
         wrong = differs(step, digests.batch_digests(batch))
         if wrong:  # what follows from it differs as well

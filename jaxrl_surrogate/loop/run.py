@@ -9,38 +9,15 @@ import optax
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.loop.collect import Collector
+from jaxrl_surrogate.loop.config import CheckpointConfig, EvalConfig, LoopConfig
 from jaxrl_surrogate.loop.sft import WarmStart
 from jaxrl_surrogate.objectives import TableFamily
+from jaxrl_surrogate.rollout import RolloutConfig
 from jaxrl_surrogate.tasks import Problem
 from jaxrl_surrogate.tasks.prompts import PromptStream
+from jaxrl_surrogate.telemetry.config import LogConfig
 from jaxrl_surrogate.training.state import TrainState
 from jaxrl_surrogate.training.step import UpdateConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """How much, how often."""
-
-    steps: int
-    prompts_per_step: int
-    epochs: int = 1  # passes over each rollout
-    minibatches: int = 1  # optimizer steps of a pass
-    refill_rounds: int = 0  # dynamic sampling
-    eval_every: int = 0  # 0: only before and after
-    eval_batch_prompts: int = 64
-    checkpoint_every: int = 10
-    save_rollouts: bool = True
-    keep_last: int = 3
-    keep_every: int = 0
-    keep_best: int = 0
-    best_metric: str = "eval/pass@1"
-    lowest_is_best: bool = False
-    checkpoint_seconds: float = 0.0  # store too when it is so long ago; 0: never
-    completions_every: int = 10
-    completions: int = 4
-    nonfinite_limit: int = 3  # updates skipped in a row before the run stops
-    digests: bool = True  # of every step's phases, and of the state where it is stored
-    digests_every: int = 0  # of the state besides; 0: never
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +25,11 @@ class Run:
     """Everything a run is made of. `assembly` makes it from a config."""
 
     directory: Path
-    config: dict  # as JSON values; stored with every checkpoint
+    config: dict  # of the whole run, as JSON values; stored with every checkpoint
+    loop: LoopConfig
+    evaluation: EvalConfig
+    checkpoint: CheckpointConfig
+    log: LogConfig
     seed: int
     model: models.DecoderConfig
     mesh: jax.sharding.Mesh
@@ -62,8 +43,12 @@ class Run:
     objective: Callable[[int], TableFamily]  # of a step, from 1 on; a schedule is data
     update: UpdateConfig
     optimizer: optax.GradientTransformation
-    schedule: Schedule
     notes: tuple[str, ...] = ()  # what is said before it begins
+
+    @property
+    def rollout(self) -> RolloutConfig:
+        """How much is sampled."""
+        return self.collector.decode.rollout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,16 @@ import optax
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Prompts
+from jaxrl_surrogate.errors import at_least
 from jaxrl_surrogate.losses import Metrics
 from jaxrl_surrogate.parallel import partition, placement
+from jaxrl_surrogate.rollout import RolloutConfig
 from jaxrl_surrogate.tasks import Problem, Tokenizer
 from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
 from jaxrl_surrogate.telemetry.run_log import RunLog
+from jaxrl_surrogate.training.optimizer import OptimizerConfig
 from jaxrl_surrogate.training.state import TrainState, restart, state_shardings
-from jaxrl_surrogate.training.step import apply_gradients
+from jaxrl_surrogate.training.step import ComputeConfig, apply_gradients
 
 SupervisedStep = Callable[
     [TrainState, Prompts, jax.Array, jax.Array], tuple[TrainState, Metrics]
@@ -101,24 +105,35 @@ def encode_references(
 
 
 @dataclasses.dataclass(frozen=True)
-class WarmStart:
-    """Settings of the warm start."""
+class SFTConfig:
+    """The supervised warm start."""
 
-    steps: int
-    batch_size: int
+    steps: Annotated[int, "0: no warm start", "kept"] = 0
+    batch_size: Annotated[int, "problems of a step", "kept"] = 64
+    optimizer: Annotated[OptimizerConfig, "its optimizer", "kept"] = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-3)
+    )
+
+    def __post_init__(self):
+        at_least(self, steps=0, batch_size=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """What a warm start is made of."""
+
+    config: SFTConfig
     problems: PromptStream  # with reference completions
     tokenizer: Tokenizer
-    max_prompt_length: int
-    max_completion_length: int
+    lengths: RolloutConfig  # of prompts and completions
     optimizer: optax.GradientTransformation
-    logprob_chunk: int = 1024
-    remat: bool = False
+    compute: ComputeConfig
 
 
 def warm_start(
-    settings: WarmStart,
+    start: WarmStart,
     params: models.Params,
-    config: models.DecoderConfig,
+    model: models.DecoderConfig,
     mesh: jax.sharding.Mesh,
     log: RunLog,
 ) -> models.Params:
@@ -128,29 +143,29 @@ def warm_start(
     does not wait for the host.
     """
     step = make_supervised_step(
-        config,
-        settings.optimizer,
+        model,
+        start.optimizer,
         mesh,
-        chunk=settings.logprob_chunk,
-        remat=settings.remat,
+        chunk=start.compute.logprob_chunk,
+        remat=start.compute.remat == "block",
     )
-    state = restart(params, config, settings.optimizer, mesh)
+    state = restart(params, model, start.optimizer, mesh)
     sharding = partition.batch_sharding(mesh)
     previous = None
-    for index in range(1, settings.steps + 1):
-        problems = settings.problems.take(settings.batch_size)
+    for index in range(1, start.config.steps + 1):
+        problems = start.problems.take(start.config.batch_size)
         batch = encode_references(
             problems,
-            settings.tokenizer,
-            settings.max_prompt_length,
-            settings.max_completion_length,
+            start.tokenizer,
+            start.lengths.max_prompt_length,
+            start.lengths.max_completion_length,
         )
         state, metrics = step(state, *jax.device_put(batch, sharding))
         if previous is not None:
-            log.supervised(index - 1, settings.steps, _floats(previous))
+            log.supervised(index - 1, start.config.steps, _floats(previous))
         previous = metrics
     if previous is not None:
-        log.supervised(settings.steps, settings.steps, _floats(previous))
+        log.supervised(start.config.steps, start.config.steps, _floats(previous))
     return state.params
 
 

@@ -30,9 +30,11 @@ def next_rollout(
     Returns:
       The batch, its metrics, and the prompt stream's position after it.
     """
-    plan, rewards = run.schedule, run.directory / "checkpoints" / "rewards"
+    stored_too = run.checkpoint.rollouts
+    rounds = run.loop.dynamic_sampling_rounds
+    rewards = run.directory / "checkpoints" / "rewards"
     policy = ""
-    if plan.save_rollouts or step in store.rollout_steps():
+    if stored_too or step in store.rollout_steps():
         policy = digests.policy_digest(params)
     stored = store.sound_rollout(step, _batch_like(run), policy, log.damage)
     keep_only(rewards, {step, *store.rollout_steps()})
@@ -56,21 +58,21 @@ def next_rollout(
         meta = {"prompts": run.prompts.state(), "before": before, "policy": policy}
         store.save_rollout(step, Batch(prompts, completions, *rewards), meta)
 
-    early = plan.save_rollouts and not plan.refill_rounds
+    early = stored_too and not rounds
     batch, metrics = collect_batch(
         run.collector,
         params,
         run.prompts,
-        plan.prompts_per_step,
+        run.rollout.prompts_per_step,
         step,
-        plan.refill_rounds,
+        rounds,
         on_phase=lambda phase: log.event(step, phase),
         on_notes=lambda notes: log.verifier(step, notes),
         on_sampled=save if early else lambda *sampled: None,
         journal=journal if early else None,
     )
     position = run.prompts.state()
-    if plan.save_rollouts and not early:
+    if stored_too and not early:
         meta = {"prompts": position, "metrics": metrics, "policy": policy}
         store.save_rollout(step, batch, meta)
     return batch, batch_metrics(batch) | metrics, position
@@ -86,7 +88,7 @@ def _verified(
 ):
     """A stored rollout with the rewards that it was stored without, and metrics."""
     run.prompts.restore(meta["before"])
-    problems = run.prompts.take(run.schedule.prompts_per_step)
+    problems = run.prompts.take(run.rollout.prompts_per_step)
     log.event(step, "verify")
     batch = run.collector.verify_step(
         problems,
@@ -101,10 +103,11 @@ def _verified(
 
 def _batch_like(run: Run) -> Batch:
     """NumPy arrays of the shapes of a step's batch, to restore one into."""
-    decode = run.collector.decode
-    num_prompts = run.schedule.prompts_per_step
-    shape = (num_prompts, decode.group_size)
-    prompt_shape = (num_prompts, run.collector.max_prompt_length)
+    sizes = run.rollout
+    num_prompts = sizes.prompts_per_step
+    shape = (num_prompts, sizes.group_size)
+    token_shape = (*shape, sizes.max_completion_length)
+    prompt_shape = (num_prompts, sizes.max_prompt_length)
     return Batch(
         prompts=Prompts(
             tokens=np.zeros(prompt_shape, np.int32),
@@ -112,10 +115,10 @@ def _batch_like(run: Run) -> Batch:
             ids=np.zeros(num_prompts, np.uint32),
         ),
         completions=Completions(
-            tokens=np.zeros((*shape, decode.max_length), np.int32),
+            tokens=np.zeros(token_shape, np.int32),
             lengths=np.zeros(shape, np.int32),
             truncated=np.zeros(shape, bool),
-            sampler_logprobs=np.zeros((*shape, decode.max_length), np.float32),
+            sampler_logprobs=np.zeros(token_shape, np.float32),
         ),
         rewards=np.zeros(shape, np.float32),
         reward_mask=np.zeros(shape, bool),

@@ -1,11 +1,11 @@
 """Whether what a verifier says of a batch can be trained on; a run stops where not."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 
+from jaxrl_surrogate.objectives.graded import RewardMode
 from jaxrl_surrogate.storage.stops import VerifierError
 from jaxrl_surrogate.tasks import Task
 from jaxrl_surrogate.tasks.judging import verifier_name
@@ -16,20 +16,10 @@ Sample = Callable[[int, int], tuple[str, str]]
 _SHOWN = 300  # characters of a prompt or completion in a message
 
 
-@dataclasses.dataclass(frozen=True)
-class VerdictRules:
-    """What a run asks of its verifier."""
-
-    # Share of the completions without a verdict above which it stops, below 1: a batch
-    # without any verdict always stops it.
-    max_failures: float = 0.5
-    # How the objective takes rewards; "binary" and "mean" are made for [0, 1].
-    rewards: str = "layer_cake"
-
-
 def check_verdicts(
-    rules: VerdictRules,
     task: Task,
+    max_failures: float,
+    reward_mode: RewardMode,
     rewards: np.ndarray,
     mask: np.ndarray,
     counted: np.ndarray,
@@ -40,8 +30,10 @@ def check_verdicts(
     """Refuse a batch of which too little was judged, or with an impossible reward.
 
     Args:
-      rules: what is asked.
       task: whose verifier judged.
+      max_failures: share of the counted completions without a verdict above which the
+        batch is refused, below 1: a batch without any verdict always is.
+      reward_mode: how the objective takes rewards; "binary" and "mean" need [0, 1].
       rewards: (G, M) float.
       mask: (G, M) bool, False where there is no verdict.
       counted: (G, M) bool, False on completions whose verdict does not matter.
@@ -53,7 +45,7 @@ def check_verdicts(
       VerifierError: naming the verifier, its file and line, and a completion.
     """
     failed = counted & ~mask
-    if failed.sum() > rules.max_failures * counted.sum():
+    if failed.sum() > max_failures * counted.sum():
         said = Counter(notes[failed & (notes != "")])
         reasons = [f"{note} ({count} times)" for note, count in said.most_common(3)]
         # One that a note belongs to, where this host has one.
@@ -63,16 +55,16 @@ def check_verdicts(
             remedy += ", or raise the setting"
         raise VerifierError(
             f"{where}: no verdict on {failed.sum()} of {counted.sum()} completions, "
-            f"more than task.verify_max_failures={rules.max_failures:g} allows: "
+            f"more than task.verify_max_failures={max_failures:g} allows: "
             f"{'; '.join(reasons) or 'the verifier gives no reason'}\n"
             f"{_facts(task, sample, first)}\n"
             f"{remedy}, and start again: the run goes on where it stopped"
         )
     outside = mask & ((rewards < 0) | (rewards > 1))
-    if rules.rewards != "layer_cake" and outside.any():
+    if reward_mode != "layer_cake" and outside.any():
         raise VerifierError(
             f"{where}: {outside.sum()} of {mask.sum()} rewards are not in [0, 1], "
-            f"such as {rewards[outside][0]:g}: objective.rewards={rules.rewards} "
+            f"such as {rewards[outside][0]:g}: objective.rewards={reward_mode} "
             f"cannot take them\n{_facts(task, sample, outside)}\n"
             "set objective.rewards=layer_cake for rewards of any size, or have the "
             "verifier give 0 to 1, and start again: the run goes on where it stopped"

@@ -2,7 +2,7 @@
 
 from jaxrl_surrogate.models import layout, presets
 from jaxrl_surrogate.models.attention import Prefix
-from jaxrl_surrogate.models.config import DecoderConfig
+from jaxrl_surrogate.models.config import DecoderConfig, ModelConfig
 from jaxrl_surrogate.models.forward import (
     Params,
     abstract_params,
@@ -25,6 +25,7 @@ __all__ = [
     "AS_WRITTEN",
     "DecoderConfig",
     "KeyValues",
+    "ModelConfig",
     "Params",
     "Prefix",
     "TokenScores",

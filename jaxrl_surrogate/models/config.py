@@ -127,3 +127,19 @@ class DecoderConfig:
         block += (2 * mlp + embed) * self.mlp_bias
         tables = 1 if self.tie_embeddings else 2
         return self.num_layers * block + tables * self.vocab_size * embed + embed
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The decoder."""
+
+    preset: Annotated[str, "named shape", "kept"] = "tiny"
+    overrides: Annotated[dict[str, object], "fields of the shape", "kept"] = (
+        dataclasses.field(default_factory=dict)
+    )
+    init_from: Annotated[
+        str | None, "run directory whose parameters to start from", "kept"
+    ] = None
+    compute_dtype: Annotated[
+        Literal["float32", "bfloat16"], "of activations; parameters are float32", "kept"
+    ] = "float32"

@@ -17,6 +17,7 @@ function). Layer-cake weights of pass@k estimators are PKPO's for continuous rew
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ from jaxrl_surrogate.objectives.weight_table import (
     WeightTable,
     on_device,
 )
+
+RewardMode = Literal["binary", "layer_cake", "mean"]  # names that `get` knows
 
 
 def layer_cake(

@@ -32,16 +32,28 @@ AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 class MeshConfig:
     """Sizes of the mesh axes. One of them may be -1: all devices the others leave."""
 
-    data: Annotated[int, "copies of the parameters; -1: all devices that are left"] = -1
-    fsdp: Annotated[int, "ways parameters and optimizer state are split; -1: rest"] = 1
-    tensor: Annotated[int, "ways heads, MLP and vocabulary are split; -1: rest"] = 1
-    expert: Annotated[int, "ways experts, else the batch, are split; -1: rest"] = 1
+    data: Annotated[
+        int, "copies of the parameters; -1: all devices that are left", "operational"
+    ] = -1
+    fsdp: Annotated[
+        int, "ways parameters and optimizer state are split; -1: rest", "operational"
+    ] = 1
+    tensor: Annotated[
+        int, "ways heads, MLP and vocabulary are split; -1: rest", "operational"
+    ] = 1
+    expert: Annotated[
+        int, "ways experts, else the batch, are split; -1: rest", "operational"
+    ] = 1
     sequence: Annotated[
-        int, "ways completions are split: by position, in rollouts by sample; -1: rest"
+        int,
+        "ways completions are split: by position, in rollouts by sample; -1: rest",
+        "operational",
     ] = 1
 
     slices: Annotated[
-        int, "slices joined by the data-centre network; data is split over them first"
+        int,
+        "slices joined by the data-centre network; data is split over them first",
+        "operational",
     ] = 1
 
     def __post_init__(self):

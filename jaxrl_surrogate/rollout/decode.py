@@ -2,17 +2,18 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Completions, Prompts
-from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.models import DecoderConfig, KeyValues
 from jaxrl_surrogate.models.layout import constrain, constrain_last
 from jaxrl_surrogate.parallel import partition, placement
-from jaxrl_surrogate.rollout.sampling import SamplingConfig, sample, sampling_logits
+from jaxrl_surrogate.rollout.config import RolloutConfig
+from jaxrl_surrogate.rollout.sampling import sample, sampling_logits
 from jaxrl_surrogate.typed_fields import check_fields
 
 # Positions of the loop's first segment. A segment attends to its own end, not to the
@@ -27,19 +28,17 @@ _SEGMENT = 128
 class DecodeConfig:
     """What is fixed when a rollout is compiled. Hashable."""
 
-    group_size: int  # M, completions of each prompt
-    max_length: int  # T, longest completion
+    rollout: RolloutConfig
     stop_tokens: tuple[int, ...]  # a completion ends with the first of these
-    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     unroll_layers: bool = False  # faster on a CPU; compile time then grows with depth
-    gather_weights: bool = True  # whole layers on each device, before the first token
 
     def __post_init__(self):
         check_fields(self)
-        if self.group_size < 1:
-            raise FieldError("group_size", self.group_size, "at least 1")
-        if self.max_length < 1:
-            raise FieldError("max_length", self.max_length, "at least 1")
+
+    def with_rollout(self, **fields: Any) -> "DecodeConfig":
+        """The same with other values for fields of `RolloutConfig`."""
+        rollout = dataclasses.replace(self.rollout, **fields)
+        return dataclasses.replace(self, rollout=rollout)
 
 
 @functools.partial(
@@ -79,14 +78,16 @@ def rollout(
 
 
 def _rollout(config, decode, params, prompts, key):
-    shard_params = models.shard_params if decode.gather_weights else models.shard_ends
+    shard_params = (
+        models.shard_params if decode.rollout.gather_weights else models.shard_ends
+    )
     params = shard_params(config, models.cast(params, config.compute_dtype))
     if decode.unroll_layers:
         params = models.unstack_layers(params)
     last, prefix = models.prefill(config, params, prompts.tokens, prompts.lengths)
     num_prompts = prompts.tokens.shape[0]
-    shape = (num_prompts, decode.group_size)
-    ends = _segment_ends(decode.max_length)
+    shape = (num_prompts, decode.rollout.group_size)
+    ends = _segment_ends(decode.rollout.max_completion_length)
     state = _State(
         position=jnp.int32(0),
         hidden=constrain_last(
@@ -97,10 +98,10 @@ def _rollout(config, decode, params, prompts, key):
         ),
         lengths=jnp.zeros(shape, jnp.int32),
         ended=jnp.zeros(shape, bool),
-        tokens=jnp.zeros((*shape, decode.max_length), jnp.int32),
-        logprobs=jnp.zeros((*shape, decode.max_length), jnp.float32),
+        tokens=jnp.zeros((*shape, decode.rollout.max_completion_length), jnp.int32),
+        logprobs=jnp.zeros((*shape, decode.rollout.max_completion_length), jnp.float32),
     )
-    keys = rng.sample_keys(key, prompts.ids, decode.group_size)
+    keys = rng.sample_keys(key, prompts.ids, decode.rollout.group_size)
     for end in ends:
         advance = functools.partial(_advance, config, decode, params, prefix, keys, end)
 
@@ -152,9 +153,11 @@ def _constrain_state(decode, state):
 def _advance(config, decode, params, prefix, keys, end, state: _State) -> _State:
     """Sample one token of every running completion, then run it through the model."""
     logits = models.output_logits(config, params, state.hidden)
-    logits = sampling_logits(decode.sampling, logits)
+    logits = sampling_logits(decode.rollout.sampling, logits)
     uniforms = jax.vmap(jax.vmap(lambda key: _uniform(key, state.position)))(keys)
-    tokens, logprobs = sample(logits, uniforms, greedy=not decode.sampling.temperature)
+    tokens, logprobs = sample(
+        logits, uniforms, greedy=not decode.rollout.sampling.temperature
+    )
     running = ~state.ended
     tokens = jnp.where(running, tokens, 0)
     stops = jnp.asarray(decode.stop_tokens, jnp.int32).reshape(1, 1, -1)

@@ -17,10 +17,14 @@ _BLOCK = 128
 class SamplingConfig:
     """The sampling distribution: a tempered, truncated softmax."""
 
-    temperature: Annotated[float, "divides the logits; 0 is greedy"] = 1.0
-    top_k: Annotated[int, "keep the k most likely tokens; 0 keeps all"] = 0
-    top_p: Annotated[float, "keep the smallest set with this mass; 1 keeps all"] = 1.0
-    min_p: Annotated[float, "keep tokens at least this share of the likeliest"] = 0.0
+    temperature: Annotated[float, "divides the logits; 0 is greedy", "kept"] = 1.0
+    top_k: Annotated[int, "keep the k most likely tokens; 0 keeps all", "kept"] = 0
+    top_p: Annotated[
+        float, "keep the smallest set with this mass; 1 keeps all", "kept"
+    ] = 1.0
+    min_p: Annotated[
+        float, "keep tokens at least this share of the likeliest", "kept"
+    ] = 0.0
 
     def __post_init__(self):
         check_fields(self)

@@ -24,21 +24,27 @@ class OptimizerConfig:
     """Optimizer, schedule, clipping and decay."""
 
     name: Annotated[
-        Literal["adamw", "adam", "sgd", "lion", "adafactor"], "optax rule"
+        Literal["adamw", "adam", "sgd", "lion", "adafactor"], "optax rule", "kept"
     ] = "adamw"
-    learning_rate: Annotated[float, "peak learning rate"] = 1e-4
+    learning_rate: Annotated[float, "peak learning rate", "numbers"] = 1e-4
     schedule: Annotated[
-        Literal["constant", "linear", "cosine"], "decay after the warm-up"
+        Literal["constant", "linear", "cosine"], "decay after the warm-up", "numbers"
     ] = "constant"
-    warmup_steps: Annotated[int, "steps of linear warm-up"] = 0
-    final_fraction: Annotated[float, "learning rate at the last step / peak"] = 0.0
-    b1: Annotated[float, "first moment decay; sgd: momentum"] = 0.9
-    b2: Annotated[float, "second moment decay"] = 0.95
-    eps: Annotated[float, "added to the root of the second moment"] = 1e-8
-    weight_decay: Annotated[float, "decoupled weight decay, matrices only"] = 0.0
-    clip_norm: Annotated[float, "clip the global gradient norm; 0 does not clip"] = 1.0
+    warmup_steps: Annotated[int, "steps of linear warm-up", "numbers"] = 0
+    final_fraction: Annotated[
+        float, "learning rate at the last step / peak", "numbers"
+    ] = 0.0
+    b1: Annotated[float, "first moment decay; sgd: momentum", "numbers"] = 0.9
+    b2: Annotated[float, "second moment decay", "numbers"] = 0.95
+    eps: Annotated[float, "added to the root of the second moment", "numbers"] = 1e-8
+    weight_decay: Annotated[
+        float, "decoupled weight decay, matrices only", "numbers"
+    ] = 0.0
+    clip_norm: Annotated[
+        float, "clip the global gradient norm; 0 does not clip", "numbers"
+    ] = 1.0
     offload: Annotated[
-        bool, "hold the moments in pinned host memory between updates"
+        bool, "hold the moments in pinned host memory between updates", "operational"
     ] = False
 
     def __post_init__(self):

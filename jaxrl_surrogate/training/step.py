@@ -7,7 +7,7 @@ and a schedule over objectives passes another table, not other code.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import optax
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Batch
-from jaxrl_surrogate.errors import FieldError
+from jaxrl_surrogate.errors import FieldError, at_least
 from jaxrl_surrogate.losses import (
     LossConfig,
     Metrics,
@@ -24,6 +24,7 @@ from jaxrl_surrogate.losses import (
     total_loss,
 )
 from jaxrl_surrogate.objectives import TableFamily, graded
+from jaxrl_surrogate.objectives.graded import RewardMode
 from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout import SamplingConfig, sampling_logits
 from jaxrl_surrogate.training import offload
@@ -32,22 +33,35 @@ from jaxrl_surrogate.typed_fields import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
+class ComputeConfig:
+    """How an update is computed: it changes memory, time and rounding, nothing else."""
+
+    microbatch_prompts: Annotated[
+        int, "prompts per slice of gradient accumulation; 0: all", "operational"
+    ] = 0
+    logprob_chunk: Annotated[
+        int, "tokens whose logits are in memory at once", "operational"
+    ] = 1024
+    remat: Annotated[
+        Literal["none", "block"], "what the backward pass recomputes", "operational"
+    ] = "none"
+
+    def __post_init__(self):
+        check_fields(self)
+        at_least(self, microbatch_prompts=0, logprob_chunk=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class UpdateConfig:
     """What is fixed when the update is compiled."""
 
     loss: LossConfig
     sampling: SamplingConfig  # the policy whose log-probabilities are trained
-    rewards: Literal["binary", "layer_cake", "mean"] = "binary"  # `objectives.graded`
-    microbatch_prompts: int = 0  # prompts per slice of gradient accumulation; 0: all
-    logprob_chunk: int = 1024  # tokens whose logits are in memory at once
-    remat: Literal["none", "block"] = "none"
+    reward_mode: RewardMode = "binary"
+    compute: ComputeConfig = ComputeConfig()
 
     def __post_init__(self):
         check_fields(self)
-        for field, least in (("microbatch_prompts", 0), ("logprob_chunk", 1)):
-            value = getattr(self, field)
-            if value < least:
-                raise FieldError(field, value, f"{least} or more")
 
 
 Update = Callable[
@@ -91,7 +105,7 @@ def _placed_update(
     config, update, optimizer, mesh, state, batch, objective, ref_params
 ):
     shardings = state_shardings(config, optimizer, mesh).params
-    compute_advantages = graded.get(update.rewards)
+    compute_advantages = graded.get(update.reward_mode)
     advantages = compute_advantages(objective, batch.rewards, batch.reward_mask)
     mask = batch.completions.mask
     weights = token_weights(update.loss.normalization, mask, batch.reward_mask)
@@ -99,8 +113,8 @@ def _placed_update(
         models.token_logprobs,
         config,
         logits_transform=functools.partial(sampling_logits, update.sampling),
-        chunk=update.logprob_chunk,
-        remat=update.remat == "block",
+        chunk=update.compute.logprob_chunk,
+        remat=update.compute.remat == "block",
     )
 
     def loss(params, part):
@@ -129,7 +143,7 @@ def _placed_update(
         return value, (metrics, gap.max(), applied)
 
     num_prompts = batch.rewards.shape[0]
-    size = update.microbatch_prompts or num_prompts
+    size = update.compute.microbatch_prompts or num_prompts
     if num_prompts % size:
         raise FieldError(
             "microbatch_prompts",

@@ -9,8 +9,9 @@ import pytest
 
 from jaxrl_surrogate import assembly, cli, settings
 from jaxrl_surrogate.commands import replay
-from jaxrl_surrogate.config import ObjectiveConfig, TrainConfig
+from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.objectives import advantages, names, surrogates
+from jaxrl_surrogate.objectives.config import ObjectiveConfig
 
 
 def _gaps(capsys, *words):

@@ -4,11 +4,11 @@ import dataclasses
 
 from jaxrl_surrogate import models, objectives
 from jaxrl_surrogate.lab.plan import Job
+from jaxrl_surrogate.loop.config import LoopConfig
 from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.parallel import MeshConfig
-from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig
+from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig
 from jaxrl_surrogate.training.optimizer import OptimizerConfig, make_optimizer
-from jaxrl_surrogate.training.step import UpdateConfig
 
 # Every size differs from every other, so that shapes tell arrays apart.
 MODEL = models.DecoderConfig(
@@ -26,19 +26,21 @@ MODEL = models.DecoderConfig(
 
 def small_job(mesh: MeshConfig, **fields) -> Job:
     """8 prompts, 4 completions of 20 tokens, two slices of accumulation."""
-    loss = fields.pop("loss", LossConfig())
     model = fields.pop("model", MODEL)
-    update = UpdateConfig(
-        loss, SamplingConfig(), microbatch_prompts=4, logprob_chunk=64, remat="block"
+    rollout = RolloutConfig(
+        prompts_per_step=8,
+        group_size=4,
+        max_prompt_length=fields.pop("max_prompt_length", 12),
+        max_completion_length=20,
     )
     job = Job(
         model=model,
-        update=update,
+        loss=LossConfig(),
+        reward_mode="binary",
+        loop=LoopConfig(microbatch_prompts=4, logprob_chunk=64, remat="block"),
         optimizer=make_optimizer(OptimizerConfig(), 10, models.logical_axes(model)),
-        decode=DecodeConfig(4, 20, (0,)),
+        decode=DecodeConfig(rollout, (0,)),
         objective=objectives.table_family(objectives.advantages.get("rloo").table, 4),
         mesh=mesh,
-        prompts_per_step=8,
-        max_prompt_length=12,
     )
     return dataclasses.replace(job, **fields)

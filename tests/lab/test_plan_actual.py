@@ -21,6 +21,7 @@ from plan_jobs import small_job
 
 from jaxrl_surrogate.lab.plan import make_plan, topology
 from jaxrl_surrogate.parallel import MeshConfig
+from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig
 from jaxrl_surrogate.training.step import make_update
 
 
@@ -63,9 +64,9 @@ def test_operations_are_those_of_the_program_that_runs():
     from jaxrl_surrogate.rollout import rollout
 
     key = jax.random.key(0)
-    prompts = job._prompts(mesh, job.prompts_per_step)
+    prompts = job._prompts(mesh, job.rollout.prompts_per_step)
     traced = rollout.trace(job.model, job.decode, state.params, prompts, key, mesh)
-    expected = _flops(traced.jaxpr.jaxpr, 1, [job.decode.max_length])
+    expected = _flops(traced.jaxpr.jaxpr, 1, [job.rollout.max_completion_length])
     assert plan.rooflines["rollout"].flops == pytest.approx(expected, rel=0.1)
 
 
@@ -97,11 +98,13 @@ def large_job():
     return small_job(
         MeshConfig(1, 1, 1),
         model=model,
-        prompts_per_step=16,
-        decode=dataclasses.replace(
-            small_job(MeshConfig(1, 1, 1)).decode,
-            group_size=16,
-            max_length=96,
+        decode=DecodeConfig(
+            RolloutConfig(
+                prompts_per_step=16,
+                group_size=16,
+                max_prompt_length=12,
+                max_completion_length=96,
+            ),
             stop_tokens=(),
         ),
         objective=_objective(16),
@@ -138,7 +141,7 @@ def run_phase(job, where, phase):
     if phase == "update":
         inputs = (state, job._batch(mesh), job.objective)
     else:
-        inputs = (state.params, job._prompts(mesh, job.prompts_per_step))
+        inputs = (state.params, job._prompts(mesh, job.rollout.prompts_per_step))
 
     def run():
         arrays = jax.tree.map(

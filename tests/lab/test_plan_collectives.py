@@ -56,7 +56,7 @@ def test_a_token_needs_the_collectives_that_the_plan_lists(config, pod):
 
 def test_layers_that_stay_split_are_gathered_by_every_token():
     job = small_job(MESHES[1])
-    split = dataclasses.replace(job.decode, gather_weights=False)
+    split = job.decode.with_rollout(gather_weights=False)
     assert _faults("rollout", MESHES[1], decode=split) == ()
     where = topology.get("cpu")
     mesh = job.make_mesh(where.devices)

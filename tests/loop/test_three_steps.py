@@ -76,15 +76,21 @@ class Lab:
     config: object
     start: Path  # checkpoints of the starting state
 
-    def train(self, directory, patch, *, on_update=None, log=run_log.RunLog, **plan):
-        """Train in a directory, new or old, on the parts of the one run."""
+    def train(self, directory, patch, *, on_update=None, log=run_log.RunLog, **changes):
+        """Train in a directory, new or old, on the parts of the one run.
+
+        `changes` are fields of the run's settings, by section.
+        """
         if not directory.exists():
             shutil.copytree(self.start, directory / "checkpoints" / "start")
         self.run.prompts.restore({"position": 0})
         run = dataclasses.replace(
             self.run,
             directory=directory,
-            schedule=dataclasses.replace(self.run.schedule, **plan),
+            **{
+                section: dataclasses.replace(getattr(self.run, section), **fields)
+                for section, fields in changes.items()
+            },
         )
         compiled = self.update
 
@@ -98,7 +104,7 @@ class Lab:
 
         patch.setattr(loop, "make_update", watched)
         record = log(
-            directory, run.schedule.steps,
+            directory, run.loop.steps,
             console=Console(file=io.StringIO()),
         )  # fmt: skip
         with record:
@@ -308,10 +314,15 @@ def test_minutes_are_counted_from_the_last_state_stored(lab, tmp_path, monkeypat
     def pass_time(*_):
         clock[0] += 10.0
 
-    plan = {"checkpoint_every": 100, "checkpoint_seconds": 60, "keep_last": 9}
-    plan |= {"steps": 5, "eval_every": 0}
     directory = tmp_path / "run"
-    outcome = lab.train(directory, monkeypatch, on_update=pass_time, **plan)
+    outcome = lab.train(
+        directory,
+        monkeypatch,
+        on_update=pass_time,
+        loop={"steps": 5},
+        checkpoint={"every": 100, "every_minutes": 1, "keep_last": 9},
+        evaluation={"every": 0},
+    )
     assert outcome.step == 5 and clock[0] == 1000 + 5 * 40
     assert stored(directory) == [2, 4, 5]
 
@@ -335,9 +346,10 @@ def test_resumed_at_each_boundary_it_has_the_same_bits(
 ):
     """Rollouts are stored before their verdicts where no round of refilling follows."""
     directory, outcome, _ = whole
+    rounds = {"dynamic_sampling_rounds": refill_rounds}
     if not refill_rounds:
         directory = tmp_path / "whole"
-        outcome = lab.train(directory, monkeypatch, refill_rounds=0)
+        outcome = lab.train(directory, monkeypatch, loop=rounds)
     for name, (place, resumes) in BOUNDARIES.items():
         updates = []
 
@@ -368,12 +380,11 @@ def test_resumed_at_each_boundary_it_has_the_same_bits(
                 self._reached("metrics", step)
 
         ended = tmp_path / name.replace(" ", "_")
-        plan = {"refill_rounds": refill_rounds}
         with pytest.raises(Interrupted):
-            lab.train(ended, monkeypatch, on_update=count, log=Ends, **plan)
+            lab.train(ended, monkeypatch, on_update=count, log=Ends, loop=rounds)
         assert max([0, *stored(ended)]) == resumes, name
         updates.clear()
-        again = lab.train(ended, monkeypatch, **plan)
+        again = lab.train(ended, monkeypatch, loop=rounds)
         jax.tree.map(np.testing.assert_array_equal, again.state, outcome.state)
         assert (again.before, again.after) == (outcome.before, outcome.after), name
         assert timeless(ended) == timeless(directory), name

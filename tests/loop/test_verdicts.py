@@ -1,37 +1,35 @@
 """When the verdicts of a batch stop a run, and what is said then."""
 
-import dataclasses
 import re
 
 import numpy as np
 import pytest
 
 from jaxrl_surrogate import settings, tasks
-from jaxrl_surrogate.config import TaskConfig
-from jaxrl_surrogate.loop.verdicts import (
-    VerdictRules,
-    check_verdicts,
-    graded_warning,
-)
+from jaxrl_surrogate.loop.verdicts import check_verdicts, graded_warning
 from jaxrl_surrogate.storage.stops import VerifierError
+from jaxrl_surrogate.tasks.config import TaskConfig
 
 TASK = tasks.get("arithmetic")
 SHAPE = (3, 4)
-RULES = VerdictRules(max_failures=0.25, rewards="binary")
+MOST = 0.25  # share of completions without a verdict that is allowed
 
 
 def text(group, sample):
     return f"prompt {group}", f"completion {group}.{sample}"
 
 
-def check(rules=RULES, *, rewards=None, failed=(), counted=None, notes=None):
+def check(
+    most=MOST, mode="binary", *, rewards=None, failed=(), counted=None, notes=None
+):
     mask = np.ones(SHAPE, bool)
     for place in failed:
         mask[place] = False
     said = np.where(mask, "", "out of time").astype(object)
     check_verdicts(
-        rules,
         TASK,
+        most,
+        mode,
         np.zeros(SHAPE, np.float32) if rewards is None else rewards,
         mask,
         np.ones(SHAPE, bool) if counted is None else counted,
@@ -52,11 +50,11 @@ def test_more_failures_than_allowed_stop():
     assert "out of time (4 times)" in message
     assert "prompt: 'prompt 0'\n  completion: 'completion 0.1'" in message
     assert re.search(r"verifier: Arithmetic\.verify, .*arithmetic\.py:\d+\n", message)
-    check(dataclasses.replace(RULES, max_failures=0.9), failed=[*failed, (2, 2)])
+    check(0.9, failed=[*failed, (2, 2)])
 
 
 def test_a_batch_without_any_verdict_stops_whatever_is_allowed():
-    most = dataclasses.replace(RULES, max_failures=np.nextafter(1, 0))
+    most = np.nextafter(1, 0)
     every = list(np.ndindex(SHAPE))
     check(most, failed=every[1:])
     # Even where another process knew why: a journal says that there is no verdict.
@@ -86,16 +84,15 @@ def test_the_completion_shown_is_one_that_the_first_reason_belongs_to():
 def test_rewards_outside_the_unit_interval(kind, value):
     rewards = np.zeros(SHAPE, np.float32)
     rewards[0, 0], rewards[1, 2] = 1, value
-    rules = dataclasses.replace(RULES, rewards=kind)
     with pytest.raises(VerifierError) as stop:
-        check(rules, rewards=rewards)
+        check(mode=kind, rewards=rewards)
     message = str(stop.value)
     assert message.startswith("step 7: 1 of 12 rewards are not in [0, 1]")
     assert f"objective.rewards={kind} cannot" in message
     assert "completion: 'completion 1.2'" in message
     # Level by level any reward will do, and one that does not count is none.
-    check(dataclasses.replace(RULES, rewards="layer_cake"), rewards=rewards)
-    check(rules, rewards=rewards, failed=[(1, 2)])
+    check(mode="layer_cake", rewards=rewards)
+    check(mode=kind, rewards=rewards, failed=[(1, 2)])
 
 
 def test_what_counts_as_what_is_said_of_grades():

@@ -8,7 +8,7 @@ import pytest
 
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Prompts
-from jaxrl_surrogate.rollout import DecodeConfig, rollout
+from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, rollout
 
 # Parameters of the published checkpoints, a tied head counted once.
 PUBLISHED = {
@@ -78,7 +78,11 @@ def _operations(config, unroll=False):
     gradient = jax.jit(jax.grad(total)).lower(params).as_text()
     sampled = rollout.lower(
         config,
-        DecodeConfig(2, 4, (0,), unroll_layers=unroll),
+        DecodeConfig(
+            RolloutConfig(group_size=2, max_completion_length=4),
+            (0,),
+            unroll_layers=unroll,
+        ),
         params,
         Prompts(prompts, lengths, np.arange(2, dtype=np.uint32)),
         rng.stream_key(0, "rollout"),

@@ -17,6 +17,7 @@ from jaxrl_surrogate.batch import Prompts
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import (
     DecodeConfig,
+    RolloutConfig,
     SamplingConfig,
     rollout,
     sampling_logits,
@@ -30,7 +31,7 @@ CONFIG = models.DecoderConfig(
     mlp_dim=16, qk_norm=True,
 )  # fmt: skip
 STOPS = (3, 17)
-DECODE = DecodeConfig(group_size=4, max_length=10, stop_tokens=STOPS)
+DECODE = DecodeConfig(RolloutConfig(group_size=4, max_completion_length=10), STOPS)
 KEY = rng.stream_key(0, "rollout", 5)
 TRUNCATED = SamplingConfig(temperature=0.7, top_k=12, top_p=0.9, min_p=0.01)
 
@@ -53,7 +54,10 @@ def prompts():
 
 
 def roll(params, prompts, key=KEY, mesh=None, config=CONFIG, **changes):
-    decode = dataclasses.replace(DECODE, **changes)
+    unrolled = {
+        k: changes.pop(k) for k in ("unroll_layers", "stop_tokens") if k in changes
+    }
+    decode = dataclasses.replace(DECODE.with_rollout(**changes), **unrolled)
     return jax.device_get(rollout(config, decode, params, prompts, key, mesh))
 
 
@@ -138,7 +142,7 @@ def test_a_longer_limit_and_wider_prompts_only_add(params, prompts, done):
     wide = dataclasses.replace(
         prompts, tokens=np.pad(prompts.tokens, [(0, 0), (0, 3)], constant_values=9)
     )
-    longer = roll(params, wide, max_length=13)
+    longer = roll(params, wide, max_completion_length=13)
     np.testing.assert_array_equal(
         np.where(done.mask, longer.tokens[..., :10], 0), done.tokens
     )
@@ -173,7 +177,8 @@ def test_the_loop_ends_with_the_last_completion(params, prompts, monkeypatch, do
         return inner(config, params, tokens, position, *rest)
 
     monkeypatch.setattr(models, "decode_token", counted)
-    decode = dataclasses.replace(DECODE, stop_tokens=tuple(range(12)), max_length=200)
+    decode = DECODE.with_rollout(max_completion_length=200)
+    decode = dataclasses.replace(decode, stop_tokens=tuple(range(12)))
     rolled = jax.device_get(_fresh(CONFIG, decode)(params, few, KEY))
     jax.effects_barrier()
     assert not rolled.truncated.any()
@@ -185,7 +190,9 @@ def test_the_loop_ends_with_the_last_completion(params, prompts, monkeypatch, do
 def test_segments_of_the_cache_change_nothing(params, prompts, monkeypatch, unroll):
     """300 tokens in segments up to 128, 256 and 300, and in a single one."""
     few = jax.tree.map(lambda leaf: leaf[:2], prompts)
-    decode = DecodeConfig(2, 300, stop_tokens=(), unroll_layers=unroll)
+    decode = DecodeConfig(
+        RolloutConfig(group_size=2, max_completion_length=300), (), unroll_layers=unroll
+    )
     assert decode_module._segment_ends(300) == [128, 256, 300]
     segments = jax.device_get(_fresh(CONFIG, decode)(params, few, KEY))
     monkeypatch.setattr(decode_module, "_SEGMENT", 300)
@@ -256,7 +263,7 @@ def test_eight_devices_mix_experts_like_one(prompts, sizes):
     _assert_same_on(sizes, params, prompts, done, mixture)
 
 
-@pytest.mark.parametrize("field", ["group_size", "max_length"])
+@pytest.mark.parametrize("field", ["group_size", "max_completion_length"])
 def test_empty_rollouts_are_refused(field):
     with pytest.raises(ValueError, match=f"{field}=0"):
-        dataclasses.replace(DECODE, **{field: 0})
+        DECODE.with_rollout(**{field: 0})

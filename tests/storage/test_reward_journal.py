@@ -9,9 +9,10 @@ import pytest
 from jaxrl_surrogate import models, parallel
 from jaxrl_surrogate.batch import Completions, Prompts
 from jaxrl_surrogate.loop.collect import Collector
-from jaxrl_surrogate.rollout import DecodeConfig
+from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig
 from jaxrl_surrogate.storage.reward_journal import RewardJournal, keep_only
 from jaxrl_surrogate.tasks import Problem, Verdict, tokenizers
+from jaxrl_surrogate.tasks.config import TaskConfig
 
 
 class Counting:
@@ -34,13 +35,16 @@ def case(random):
     task, prompts, samples = Counting(), 6, 5
     shape = (prompts, samples)
     collector = Collector(
-        config=models.presets.get("nano", vocab_size=128),
-        decode=DecodeConfig(group_size=samples, max_length=3, stop_tokens=(1,)),
+        model=models.presets.get("nano", vocab_size=128),
+        decode=DecodeConfig(
+            RolloutConfig(group_size=samples, max_completion_length=3), (1,)
+        ),
         task=task,
         tokenizer=tokenizers.get("ascii"),
         mesh=parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1]),
         seed=0,
-        max_prompt_length=4,
+        verification=TaskConfig(),
+        reward_mode="layer_cake",
     )
     batch = (
         [Problem("1+1=", 2, id=i) for i in range(prompts)],

@@ -17,9 +17,9 @@ from jaxrl_surrogate import models, objectives, parallel, rng
 from jaxrl_surrogate.batch import Batch, Prompts
 from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.models import experts
-from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig, rollout
+from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, SamplingConfig, rollout
 from jaxrl_surrogate.training.state import restart
-from jaxrl_surrogate.training.step import UpdateConfig, make_update
+from jaxrl_surrogate.training.step import ComputeConfig, UpdateConfig, make_update
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -64,7 +64,9 @@ def test_bfloat16_log_probabilities_of_the_two_are_equal(case, random, monkeypat
     drawn = [_sampled(config, unroll, random) for _ in range(5)]
     # The trainer has so many rows that it sorts them by expert.
     monkeypatch.setattr(experts, "FEW_ROWS", 0)
-    update = UpdateConfig(LossConfig(), SamplingConfig(), **settings)
+    update = UpdateConfig(
+        LossConfig(), SamplingConfig(), compute=ComputeConfig(**settings)
+    )
     step = make_update(config, update, SGD, ONE)
     family = objectives.table_family(objectives.advantages.get("rloo").table, 4)
     gaps = []
@@ -87,7 +89,11 @@ def _sampled(config, unroll, random):
         random.integers(1, 10, size=8).astype(np.int32),
         np.arange(8, dtype=np.uint32),
     )
-    decode = DecodeConfig(4, 12, (3, 17), unroll_layers=unroll)
+    decode = DecodeConfig(
+        RolloutConfig(group_size=4, max_completion_length=12),
+        (3, 17),
+        unroll_layers=unroll,
+    )
     key = rng.stream_key(0, "rollout", 1)
     done = jax.device_get(rollout(config, decode, params, prompts, key))
     assert done.lengths.std() > 0

@@ -15,10 +15,10 @@ from jaxrl_surrogate import models, objectives, parallel, rng
 from jaxrl_surrogate.batch import Batch, Prompts
 from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.models import attention, experts
-from jaxrl_surrogate.rollout import DecodeConfig, SamplingConfig, rollout
+from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, SamplingConfig, rollout
 from jaxrl_surrogate.telemetry.compiles import compile_count
 from jaxrl_surrogate.training.state import init_state, restart
-from jaxrl_surrogate.training.step import UpdateConfig, make_update
+from jaxrl_surrogate.training.step import ComputeConfig, UpdateConfig, make_update
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -44,7 +44,9 @@ def batch(params, random):
         random.integers(1, 7, size=8).astype(np.int32),
         np.arange(8, dtype=np.uint32),
     )
-    decode = DecodeConfig(group_size=4, max_length=7, stop_tokens=(0, 1, 2, 3))
+    decode = DecodeConfig(
+        RolloutConfig(group_size=4, max_completion_length=7), (0, 1, 2, 3)
+    )
     done = rollout(CONFIG, decode, params, prompts, rng.stream_key(1, "rollout", 1))
     return Batch(
         prompts,
@@ -54,9 +56,13 @@ def batch(params, random):
     )
 
 
-def _gradient(params, batch, mesh=ONE, loss=None, config=CONFIG, **settings):
+def _gradient(
+    params, batch, mesh=ONE, loss=None, config=CONFIG, reward_mode="binary", **compute
+):
     """Loss and gradient of one update."""
-    update = UpdateConfig(loss or LossConfig(), SamplingConfig(), **settings)
+    update = UpdateConfig(
+        loss or LossConfig(), SamplingConfig(), reward_mode, ComputeConfig(**compute)
+    )
     state = restart(params, config, SGD, mesh)
     step = make_update(config, update, SGD, mesh)
     state, metrics = step(state, batch, _family(), None)
@@ -111,7 +117,7 @@ def test_graded_rewards_are_weighed_level_by_level(params, batch, random):
 
     def gradient(rewards, kind="binary"):
         some = dataclasses.replace(batch, rewards=np.float32(rewards))
-        return _gradient(params, some, loss=loss, rewards=kind)
+        return _gradient(params, some, loss=loss, reward_mode=kind)
 
     both = gradient(rewards >= 0.5), gradient(rewards >= 1)
     expected = jax.tree.map(lambda a, b: (a + b) / 2, *both)
@@ -213,7 +219,9 @@ def test_applied_weights_are_the_advantages_where_nothing_bends_them(params, bat
         (LossConfig("ppo_clip", normalization="sequence_sum"), 2, True),
         (LossConfig(normalization="grpo"), 0, False),
     ):
-        update = UpdateConfig(loss, SamplingConfig(), microbatch_prompts=parts)
+        update = UpdateConfig(
+            loss, SamplingConfig(), compute=ComputeConfig(microbatch_prompts=parts)
+        )
         step = make_update(CONFIG, update, SGD, ONE)
         _, metrics = step(restart(params, CONFIG, SGD, ONE), batch, family, None)
         close = np.allclose(metrics["applied_weights"], nominal, rtol=1e-4, atol=1e-5)
@@ -256,7 +264,10 @@ def test_tokens_that_truncation_has_since_excluded_count_nothing(
     config = dataclasses.replace(CONFIG, num_layers=1)
     params = decoder_oracle.random_params(models.abstract_params(config), random)
     few = jax.tree.map(lambda leaf: np.asarray(leaf)[:3], batch)
-    decode = DecodeConfig(4, 7, stop_tokens=(0, 1, 2, 3), sampling=sampling)
+    decode = DecodeConfig(
+        RolloutConfig(group_size=4, max_completion_length=7, sampling=sampling),
+        (0, 1, 2, 3),
+    )
     key = rng.stream_key(2, "rollout", 1)
     done = jax.device_get(rollout(config, decode, params, few.prompts, key))
     few = dataclasses.replace(few, completions=done)

@@ -98,7 +98,7 @@ def _held(job: Job, phase: Phase, mesh: jax.sharding.Mesh) -> dict[str, int]:
         "parameters": size(state.params),
         "optimizer": size(state.opt_state),
     }
-    if job.update.loss.kl_coef:
+    if job.loss.kl_coef:
         held["reference"] = held["parameters"]
     if phase == "update":
         return held | {"gradients": held["parameters"]}

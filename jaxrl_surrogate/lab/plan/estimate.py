@@ -39,18 +39,18 @@ def model_flops(job: Job) -> dict[str, float]:
     three times that where there is a backward pass. Prompts and completions count with
     their longest lengths.
     """
-    c, prompts = job.model, job.prompts_per_step
+    c, prompts = job.model, job.rollout.prompts_per_step
     table = c.vocab_size * c.embed_dim
     tables = 1 if c.tie_embeddings else 2
     blocks = c.num_active_params - tables * table
-    length, read = job.decode.max_length, job.max_prompt_length
-    completions = prompts * job.decode.group_size
+    length, read = job.rollout.max_completion_length, job.rollout.max_prompt_length
+    completions = prompts * job.rollout.group_size
     seen = length * (length + 1) / 2 + length * read
     attention = 4 * c.num_layers * c.num_heads * c.head_dim
     forward = 2 * blocks * (completions * length + prompts * read)
     forward += 2 * table * completions * length
     forward += attention * (completions * seen + prompts * read * (read + 1) / 2)
-    return {"rollout": forward, "update": 3 * forward * job.epochs}
+    return {"rollout": forward, "update": 3 * forward * job.loop.epochs}
 
 
 def estimate(job: Job, topology: Topology, mesh: jax.sharding.Mesh) -> Estimate:
@@ -72,7 +72,7 @@ def _state_bytes(job, mesh):
     ]
     if isinstance(job.optimizer, offload.Offloaded):
         sizes[1] = 0  # it comes when the activations are gone
-    if job.update.loss.kl_coef:
+    if job.loss.kl_coef:
         sizes[1] += sizes[0]
     return sizes
 
@@ -80,24 +80,24 @@ def _state_bytes(job, mesh):
 def _update_bytes(job, mesh):
     c, tensor = job.model, mesh.shape["tensor"]
     params, others = _state_bytes(job, mesh)
-    micro = job.update.microbatch_prompts or job.update_prompts
-    rows = micro * job.decode.group_size // partition.num_batch_shards(mesh)
-    tokens = rows * job.decode.max_length / mesh.shape["sequence"]
+    micro = job.loop.microbatch_prompts or job.update_prompts
+    rows = micro * job.rollout.group_size // partition.num_batch_shards(mesh)
+    tokens = rows * job.rollout.max_completion_length / mesh.shape["sequence"]
     wide = np.dtype(c.compute_dtype).itemsize
     queries, mlp = c.num_heads * c.head_dim / tensor, c.mlp_dim / tensor
     if c.num_experts:  # every row once for each of its experts, of all devices' rows
         mlp = c.experts_per_token * mesh.shape["expert"] * (mlp + c.embed_dim)
     block = tokens * wide * (4 * c.embed_dim + 4 * queries + 4 * mlp)
-    kept = 1 if job.update.remat == "block" else 0
+    kept = 1 if job.loop.remat == "block" else 0
     residual = c.embed_dim / (tensor if c.embed_dim % tensor == 0 else 1)
     layers = tokens * wide * c.num_layers * residual
     if not kept:
         layers += c.num_layers * block * 0.75
-    queried = min(512, job.decode.max_length / mesh.shape["sequence"])
-    positions = job.decode.max_length + job.max_prompt_length
+    queried = min(512, job.rollout.max_completion_length / mesh.shape["sequence"])
+    positions = job.rollout.max_completion_length + job.rollout.max_prompt_length
     scores = 3 * 4 * rows * c.num_heads / tensor * queried * positions
-    chunk = max(1, job.update.logprob_chunk // (micro * job.decode.group_size))
-    chunk = min(chunk, job.decode.max_length) / mesh.shape["sequence"]
+    chunk = max(1, job.loop.logprob_chunk // (micro * job.rollout.group_size))
+    chunk = min(chunk, job.rollout.max_completion_length) / mesh.shape["sequence"]
     logits = 3 * 4 * rows * chunk * c.vocab_size / tensor
     tables = (
         (1 if c.tie_embeddings else 2) * 2 * 4 * c.vocab_size * c.embed_dim / tensor
@@ -116,10 +116,10 @@ def _rollout_bytes(job, mesh):
 
 def _update_seconds(job, topology, mesh):
     c, chip = job.model, topology.chip
-    again = 4 / 3 if job.update.remat == "block" else 1.0
+    again = 4 / 3 if job.loop.remat == "block" else 1.0
     compute = model_flops(job)["update"] * again / mesh.size / chip.peak_flops
-    parts = job.update_prompts // (job.update.microbatch_prompts or job.update_prompts)
-    passes = 3 if job.update.remat == "block" else 2  # forward, again, backward
+    parts = job.update_prompts // (job.loop.microbatch_prompts or job.update_prompts)
+    passes = 3 if job.loop.remat == "block" else 2  # forward, again, backward
     wide = np.dtype(c.compute_dtype).itemsize
     split = mesh.shape["tensor"] * (mesh.shape["expert"] if c.num_experts else 1)
     weights = c.num_params * wide / split
@@ -131,8 +131,10 @@ def _update_seconds(job, topology, mesh):
         _seconds("all-reduce", shard, axis, topology, mesh)
         for axis in ("data", "sequence")
     )
-    rows = job.update_prompts * job.decode.group_size / partition.num_batch_shards(mesh)
-    tokens = rows * job.decode.max_length / mesh.shape["sequence"]
+    rows = (
+        job.update_prompts * job.rollout.group_size / partition.num_batch_shards(mesh)
+    )
+    tokens = rows * job.rollout.max_completion_length / mesh.shape["sequence"]
     stream = tokens * c.embed_dim * wide
     moves = 2 * 2 * passes * c.num_layers  # two halves of a block, gather and scatter
     across = moves * _seconds("all-gather", stream, "tensor", topology, mesh)
@@ -151,7 +153,9 @@ def _rollout_seconds(job, topology, mesh):
     weights = sum(shard_bytes(*pair) for pair in decode_weights(job, mesh).values())
     cache = sum(shard_bytes(*pair) for pair in cache_arrays(job, mesh).values())
     rows = (
-        job.prompts_per_step * job.decode.group_size / partition.num_batch_shards(mesh)
+        job.rollout.prompts_per_step
+        * job.rollout.group_size
+        / partition.num_batch_shards(mesh)
     )
     rows /= mesh.shape["sequence"]
     flops = 2 * c.num_active_params / mesh.shape["tensor"] * rows
@@ -165,7 +169,7 @@ def _rollout_seconds(job, topology, mesh):
         token += moves * _seconds("all-gather", mixed, "expert", topology, mesh)
     logits = 4 * rows * c.vocab_size
     token += _seconds("all-gather", logits, "tensor", topology, mesh)
-    return job.decode.max_length * token
+    return job.rollout.max_completion_length * token
 
 
 def _seconds(kind, size, axis, topology, mesh):

@@ -32,10 +32,10 @@ class Intended:
 
 def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
     """What the loop over tokens may send."""
-    samples = job.decode.group_size
+    samples = job.rollout.group_size
     if samples % mesh.shape["sequence"] == 0:
         samples //= mesh.shape["sequence"]
-    rows = job.prompts_per_step // partition.num_batch_shards(mesh) * samples
+    rows = job.rollout.prompts_per_step // partition.num_batch_shards(mesh) * samples
     tensor, expert = frozenset({"tensor"}), frozenset({"expert"})
     summed = ("all-reduce", "reduce-scatter", "all-gather")
     c = job.model
@@ -45,7 +45,7 @@ def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
         ("all-gather",), frozenset({"fsdp", "sequence"}), layer,
         "a matrix of the layer that comes next",
     )  # fmt: skip
-    return (*([] if job.decode.gather_weights else [gathered]),
+    return (*([] if job.rollout.gather_weights else [gathered]),
         Intended(
             summed, tensor, rows * c.embed_dim,
             "sums of attention, MLP and embedding over their split halves",

@@ -11,9 +11,12 @@ from jax.sharding import NamedSharding
 
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Batch, Completions, Prompts
+from jaxrl_surrogate.loop.config import LoopConfig
+from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.objectives import TableFamily
+from jaxrl_surrogate.objectives.graded import RewardMode
 from jaxrl_surrogate.parallel import MeshConfig, make_mesh, partition
-from jaxrl_surrogate.rollout import DecodeConfig, rollout
+from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, rollout
 from jaxrl_surrogate.training.state import TrainState, abstract_state
 from jaxrl_surrogate.training.step import UpdateConfig, make_update
 
@@ -23,25 +26,35 @@ class Job:
     """What a step consists of."""
 
     model: models.DecoderConfig
-    update: UpdateConfig
+    loss: LossConfig
+    reward_mode: RewardMode
+    loop: LoopConfig
     optimizer: optax.GradientTransformation
     decode: DecodeConfig
     objective: TableFamily
     mesh: MeshConfig
-    prompts_per_step: int
-    max_prompt_length: int
-    minibatches: int = 1
-    epochs: int = 1
+
+    @property
+    def rollout(self) -> RolloutConfig:
+        """How much is sampled."""
+        return self.decode.rollout
+
+    @property
+    def update(self) -> UpdateConfig:
+        """What is fixed when the update is compiled."""
+        return UpdateConfig(
+            self.loss, self.rollout.sampling, self.reward_mode, self.loop
+        )
 
     @property
     def update_prompts(self) -> int:
         """Prompts of one optimizer step."""
-        return self.prompts_per_step // self.minibatches
+        return self.rollout.prompts_per_step // self.loop.minibatches
 
     @property
     def updates(self) -> int:
         """Optimizer steps on one rollout."""
-        return self.minibatches * self.epochs
+        return self.loop.minibatches * self.loop.epochs
 
     def make_mesh(self, devices) -> jax.sharding.Mesh:
         """The job's mesh on given devices.
@@ -52,9 +65,9 @@ class Job:
         """
         mesh = make_mesh(self.mesh, devices)
         ways = partition.num_batch_shards(mesh)
-        slices = self.update.microbatch_prompts or self.update_prompts
+        slices = self.loop.microbatch_prompts or self.update_prompts
         for field, size in (
-            ("rollout.prompts_per_step", self.prompts_per_step),
+            ("rollout.prompts_per_step", self.rollout.prompts_per_step),
             ("train.minibatches", self.update_prompts),
             ("train.microbatch_prompts", slices),
         ):
@@ -75,14 +88,14 @@ class Job:
         """The update of one minibatch, lowered for the mesh's devices."""
         state = self.abstract_state(mesh)
         update = make_update(self.model, self.update, self.optimizer, mesh)
-        reference = state.params if self.update.loss.kl_coef else None
+        reference = state.params if self.loss.kl_coef else None
         objective = _placed(self.objective, partition.replicated(mesh))
         return update.lower(state, self._batch(mesh), objective, reference)
 
     def lower_rollout(self, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
         """The rollout of a step, lowered for the mesh's devices."""
         params = self.abstract_state(mesh).params
-        prompts = self._prompts(mesh, self.prompts_per_step)
+        prompts = self._prompts(mesh, self.rollout.prompts_per_step)
         key = jax.eval_shape(functools.partial(rng.stream_key, 0, "rollout"))
         key = _placed(key, partition.replicated(mesh))
         return rollout.lower(self.model, self.decode, params, prompts, key, mesh)
@@ -93,7 +106,7 @@ class Job:
 
     def _prompts(self, mesh, count):
         shapes = Prompts(
-            jax.ShapeDtypeStruct((count, self.max_prompt_length), jnp.int32),
+            jax.ShapeDtypeStruct((count, self.rollout.max_prompt_length), jnp.int32),
             jax.ShapeDtypeStruct((count,), jnp.int32),
             jax.ShapeDtypeStruct((count,), jnp.uint32),
         )
@@ -101,8 +114,8 @@ class Job:
 
     def _batch(self, mesh):
         count = self.update_prompts
-        rows = (count, self.decode.group_size)
-        tokens = (*rows, self.decode.max_length)
+        rows = (count, self.rollout.group_size)
+        tokens = (*rows, self.rollout.max_completion_length)
         completions = Completions(
             jax.ShapeDtypeStruct(tokens, jnp.int32),
             jax.ShapeDtypeStruct(rows, jnp.int32),
@@ -129,7 +142,7 @@ def decode_weights(
     axes = models.logical_axes(job.model)
 
     def place(path, leaf, names):
-        whole = job.decode.gather_weights or "layers" not in names
+        whole = job.rollout.gather_weights or "layers" not in names
         rules = partition.DECODE_RULES if whole else partition.RULES
         return leaf, _by_rules(mesh, names, leaf.shape, rules)
 
@@ -146,12 +159,16 @@ def cache_arrays(
 ) -> dict[str, tuple[jax.ShapeDtypeStruct, NamedSharding]]:
     """Keys and values at a rollout's end: of completions, and of their prompts."""
     c = job.model
-    lengths = {"completions": job.decode.max_length, "prompts": job.max_prompt_length}
+    sizes = job.rollout
+    lengths = {
+        "completions": sizes.max_completion_length,
+        "prompts": sizes.max_prompt_length,
+    }
     found = {}
     for owner, positions in lengths.items():
-        rows, who = (job.prompts_per_step,), ("batch",)
+        rows, who = (sizes.prompts_per_step,), ("batch",)
         if owner == "completions":
-            rows, who = (*rows, job.decode.group_size), (*who, "samples")
+            rows, who = (*rows, sizes.group_size), (*who, "samples")
         shape = (c.num_layers, *rows, c.num_kv_heads, positions, c.head_dim)
         names = (None, *who, "kv_heads", None, None)
         sharding = _by_rules(mesh, names, shape, partition.DECODE_RULES)

@@ -58,7 +58,7 @@ def candidates(
     def rank(candidate):
         seconds = candidate.estimate.seconds
         peak = max(candidate.estimate.bytes.values())
-        fewer = job.prompts_per_step // candidate.job.prompts_per_step
+        fewer = job.rollout.prompts_per_step // candidate.job.rollout.prompts_per_step
         return fewer, peak if seconds is None else seconds, peak, len(candidate.fields)
 
     return sorted(found, key=rank)
@@ -107,8 +107,8 @@ def search(
 def _variants(
     job: Job, chips: int, fewer_prompts: bool
 ) -> Iterator[tuple[dict[str, Any], Job]]:
-    prompts = [job.prompts_per_step]
-    while fewer_prompts and prompts[-1] % (2 * job.minibatches) == 0:
+    prompts = [job.rollout.prompts_per_step]
+    while fewer_prompts and prompts[-1] % (2 * job.loop.minibatches) == 0:
         prompts.append(prompts[-1] // 2)
     for count in prompts:
         for tensor in _divisors(chips):
@@ -125,12 +125,12 @@ def _rest(job: Job, chips: int) -> Iterator[tuple[int, int, int]]:
 
     Positions are split no further than the samples of a group: rollouts split those.
     """
-    experts, samples = job.model.num_experts, job.decode.group_size
+    experts, samples = job.model.num_experts, job.rollout.group_size
     for expert in _divisors(chips):
         if expert > 1 and (not experts or experts % expert):
             continue
         for sequence in _divisors(chips // expert):
-            if samples % sequence or job.decode.max_length % sequence:
+            if samples % sequence or job.rollout.max_completion_length % sequence:
                 continue
             for fsdp in _divisors(chips // expert // sequence):
                 yield expert, sequence, fsdp
@@ -144,17 +144,15 @@ def _splits(job: Job, tensor: int) -> bool:
 
 def _slices(job, count, mesh):
     ways = mesh.data * mesh.fsdp * mesh.expert
-    batch = count // job.minibatches
+    batch = count // job.loop.minibatches
     sizes = [size for size in _divisors(batch) if size % ways == 0]
     for size in sizes:
         for remat in ("none", "block"):
             micro = 0 if size == batch else size
-            update = dataclasses.replace(
-                job.update, microbatch_prompts=micro, remat=remat
-            )
-            variant = dataclasses.replace(
-                job, mesh=mesh, update=update, prompts_per_step=count
-            )
+            loop = dataclasses.replace(job.loop, microbatch_prompts=micro, remat=remat)
+            rollout = dataclasses.replace(job.rollout, prompts_per_step=count)
+            decode = dataclasses.replace(job.decode, rollout=rollout)
+            variant = dataclasses.replace(job, mesh=mesh, loop=loop, decode=decode)
             yield _changes(job, variant), variant
 
 
@@ -166,12 +164,12 @@ def _changes(job: Job, variant: Job) -> dict[str, Any]:
         if axis in ("data", "fsdp", "tensor")
         or (getattr(job.mesh, axis), getattr(variant.mesh, axis)) != (1, 1)
     }
-    if variant.update.microbatch_prompts != job.update.microbatch_prompts:
-        fields["train.microbatch_prompts"] = variant.update.microbatch_prompts
-    if variant.update.remat != job.update.remat:
-        fields["train.remat"] = variant.update.remat
-    if variant.prompts_per_step != job.prompts_per_step:
-        fields["rollout.prompts_per_step"] = variant.prompts_per_step
+    if variant.loop.microbatch_prompts != job.loop.microbatch_prompts:
+        fields["train.microbatch_prompts"] = variant.loop.microbatch_prompts
+    if variant.loop.remat != job.loop.remat:
+        fields["train.remat"] = variant.loop.remat
+    if variant.rollout.prompts_per_step != job.rollout.prompts_per_step:
+        fields["rollout.prompts_per_step"] = variant.rollout.prompts_per_step
     return fields
 
 

@@ -15,12 +15,13 @@ _SHOWN_BYTES = 10**6  # rows of the traffic table that move less are summed
 def plan_text(plan: Plan) -> str:
     """All of a plan."""
     sizes = mesh_text(plan)
-    c, host = plan.job.model, host_bytes(plan.job, plan.mesh)
+    c, rollout = plan.job.model, plan.job.rollout
+    host = host_bytes(plan.job, plan.mesh)
     lines = [
         f"{plan.name} on {plan.topology.name}: {plan.topology.num_chips} x "
         f"{plan.topology.chip.name}, mesh {sizes}",
-        f"{_count(c.num_params)} parameters; {plan.job.prompts_per_step} prompts x "
-        f"{plan.job.decode.group_size} completions x {plan.job.decode.max_length} "
+        f"{_count(c.num_params)} parameters; {rollout.prompts_per_step} prompts x "
+        f"{rollout.group_size} completions x {rollout.max_completion_length} "
         f"tokens a step, {plan.job.updates} update{'s' * (plan.job.updates > 1)}",
         "",
         f"memory of a chip, {'GiB' if _unit(plan) == 2**30 else 'MiB'}",

@@ -1,0 +1,92 @@
+"""Settings of the objective."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from jaxrl_surrogate.errors import at_least
+from jaxrl_surrogate.objectives.graded import RewardMode
+from jaxrl_surrogate.objectives.names import spell
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveScheduleConfig:
+    """Another objective later in the run; the compiled step stays the same."""
+
+    to: Annotated[
+        str | None, "the objective to end with; none: no change", "numbers"
+    ] = None
+    options: Annotated[dict[str, object], "its parameters", "numbers"] = (
+        dataclasses.field(default_factory=dict)
+    )
+    begin: Annotated[int, "last step of the first objective alone", "numbers"] = 1
+    end: Annotated[
+        int, "first step of the second alone; 0: the last of the run", "numbers"
+    ] = 0
+    shape: Annotated[
+        Literal["linear", "cosine", "hold"],
+        "how its share grows; hold: a jump at end",
+        "numbers",
+    ] = "linear"
+
+    def __post_init__(self):
+        at_least(self, begin=1, end=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is maximised: weights by name, or a surrogate turned into weights."""
+
+    name: Annotated[str, "an advantage function or a surrogate", "numbers"] = "rloo"
+    kind: Annotated[
+        Literal["auto", "advantage", "surrogate"],
+        "auto: an advantage function if one has this name, else a surrogate",
+        "numbers",
+    ] = "auto"
+    options: Annotated[dict[str, object], "parameters, such as k", "numbers"] = (
+        dataclasses.field(default_factory=dict)
+    )
+    rewards: Annotated[
+        RewardMode,
+        "binary: in [0, 1], 0.5 and more is correct; graded, each with the method's "
+        "objective: "
+        "layer_cake: level by level, pass@k becomes the expected best of k; mean: in "
+        "[0, 1], h of the mean reward",
+        "numbers",
+    ] = "binary"
+    method: Annotated[
+        str,
+        "surrogate to weights: kantorovich, bernstein, plug_in, durrmeyer, taylor, "
+        "projection, exact",
+        "numbers",
+    ] = "kantorovich"
+    baseline: Annotated[
+        str,
+        "of a surrogate's weights: leave_one_out, none, zero_sum, min_variance",
+        "numbers",
+    ] = "leave_one_out"
+    prior: Annotated[
+        tuple[float, ...],
+        "alpha, beta of success rates, where the weights need one",
+        "numbers",
+    ] = ()
+    weight_options: Annotated[
+        dict[str, object],
+        "further parameters of method and baseline, such as norm",
+        "numbers",
+    ] = dataclasses.field(default_factory=dict)
+    schedule: ObjectiveScheduleConfig = dataclasses.field(
+        default_factory=ObjectiveScheduleConfig
+    )
+
+    def label(self) -> str:
+        """All that is not a default in one line, such as "pass_at_k:k=4"."""
+        parts = [spell(self.name, self.options)]
+        if self.schedule.to is not None:
+            parts.append(f"to {spell(self.schedule.to, self.schedule.options)}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("name", "options", "schedule") and value != getattr(
+                type(self)(), field.name
+            ):
+                parts.append(f"{field.name}={value}")
+        return ", ".join(parts)

@@ -1,0 +1,48 @@
+"""Settings of the task and of the verification of its completions."""
+
+import dataclasses
+from typing import Annotated
+
+from jaxrl_surrogate.errors import at_least
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """What is trained on."""
+
+    name: Annotated[str, "a built-in task or reasoning_gym:DATASET", "kept"] = (
+        "arithmetic"
+    )
+    options: Annotated[dict[str, object], "options of the task", "kept"] = (
+        dataclasses.field(default_factory=dict)
+    )
+    tokenizer: Annotated[str, "ascii, byte, bpe:SIZE or a tokenizer.json", "kept"] = (
+        "ascii"
+    )
+    verify_workers: Annotated[
+        int, "verifier processes; 0: in the trainer", "operational"
+    ] = 0
+    verify_timeout_s: Annotated[
+        float, "seconds per completion in a worker", "operational"
+    ] = 10.0
+    verify_memory_mb: Annotated[
+        int, "MiB that a worker may use beyond what it starts with", "operational"
+    ] = 2048
+    verify_max_failures: Annotated[
+        float,
+        "share of a step's or an evaluation's completions without a verdict (a crash, "
+        "a time-out) above which the run stops; below 1, for none at all always does",
+        "operational",
+    ] = 0.5
+
+    def __post_init__(self):
+        at_least(self, verify_workers=0, verify_memory_mb=16)
+        if not 0 <= self.verify_max_failures < 1:
+            raise ValueError(
+                f"verify_max_failures={self.verify_max_failures}: expected 0 or more "
+                "and less than 1, a share of completions"
+            )
+        if not self.verify_timeout_s > 0:
+            raise ValueError(
+                f"verify_timeout_s={self.verify_timeout_s}: expected more than 0"
+            )
