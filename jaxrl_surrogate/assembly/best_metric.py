@@ -2,8 +2,8 @@
 
 import math
 
-from jaxrl_surrogate import settings
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.errors import FieldError, unknown
 from jaxrl_surrogate.loop.config import CheckpointConfig
 from jaxrl_surrogate.telemetry import metric_names
 
@@ -12,16 +12,17 @@ def check_best_metric(config: TrainConfig) -> None:
     """Refuse a metric by which no checkpoint could be kept.
 
     Raises:
-      ValueError: nothing is kept by a metric, there is none of this name, or it is not
+      FieldError: nothing is kept by a metric, there is none of this name, or it is not
         measured at steps that are stored.
     """
     wanted, plan = config.checkpoint, config.eval
-    given = f"best_metric={wanted.best_metric!r}"
+    given = ("best_metric", wanted.best_metric)
     if not wanted.keep_best:
         if wanted.best_metric != CheckpointConfig.best_metric:
-            raise ValueError(
-                f"{given}: nothing is kept by it; set checkpoint.keep_best to a number "
-                "of checkpoints"
+            raise FieldError(
+                *given,
+                problem="nothing is kept by it",
+                remedy="set checkpoint.keep_best to a number of checkpoints",
             )
         return
     group_size, samples = config.rollout.group_size, plan.samples
@@ -33,18 +34,20 @@ def check_best_metric(config: TrainConfig) -> None:
     if wanted.best_metric in of_steps:
         return
     if wanted.best_metric not in scores:
-        near = settings.nearest(wanted.best_metric, (*of_steps, *scores))
-        raise ValueError(f"{given}: no such metric; {near}")
+        raise unknown(*given, (*of_steps, *scores), "metric")
     if not plan.prompts:
-        raise ValueError(
-            f"{given}: is not measured with eval.prompts=0; expected a metric of every "
-            "step, such as reward, or test problems"
+        raise FieldError(
+            *given,
+            "a metric of every step, such as reward, or test problems",
+            problem="is not measured with eval.prompts=0",
         )
     between = plan.every and math.lcm(plan.every, wanted.every) < config.train.steps
     if not between and not (plan.every and wanted.every_minutes):
-        raise ValueError(
-            f"{given}: with eval.every={plan.every} and checkpoint.every="
-            f"{wanted.every} it is measured at no stored step but the last step, so "
-            "that keep_best has nothing to choose from; expected an eval.every that "
-            "meets checkpoint.every before train.steps, or a metric of every step"
+        raise FieldError(
+            *given,
+            "an eval.every that meets checkpoint.every before train.steps, or a metric "
+            "of every step",
+            problem=f"with eval.every={plan.every} and checkpoint.every={wanted.every} "
+            "it is measured at no stored step but the last step, so that keep_best has "
+            "nothing to choose from",
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxrl_surrogate import tasks
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.parallel import hosts
 from jaxrl_surrogate.tasks import Task, Tokenizer
 
@@ -27,20 +28,20 @@ def build_tokenizer(
         nothing.
 
     Raises:
-      ValueError: no such tokenizer, a reader finds none, or it is damaged.
+      FieldError: no such tokenizer, a reader finds none, or it is damaged.
     """
     if not name.startswith("bpe:"):
         return tasks.tokenizers.get(name)
     size = name.removeprefix("bpe:")
     if not size.isdecimal() or int(size) < 257:
-        raise ValueError(
-            f"tokenizer={name!r}: expected bpe:SIZE with SIZE at least 257"
-        )
+        raise FieldError("tokenizer", name, "bpe:SIZE with SIZE at least 257")
     path = directory / "tokenizer.json"
     if own is None and not path.exists():
-        raise ValueError(
-            f"tokenizer={name!r}: there is no {path}, where the run keeps it; put it "
-            "back, or let `jaxrl train` make it again"
+        raise FieldError(
+            "tokenizer",
+            name,
+            problem=f"there is no {path}, where the run keeps it",
+            remedy="put it back, or let `jaxrl train` make it again",
         )
     # Asked of all: a host that looks later would find it made, and not wait.
     if own is not None and hosts.any_of(not path.exists()):
@@ -50,9 +51,11 @@ def build_tokenizer(
                 _train(name, task, int(size), path)
         hosts.wait_for_all("tokenizer")
     if _stored_digest(path) != _digest(path):
-        raise ValueError(
-            f"tokenizer={name!r}: {path} or {_beside(path)} is damaged. Remove {path} "
-            "to have `jaxrl train` make it again from the same texts"
+        raise FieldError(
+            "tokenizer",
+            name,
+            problem=f"{path} or {_beside(path)} is damaged. Remove {path} to have "
+            "`jaxrl train` make it again from the same texts",
         )
     return tasks.tokenizers.get(str(path))
 
@@ -66,10 +69,13 @@ def _train(name: str, task: Task, size: int, path: Path) -> None:
         _beside(path).write_text(f"{_digest(fresh)}  {path.name}\n", encoding="utf-8")
     elif before != _digest(fresh):
         fresh.unlink()
-        raise ValueError(
-            f"tokenizer={name!r}: the texts give another {path} than the run was "
-            f"started with, whose digest is in {_beside(path)}. Put that file back; "
-            f"or, if it is the digest that is damaged, remove {_beside(path)} to go on"
+        raise FieldError(
+            "tokenizer",
+            name,
+            problem=f"the texts give another {path} than the run was started with, "
+            f"whose digest is in {_beside(path)}. Put that file back",
+            remedy=f"or, if it is the digest that is damaged, remove {_beside(path)} "
+            "to go on",
         )
     fresh.replace(path)
 

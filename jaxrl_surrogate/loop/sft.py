@@ -11,7 +11,7 @@ import optax
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Prompts
-from jaxrl_surrogate.errors import at_least
+from jaxrl_surrogate.errors import FieldError, at_least
 from jaxrl_surrogate.losses import Metrics
 from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout import RolloutConfig
@@ -94,10 +94,12 @@ def encode_references(
             )
         ids = [*tokenizer.encode(problem.completion), tokenizer.eos_id]
         if len(ids) > max_completion_length:
-            raise ValueError(
-                f"rollout.max_completion_length={max_completion_length}: the reference "
-                f"completion of problem {problem.id} has {len(ids)} tokens with its "
-                "end token; raise it, or choose easier problems"
+            raise FieldError(
+                "rollout.max_completion_length",
+                max_completion_length,
+                problem=f"the reference completion of problem {problem.id} has "
+                f"{len(ids)} tokens with its end token",
+                remedy="raise it, or choose easier problems",
             )
         tokens[row, : len(ids)], lengths[row] = ids, len(ids)
     prompts = Prompts(*encode_prompts(problems, tokenizer, max_prompt_length))

@@ -4,6 +4,7 @@ import math
 import re
 from typing import Annotated, Literal
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.tasks.generated import Candidate, Draws, split
 from jaxrl_surrogate.tasks.task import Problem, Verdict
 
@@ -41,26 +42,23 @@ class Arithmetic:
         """Make the task; see the options' help.
 
         Raises:
-          ValueError: naming the option whose value is not possible.
+          FieldError: naming the option whose value is not possible.
         """
         if not 1 <= max_digits <= 9:
-            raise ValueError(f"max_digits={max_digits}: expected 1 to 9")
+            raise FieldError("max_digits", max_digits, "1 to 9")
         if not 1 <= min_digits <= max_digits:
-            raise ValueError(
-                f"min_digits={min_digits}: expected 1 to max_digits={max_digits}"
-            )
+            raise FieldError("min_digits", min_digits, f"1 to max_digits={max_digits}")
         if not 2 <= num_terms <= 8:
-            raise ValueError(f"num_terms={num_terms}: expected 2 to 8")
+            raise FieldError("num_terms", num_terms, "2 to 8")
         if form not in (*_FORMS, "mixed"):
-            raise ValueError(
-                f"form={form!r}: expected one of {', '.join(_FORMS)} or mixed"
-            )
+            raise FieldError("form", form, f"one of {', '.join(_FORMS)} or mixed")
         self._operations = tuple(operations.split("+"))
         for operation in self._operations:
             if operation not in _SIGNS:
-                raise ValueError(
-                    f"operations={operations!r}: expected some of "
-                    f"{', '.join(_SIGNS)}, joined by +"
+                raise FieldError(
+                    "operations",
+                    operations,
+                    f"some of {', '.join(_SIGNS)}, joined by +",
                 )
         self._digits = (min_digits, max_digits)
         self._num_terms = num_terms

@@ -7,6 +7,7 @@ from collections import Counter
 from fractions import Fraction
 from typing import Annotated, Literal, NamedTuple
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.tasks.answers import answer_text
 from jaxrl_surrogate.tasks.generated import Candidate, Draws, split
 from jaxrl_surrogate.tasks.task import Problem, Verdict
@@ -48,20 +49,21 @@ class Countdown:
         """Make the task; see the options' help.
 
         Raises:
-          ValueError: naming the option whose value is not possible.
+          FieldError: naming the option whose value is not possible.
         """
         if not 2 <= num_numbers <= 8:
-            raise ValueError(f"num_numbers={num_numbers}: expected 2 to 8")
+            raise FieldError("num_numbers", num_numbers, "2 to 8")
         if not 1 <= max_number <= 1000:
-            raise ValueError(f"max_number={max_number}: expected 1 to 1000")
+            raise FieldError("max_number", max_number, "1 to 1000")
         if max_target < 1:
-            raise ValueError(f"max_target={max_target}: expected at least 1")
+            raise FieldError("max_target", max_target, "at least 1")
         if form not in ("symbols", "words"):
-            raise ValueError(f"form={form!r}: expected symbols or words")
+            raise FieldError("form", form, "symbols or words")
         if not 0 <= partial_credit < 0.5:
-            raise ValueError(
-                f"partial_credit={partial_credit}: expected at least 0 and below 0.5, "
-                "where rewards begin to count as right"
+            raise FieldError(
+                "partial_credit",
+                partial_credit,
+                "at least 0 and below 0.5, where rewards begin to count as right",
             )
         self._partial_credit = partial_credit
         self._num_numbers, self._max_number = num_numbers, max_number

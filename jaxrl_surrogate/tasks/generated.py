@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.tasks.task import Problem
 
 _TEST_SHARE = 8  # one problem in so many is kept for testing
@@ -90,7 +91,7 @@ def split(make: Maker, num_test: int) -> tuple[Generated, tuple[Problem, ...]]:
     """Training problems, and distinct test problems: `num_test`, or nearly all.
 
     Raises:
-      ValueError: `num_test` is not positive, or one of the sets would be empty.
+      FieldError: `num_test` is not positive, or one of the sets would be empty.
     """
     train, test = Generated(make), _held_out(make, num_test)
     try:
@@ -98,16 +99,19 @@ def split(make: Maker, num_test: int) -> tuple[Generated, tuple[Problem, ...]]:
     except IndexError:
         test = ()
     if not test:
-        raise ValueError(
-            f"num_test={num_test}: so few problems are possible with these options "
-            "that none is left for training or for testing; expected more of them"
+        raise FieldError(
+            "num_test",
+            num_test,
+            problem="so few problems are possible with these options that none is "
+            "left for training or for testing",
+            expected="more of them",
         )
     return train, test
 
 
 def _held_out(make: Maker, count: int) -> tuple[Problem, ...]:
     if count < 1:
-        raise ValueError(f"num_test={count}: expected at least 1")
+        raise FieldError("num_test", count, "at least 1")
     found: dict[str, Problem] = {}
     since = 0  # draws since the last new one
     for index in itertools.count():

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.tasks.answers import final_number
 from jaxrl_surrogate.tasks.task import Problem, Verdict
 
@@ -37,10 +38,10 @@ class GSM8K:
         """Read the files.
 
         Raises:
-          ValueError: a file is missing or a line is not of the dataset's form.
+          FieldError: a file is missing or a line is not of the dataset's form.
         """
         if "{question}" not in template:
-            raise ValueError(f"template={template!r}: expected it to hold {{question}}")
+            raise FieldError("template", template, "it to hold {question}")
         self._last_number, self._marks = last_number, calculator_marks
         self._template = template
         self.train = self._load(Path(path), "train.jsonl")
@@ -57,11 +58,14 @@ class GSM8K:
     def _load(self, directory: Path, name: str) -> tuple[Problem, ...]:
         path = directory / name
         if not path.is_file():
-            raise ValueError(
-                f"path={str(directory)!r}: has no {name}; expected a directory with "
-                "the files train.jsonl and test.jsonl of GSM8K; fetch them from "
-                "grade_school_math/data of the GitHub repository "
-                "openai/grade-school-math and put them there"
+            raise FieldError(
+                "path",
+                str(directory),
+                problem=f"has no {name}",
+                expected="a directory with the files train.jsonl and test.jsonl of "
+                "GSM8K",
+                remedy="fetch them from grade_school_math/data of the GitHub "
+                "repository openai/grade-school-math and put them there",
             )
         problems = []
         with path.open(encoding="utf-8") as lines:  # not splitlines: U+2028 is text
@@ -69,7 +73,7 @@ class GSM8K:
                 if line.strip():
                     problems.append(self._problem(line, index, path))
         if not problems:
-            raise ValueError(f"path={str(directory)!r}: {name} is empty")
+            raise FieldError("path", str(directory), problem=f"{name} is empty")
         return tuple(problems)
 
     def _problem(self, line: str, index: int, path: Path) -> Problem:
@@ -80,9 +84,11 @@ class GSM8K:
         except (ValueError, KeyError, TypeError):
             answer = None
         if answer is None:
-            raise ValueError(
-                f"path={str(path.parent)!r}: line {index + 1} of {path.name} is not of "
-                'the form {"question": "...", "answer": "... #### 42"}'
+            raise FieldError(
+                "path",
+                str(path.parent),
+                problem=f"line {index + 1} of {path.name} is not of the form "
+                '{"question": "...", "answer": "... #### 42"}',
             )
         return Problem(
             prompt=self._template.replace("{question}", question),

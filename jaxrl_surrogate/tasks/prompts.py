@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.tasks.task import Problem
 from jaxrl_surrogate.tasks.tokenizers import Tokenizer
 
@@ -65,13 +66,15 @@ class PromptStream:
         """Go to where `state` was taken.
 
         Raises:
-          ValueError: the state is of a stream with another seed, size or order.
+          FieldError: the state is of a stream with another seed, size or order.
         """
         for name, own in self._identity.items():
             if name in state and state[name] != own:
-                raise ValueError(
-                    f"{name}={own}: the stored prompt stream has {name}={state[name]}; "
-                    "expected the task and seed that the run was started with"
+                raise FieldError(
+                    name,
+                    own,
+                    problem=f"the stored prompt stream has {name}={state[name]}",
+                    expected="the task and seed that the run was started with",
                 )
         self._position = int(state["position"])
 
@@ -105,7 +108,7 @@ def encode_prompts(
       uint32.
 
     Raises:
-      ValueError: a prompt is empty or longer than `max_length`.
+      FieldError: a prompt is empty or longer than `max_length`.
     """
     tokens = np.zeros((len(problems), max_length), np.int32)
     lengths = np.zeros(len(problems), np.int32)
@@ -113,9 +116,12 @@ def encode_prompts(
         ids = tokenizer.encode(problem.prompt)
         if not 1 <= len(ids) <= max_length:
             remedy = "raise it or leave such problems out" if ids else "it is empty"
-            raise ValueError(
-                f"rollout.max_prompt_length={max_length}: the prompt of problem "
-                f"{problem.id} has {len(ids)} tokens: {problem.prompt[:60]!r}; {remedy}"
+            raise FieldError(
+                "rollout.max_prompt_length",
+                max_length,
+                problem=f"the prompt of problem {problem.id} has {len(ids)} tokens: "
+                f"{problem.prompt[:60]!r}",
+                remedy=remedy,
             )
         tokens[row, : len(ids)], lengths[row] = ids, len(ids)
     return tokens, lengths, np.array([p.id for p in problems], np.uint32)

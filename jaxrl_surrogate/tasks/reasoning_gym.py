@@ -1,6 +1,7 @@
 """Any dataset of the library reasoning-gym, by name: `reasoning_gym:DATASET`.
 
 The library makes problem i of a dataset from `seed + i`. Training takes the problems
+from jaxrl_surrogate.errors import FieldError, nearest
 from the seed on, testing those after all of them, never two ranges that overlap.
 """
 
@@ -13,6 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+from jaxrl_surrogate.errors import FieldError, nearest
 from jaxrl_surrogate.tasks import signatures
 from jaxrl_surrogate.tasks.answers import answer_text
 from jaxrl_surrogate.tasks.task import Problem, Verdict
@@ -57,22 +59,22 @@ class ReasoningGym:
           **config: settings of the dataset itself.
 
         Raises:
-          ValueError: the library is missing, or refuses the name or a setting.
+          FieldError: the library is missing, or refuses the name or a setting.
         """
         library = _library()
         for name, value in (("size", size), ("num_test", num_test)):
             if value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1")
+                raise FieldError(name, value, "at least 1")
         if "{question}" not in template:
-            raise ValueError(f"template={template!r}: expected it to hold {{question}}")
+            raise FieldError("template", template, "it to hold {question}")
         try:
             made = library.create_dataset(
                 dataset, seed=seed, size=size + num_test, **config
             )
         except (ValueError, TypeError, AssertionError) as error:
             name = next((key for key in config if key in str(error)), "config")
-            raise ValueError(
-                f"{name}={config.get(name)!r}: {PREFIX}{dataset} refuses it: {error}"
+            raise FieldError(
+                name, config.get(name), problem=f"{PREFIX}{dataset} refuses it: {error}"
             ) from error
         self.name = PREFIX + dataset
         # Some datasets hold functions that do not pickle: pickle what made them.
@@ -116,13 +118,16 @@ def dataset_options(dataset: str) -> dict[str, signatures.Option]:
     """Options of a dataset: ours, then the fields of its own config.
 
     Raises:
-      ValueError: the library is missing or has no such dataset.
+      FieldError: the library is missing or has no such dataset.
     """
     names = dataset_names()
     if dataset not in names:
-        raise ValueError(
-            f"name={PREFIX + dataset!r}: reasoning-gym has no such dataset; expected "
-            f"one of its {len(names)}{signatures.nearest(dataset, names)}"
+        raise FieldError(
+            "name",
+            PREFIX + dataset,
+            problem="reasoning-gym has no such dataset",
+            expected=f"one of its {len(names)}",
+            remedy=nearest(dataset, names),
         )
     from reasoning_gym.factory import DATASETS
 
@@ -180,8 +185,10 @@ def _library():
     try:
         import reasoning_gym
     except ImportError:
-        raise ValueError(
-            f"name={PREFIX}...: needs the library reasoning-gym; "
-            "in the checkout: pip install -e '.[tasks]'"
+        raise FieldError(
+            "name",
+            f"{PREFIX}...",
+            problem="needs the library reasoning-gym",
+            remedy="in the checkout: pip install -e '.[tasks]'",
         ) from None
     return reasoning_gym

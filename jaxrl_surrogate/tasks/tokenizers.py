@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from jaxrl_surrogate.tasks import signatures
+from jaxrl_surrogate.errors import FieldError, nearest
 
 _BYTES = 256
 _TRAINED_END = "<|endoftext|>"
@@ -70,16 +70,18 @@ class AsciiTokenizer:
         """Text to ids.
 
         Raises:
-          ValueError: a character that is neither printable ASCII nor a newline.
+          FieldError: a character that is neither printable ASCII nor a newline.
         """
         try:
             return [self._ids[character] for character in text]
         except KeyError as error:
             # Also met when a run is under way: with the whole path of the field.
-            raise ValueError(
-                f"task.tokenizer='ascii': cannot encode {error.args[0]!r} of "
-                f"{text[:60]!r}; expected printable ASCII and newlines; use the "
-                "tokenizer 'byte'"
+            raise FieldError(
+                "task.tokenizer",
+                "ascii",
+                problem=f"cannot encode {error.args[0]!r} of {text[:60]!r}",
+                expected="printable ASCII and newlines",
+                remedy="use the tokenizer 'byte'",
             ) from None
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -100,19 +102,19 @@ class FileTokenizer:
             without those the first usual end token that the file has.
 
         Raises:
-          ValueError: the library is missing, there is no such file, it cannot be read,
+          FieldError: the library is missing, there is no such file, it cannot be read,
             or it has no end token.
         """
         library = _library()
         path = Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
         if not path.is_file():
-            raise ValueError(f"tokenizer={str(path)!r}: expected a tokenizer.json file")
+            raise FieldError("tokenizer", str(path), "a tokenizer.json file")
         try:
             self._tokenizer = library.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise ValueError(
-                f"tokenizer={str(path)!r}: not a tokenizer.json file: {error}"
+            raise FieldError(
+                "tokenizer", str(path), problem=f"not a tokenizer.json file: {error}"
             ) from error
         # Some files cut or pad what they encode; a prompt must come through whole.
         self._tokenizer.no_truncation()
@@ -122,9 +124,11 @@ class FileTokenizer:
         ids = [self._tokenizer.token_to_id(token) for token in ends]
         found = [i for i in ids if i is not None]
         if not found:
-            raise ValueError(
-                f"tokenizer={str(path)!r}: has no end token among {', '.join(ends)}; "
-                "expected eos=TOKEN to name one"
+            raise FieldError(
+                "tokenizer",
+                str(path),
+                problem=f"has no end token among {', '.join(ends)}",
+                expected="eos=TOKEN to name one",
             )
         self.name = str(path)
         self.eos_id = found[0]
@@ -157,18 +161,23 @@ def get(name: str | Path, *, eos: str | None = None) -> Tokenizer:
       eos: the end token's text, for a file; found if not given.
 
     Raises:
-      ValueError: neither a name nor a file, or see `FileTokenizer`.
+      FieldError: neither a name nor a file, or see `FileTokenizer`.
     """
     if str(name) in _BUILT_IN:
         if eos is not None:
-            raise ValueError(
-                f"eos={eos!r}: tokenizer {name!r} has its own end token; expected none"
+            raise FieldError(
+                "eos",
+                eos,
+                problem=f"tokenizer {name!r} has its own end token",
+                expected="none",
             )
         return _BUILT_IN[str(name)]()
     if not os.path.exists(name):
-        raise ValueError(
-            f"tokenizer={str(name)!r}: expected {' or '.join(_BUILT_IN)}, or the path "
-            f"of a tokenizer.json{signatures.nearest(str(name), _BUILT_IN)}"
+        raise FieldError(
+            "tokenizer",
+            str(name),
+            f"{' or '.join(_BUILT_IN)}, or the path of a tokenizer.json",
+            nearest(str(name), _BUILT_IN),
         )
     return FileTokenizer(name, eos)
 
@@ -185,12 +194,13 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> FileTo
       path: of the `tokenizer.json` to write; its directory is made.
 
     Raises:
-      ValueError: the vocabulary is too small, or the library is missing.
+      FieldError: the vocabulary is too small, or the library is missing.
     """
     if vocab_size <= _BYTES:
-        raise ValueError(
-            f"vocab_size={vocab_size}: expected at least {_BYTES + 1}, the 256 bytes "
-            "and the end token"
+        raise FieldError(
+            "vocab_size",
+            vocab_size,
+            f"at least {_BYTES + 1}, the 256 bytes and the end token",
         )
     library = _library()
     tokenizer = library.Tokenizer(library.models.BPE())
@@ -239,8 +249,9 @@ def _library():
     try:
         import tokenizers
     except ImportError:
-        raise ValueError(
-            "tokenizer: tokenizer.json files need the library tokenizers; "
-            "in the checkout: pip install -e '.[hf]'"
+        raise FieldError(
+            "tokenizer",
+            problem="tokenizer.json files need the library tokenizers",
+            remedy="in the checkout: pip install -e '.[hf]'",
         ) from None
     return tokenizers
