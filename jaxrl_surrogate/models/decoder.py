@@ -167,7 +167,9 @@ class Ends(nnx.Module):
     def embed(self, tokens: jax.Array) -> jax.Array:
         """(...) token ids to (..., D) in the compute dtype."""
         x = self.embedding[...][tokens].astype(self.config.compute_dtype)
-        return constrain_last(x, "residual")
+        # Whole rows first: the gradient of a lookup is a scatter, which XLA otherwise
+        # splits along the width and then moves to the vocabulary's split.
+        return constrain_last(constrain_last(x, None), "residual")
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """(..., D) outputs of the last block to (..., V) float32 logits."""

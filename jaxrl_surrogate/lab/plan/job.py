@@ -190,7 +190,9 @@ def _by_rules(mesh, names, shape, rules):
 
 
 def _placed(tree, sharding):
+    """The shapes and dtypes that the arrays of a tree have on devices, and a sharding."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
+        # A NumPy float64, as in weight tables, is float32 there.
+        jax.eval_shape(lambda leaves: leaves, tree),
     )
