@@ -5,8 +5,6 @@ import importlib
 import inspect
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parents[1] / "jaxrl_surrogate"
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
@@ -28,25 +26,35 @@ def _public(tree):
                         yield f"{node.name}.{inner.name}", inner
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_public_names_have_docstrings(name):
-    path = PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    empty = path.stem == "__init__" and not tree.body
-    assert empty or ast.get_docstring(tree), f"{name}: the file says not what it is"
-    missing = [what for what, node in _public(tree) if not ast.get_docstring(node)]
-    assert not missing, f"{name}: no docstring on {', '.join(missing)}"
+def test_public_names_have_docstrings():
+    missing = []
+    for name in MODULES:
+        path = PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        empty = path.stem == "__init__" and not tree.body
+        if not empty and not ast.get_docstring(tree):
+            missing.append(name)
+        missing += [
+            f"{name}.{what}"
+            for what, node in _public(tree)
+            if not ast.get_docstring(node)
+        ]
+    assert not missing, f"no docstring: {', '.join(missing)}"
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_what_is_exported_is_there_and_documented(name):
-    module = importlib.import_module(name.removesuffix(".__init__"))
-    exported = getattr(module, "__all__", ())
-    assert list(exported) == sorted(set(exported))
-    for public in exported:
-        thing = getattr(module, public)
-        if inspect.isclass(thing) or inspect.isfunction(thing):
-            assert inspect.getdoc(thing), f"{name}.{public}"
+def test_what_is_exported_is_there_and_documented():
+    bad = []
+    for name in MODULES:
+        module = importlib.import_module(name.removesuffix(".__init__"))
+        exported = getattr(module, "__all__", ())
+        if list(exported) != sorted(set(exported)):
+            bad.append(f"{name}.__all__ is not sorted")
+        for public in exported:
+            thing = getattr(module, public, None)
+            code = inspect.isclass(thing) or inspect.isfunction(thing)
+            if not hasattr(module, public) or (code and not inspect.getdoc(thing)):
+                bad.append(f"{name}.{public} is not there or has no docstring")
+    assert not bad, "\n".join(bad)
 
 
 def test_names_that_the_documentation_promises():

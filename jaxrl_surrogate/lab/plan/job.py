@@ -190,7 +190,7 @@ def _by_rules(mesh, names, shape, rules):
 
 
 def _placed(tree, sharding):
-    """The shapes and dtypes that the arrays of a tree have on devices, and a sharding."""
+    """Shapes and dtypes as arrays of a tree have them on devices, and a sharding."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         # A NumPy float64, as in weight tables, is float32 there.
