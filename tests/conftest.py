@@ -1,22 +1,16 @@
 """JAX as strict as it can be set, on eight devices of one CPU."""
 
 import os
-import shutil
-import tempfile
 
 # Before JAX is imported: its devices are counted once.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("NPROC", "64")  # as `parallel.enough_host_threads` says
-# One folder of compiled programs for the session: runs of the same model, and the
-# processes that tests start, compile a program once. A folder that is given is kept.
-_COMPILED = "JAX_COMPILATION_CACHE_DIR"
-_OWN = None
-if _COMPILED not in os.environ:
-    _OWN = os.environ[_COMPILED] = tempfile.mkdtemp(prefix="jaxrl-compiled-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import secrets
+import shutil
+import tempfile
 
 import jax
 import numpy as np
@@ -24,10 +18,25 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
 
-def pytest_unconfigure():
-    if _OWN is not None:
-        shutil.rmtree(_OWN, ignore_errors=True)
+
+def pytest_configure(config):
+    """One folder of compiled programs for a session and all processes that it starts.
+
+    Runs of the same model compile each program once. A folder that the environment
+    names is used and kept.
+    """
+    config.own_folder = None
+    if COMPILED not in os.environ:
+        config.own_folder = os.environ[COMPILED] = tempfile.mkdtemp(prefix="compiled-")
+        jax.config.update("jax_compilation_cache_dir", config.own_folder)
+
+
+def pytest_unconfigure(config):
+    if config.own_folder is not None:
+        del os.environ[COMPILED]
+        shutil.rmtree(config.own_folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ import os
 import shutil
 import sys
 
-import jax
 import pytest
 from faults import ROOT, SMALL
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxrl_surrogate import cli
 from jaxrl_surrogate.telemetry.run_log import RunLog
@@ -42,24 +40,7 @@ def _stored(directory, phase):
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Every run builds the same programs: each is compiled once."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, quick_compiler, compiled):
+def runs(tmp_path_factory, quick_compiler):
     """A run of 11 steps, and one that ended when the rollout of step 11 was stored."""
     whole = tmp_path_factory.mktemp("runs") / "whole"
     assert _train(whole) == 0

@@ -43,21 +43,6 @@ WORDS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs_on_disk(tmp_path_factory):
-    """Runs of the same programs compile them once."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 def open_run(directory, *words, screen=None):
     """A run of the quickstart made small, on one device, and its log."""
     config = cli.load_config(QUICKSTART, [f"--run_dir={directory}", *WORDS, *words])
