@@ -38,25 +38,58 @@ def decoder_logits(config, params, tokens):
     """(N,) tokens to (N, V) logits; `params` any nested dict of arrays."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     x = params["embedding"][np.asarray(tokens)]
+    if config.scale_embeddings:
+        x = x * np.sqrt(config.embed_dim)
+    before, after = config.norm_placement != "post", config.norm_placement != "pre"
     for layer in range(config.num_layers):
         block = jax.tree.map(lambda leaf, i=layer: leaf[i], params["layers"])
-        x = x + _attention(
-            config, block["attention"], _norm(config, x, block["attention_norm"]), layer
-        )
-        x = x + _mlp(config, block["mlp"], _norm(config, x, block["mlp_norm"]))
+        seen = _norm(config, x, block["attention_norm"]) if before else x
+        out = _attention(config, block["attention"], seen, layer)
+        x = x + (_norm(config, out, block["attention_post_norm"]) if after else out)
+        read = _norm(config, x, block["mlp_norm"]) if before else x
+        out = _mlp(config, block["mlp"], read)
+        x = x + (_norm(config, out, block["mlp_post_norm"]) if after else out)
     head = params["embedding"] if config.tie_embeddings else params["head"]
-    return _norm(config, x, params["final_norm"]) @ head.T
+    return _capped(
+        config.final_softcap, _norm(config, x, params["final_norm"]) @ head.T
+    )
 
 
 def _norm(config, x, p):
-    return p["scale"] * x / np.sqrt(np.mean(x**2, -1, keepdims=True) + config.norm_eps)
+    scale = 1 + p["scale"] if config.zero_centred_norms else p["scale"]
+    return scale * x / np.sqrt(np.mean(x**2, -1, keepdims=True) + config.norm_eps)
 
 
-def _rotary(config, x, position):
+def _capped(cap, x):
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def _speed(config, i, local):
+    """Radians a position of the feature pair i."""
+    theta = config.rope_theta
+    if local and config.rope_local_theta:
+        return config.rope_local_theta ** (-2 * i / config.head_dim)
+    speed = theta ** (-2 * i / config.head_dim)
+    if config.rope_scaling == "linear":
+        return speed / config.rope_factor
+    if config.rope_scaling == "llama3":
+        length = config.rope_original_length
+        wavelength = 2 * np.pi / speed
+        if wavelength > length / config.rope_low_freq_factor:
+            return speed / config.rope_factor
+        if wavelength > length / config.rope_high_freq_factor:
+            smooth = (length / wavelength - config.rope_low_freq_factor) / (
+                config.rope_high_freq_factor - config.rope_low_freq_factor
+            )
+            return (1 - smooth) * speed / config.rope_factor + smooth * speed
+    return speed
+
+
+def _rotary(config, x, position, local):
     """Feature pairs (i, i + H/2) of one head at one position, as complex numbers."""
     half = len(x) // 2
     pairs = x[:half] + 1j * x[half:]
-    speed = 1 / config.rope_theta ** (2 * np.arange(half) / len(x))
+    speed = np.array([_speed(config, i, local) for i in range(half)])
     turned = pairs * np.exp(1j * position * speed)
     return np.concatenate([turned.real, turned.imag])
 
@@ -66,29 +99,45 @@ def _attention(config, p, x, layer):
     kernels = {n: p[n]["kernel"] for n in "qkv"}
     biases = {n: p[n].get("bias", np.zeros(kernels[n].shape[1:])) for n in "qkv"}
     assert ("bias" in p["q"]) == config.attention_bias
-    reach = len(x)
-    if config.sliding_window and not (
+    local = config.sliding_window and not (
         config.global_every and layer % config.global_every == config.global_every - 1
-    ):
-        reach = config.sliding_window
+    )
+    reach = config.sliding_window if local else len(x)
+    root = np.sqrt(config.query_pre_attn_scalar or config.head_dim)
     group = config.num_heads // config.num_kv_heads
+    whole = config.qk_norm and config.qk_norm_over == "projection"
+    if whole:
+        shares = {
+            n: 1
+            / np.sqrt(
+                np.mean(
+                    (np.einsum("nd,dkh->nkh", x, kernels[n]) + biases[n]) ** 2, (1, 2)
+                )
+                + config.norm_eps
+            )
+            for n in "qk"
+        }
     for head in range(config.num_heads):
         kv = head // group
         q, k, v = (
             x @ kernels[n][:, h] + biases[n][h]
             for n, h in (("q", head), ("k", kv), ("v", kv))
         )
-        if config.qk_norm:
+        if whole:
+            q = q * shares["q"][:, None] * p["q_norm"]["scale"][head]
+            k = k * shares["k"][:, None] * p["k_norm"]["scale"][kv]
+        elif config.qk_norm:
             q, k = _norm(config, q, p["q_norm"]), _norm(config, k, p["k_norm"])
-        q = [_rotary(config, row, i) for i, row in enumerate(q)]
-        k = [_rotary(config, row, i) for i, row in enumerate(k)]
+        q = [_rotary(config, row, i, local) for i, row in enumerate(q)]
+        k = [_rotary(config, row, i, local) for i, row in enumerate(k)]
         for i in range(len(x)):
             seen = range(max(0, i - reach + 1), i + 1)
-            scores = np.array([q[i] @ k[j] for j in seen]) / np.sqrt(config.head_dim)
+            scores = np.array([q[i] @ k[j] for j in seen]) / root
+            scores = _capped(config.attention_softcap, scores)
             weights = np.exp(scores - scores.max())
             mixed = sum(w * v[j] for w, j in zip(weights, seen, strict=True))
             out[i] += mixed / weights.sum() @ p["out"]["kernel"][head]
-    return out
+    return out + (p["out"]["bias"] if config.attention_out_bias else 0)
 
 
 def _mlp(config, p, x):

@@ -36,6 +36,9 @@ def attend(
     first: int | jax.Array,
     window: int | jax.Array | None,
     prefix: Prefix | None,
+    *,
+    scale: float | None = None,
+    softcap: float = 0.0,
 ) -> jax.Array:
     """Causal attention over a shared prefix and the queries' own sequence.
 
@@ -46,33 +49,37 @@ def attend(
       first: own position of the first query, 0 when a whole sequence is processed.
       window: positions a query sees back, itself included; None sees all.
       prefix: keys and values of the prompt, seen by all queries; None without prompt.
+      scale: factor of the scores; None for H ** -0.5.
+      softcap: scores s become c tanh(s / c) with this c; 0 leaves them.
 
     Returns:
       (G, M, T, K, R, H) in the dtype of q.
     """
     num_queries = q.shape[2]
     steps = first + jnp.arange(num_queries)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q = q * jnp.asarray(scale, q.dtype)
     blocks = Blocks.of(num_queries, QUERY_BLOCK)
     if blocks.number == 1:
-        return _attend_block(q, own, steps, window, prefix)
+        return _attend_block(q, own, steps, window, prefix, softcap)
 
     @jax.checkpoint
     def one_block(block, steps):
-        return _attend_block(block, own, steps, window, prefix)
+        return _attend_block(block, own, steps, window, prefix, softcap)
 
     parts = (blocks.split(q, 2), blocks.split(steps, 0))
     out = jax.lax.map(lambda pair: one_block(*pair), parts)
     return blocks.join(out, 2)
 
 
-def _attend_block(q, own, steps, window, prefix):
-    q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-    own_scores = wide_einsum("gmtkrh,gmkhs->gmktrs", q, own.keys)
+def _attend_block(q, own, steps, window, prefix, softcap):
+    own_scores = _capped(wide_einsum("gmtkrh,gmkhs->gmktrs", q, own.keys), softcap)
     own_mask = _own_mask(steps, own.keys.shape[-1], window)
     own_scores = jnp.where(own_mask[None, None, None, :, None, :], own_scores, _MASKED)
     highest = own_scores.max(-1)  # (G, M, K, T, R)
     if prefix is not None:
         scores = wide_einsum("gmtkrh,gkhp->gkmtrp", q, prefix.cache.keys)
+        scores = _capped(scores, softcap)
         mask = _prefix_mask(steps, scores.shape[-1], window, prefix)
         scores = jnp.where(mask[:, None, None, :, None, :], scores, _MASKED)
         highest = jnp.maximum(highest, jnp.swapaxes(scores.max(-1), 1, 2))
@@ -89,6 +96,10 @@ def _attend_block(q, own, steps, window, prefix):
         )
     out /= total[..., None]
     return jnp.moveaxis(out, 2, 3).astype(q.dtype)
+
+
+def _capped(scores, softcap):
+    return softcap * jnp.tanh(scores / softcap) if softcap else scores
 
 
 def _own_mask(steps, num_keys, window):

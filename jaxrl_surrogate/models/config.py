@@ -1,4 +1,4 @@
-"""The shape of a decoder. One dataclass covers the Llama, Qwen and Mistral families."""
+"""The shape of a decoder. One dataclass covers every family in `models.families`."""
 
 import dataclasses
 import math
@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.typed_fields import check_fields
+
+# The window of a layer that sees everything, where others have one.
+UNLIMITED = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +26,44 @@ class DecoderConfig:
     head_dim: Annotated[int, "width of one head; even"]
     mlp_dim: Annotated[int, "hidden width of the gated MLP, or of one expert"]
     activation: Annotated[Literal["silu", "gelu"], "gate of the MLP"] = "silu"
-    qk_norm: Annotated[bool, "RMSNorm on queries and keys, a head at a time"] = False
+    qk_norm: Annotated[bool, "RMSNorm on queries and keys before they turn"] = False
+    qk_norm_over: Annotated[
+        Literal["head", "projection"], "what one such norm spans: a head, or all heads"
+    ] = "head"
+    norm_placement: Annotated[
+        Literal["pre", "post", "both"],
+        "norms on what attention and MLP read, on what they add, or on both",
+    ] = "pre"
+    zero_centred_norms: Annotated[bool, "norms multiply by 1 + scale"] = False
     attention_bias: Annotated[bool, "bias on the q, k, v projections"] = False
+    attention_out_bias: Annotated[bool, "bias on attention's output"] = False
     mlp_bias: Annotated[bool, "bias on the three MLP projections"] = False
     tie_embeddings: Annotated[bool, "the output head is the embedding table"] = True
+    scale_embeddings: Annotated[bool, "embeddings times the root of D"] = False
+    query_pre_attn_scalar: Annotated[
+        float, "scores are divided by its root; 0: head_dim"
+    ] = 0.0
+    attention_softcap: Annotated[
+        float, "scores s become c tanh(s / c) with this c; 0: they stay"
+    ] = 0.0
+    final_softcap: Annotated[float, "the same for the logits"] = 0.0
     rope_theta: Annotated[float, "base of the rotary frequencies"] = 1e4
+    rope_local_theta: Annotated[
+        float, "base in layers with a window, unscaled; 0: as in the others"
+    ] = 0.0
+    rope_scaling: Annotated[
+        Literal["none", "linear", "llama3"], "how frequencies shrink for long contexts"
+    ] = "none"
+    rope_factor: Annotated[float, "frequencies are divided by it"] = 1.0
+    rope_low_freq_factor: Annotated[
+        float, "llama3: slower than so many turns in the original length: divided"
+    ] = 1.0
+    rope_high_freq_factor: Annotated[
+        float, "llama3: faster than so many turns in it: as they were"
+    ] = 4.0
+    rope_original_length: Annotated[
+        int, "llama3: positions that the model was first trained on"
+    ] = 8192
     norm_eps: Annotated[float, "epsilon of RMSNorm"] = 1e-6
     sliding_window: Annotated[
         int, "positions a token sees back, itself included; 0: all"
@@ -85,6 +121,29 @@ class DecoderConfig:
             )
         if not 1 < self.rope_theta < math.inf:
             raise FieldError("rope_theta", self.rope_theta, "more than 1, finite")
+        local = self.rope_local_theta
+        if local and not (1 < local < math.inf and self.sliding_window):
+            raise FieldError(
+                "rope_local_theta", local,
+                "0, or more than 1 and finite with a sliding_window",
+            )  # fmt: skip
+        for field in ("query_pre_attn_scalar", "attention_softcap", "final_softcap"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise FieldError(field, getattr(self, field), "0 or more, finite")
+        if not 0 < self.rope_factor < math.inf:
+            raise FieldError("rope_factor", self.rope_factor, "more than 0, finite")
+        low, high = self.rope_low_freq_factor, self.rope_high_freq_factor
+        if not 0 < low < high < math.inf:
+            raise FieldError(
+                "rope_low_freq_factor", low,
+                f"more than 0 and less than rope_high_freq_factor={high}",
+            )  # fmt: skip
+        if self.rope_original_length < 1:
+            raise FieldError(
+                "rope_original_length", self.rope_original_length, "at least 1"
+            )
+        if not 1 < self.rope_theta < math.inf:
+            raise FieldError("rope_theta", self.rope_theta, "more than 1, finite")
         if not 0 <= self.norm_eps < math.inf:
             raise FieldError("norm_eps", self.norm_eps, "0 or more, finite")
 
@@ -94,13 +153,17 @@ class DecoderConfig:
         return self.num_heads // self.num_kv_heads
 
     @property
+    def score_scale(self) -> float:
+        """Factor of the products of queries and keys."""
+        return (self.query_pre_attn_scalar or self.head_dim) ** -0.5
+
+    @property
     def windows(self) -> tuple[int, ...] | None:
         """Positions each layer sees back, or None where every layer sees all."""
         if not self.sliding_window:
             return None
-        unlimited = 2**30
         return tuple(
-            unlimited
+            UNLIMITED
             if self.global_every and (layer + 1) % self.global_every == 0
             else self.sliding_window
             for layer in range(self.num_layers)
@@ -120,10 +183,12 @@ class DecoderConfig:
         embed, mlp = self.embed_dim, self.mlp_dim
         q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         mlps = experts if self.num_experts else 1
-        block = embed * (2 * q + 2 * kv) + 3 * embed * mlp * mlps + 2 * embed
+        block = embed * (2 * q + 2 * kv) + 3 * embed * mlp * mlps
+        block += (4 if self.norm_placement == "both" else 2) * embed
         block += embed * self.num_experts  # router
-        block += 2 * self.head_dim * self.qk_norm
-        block += (q + 2 * kv) * self.attention_bias
+        if self.qk_norm:
+            block += 2 * self.head_dim if self.qk_norm_over == "head" else q + kv
+        block += (q + 2 * kv) * self.attention_bias + embed * self.attention_out_bias
         block += (2 * mlp + embed) * self.mlp_bias
         tables = 1 if self.tie_embeddings else 2
         return self.num_layers * block + tables * self.vocab_size * embed + embed

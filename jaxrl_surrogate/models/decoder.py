@@ -22,15 +22,19 @@ from jaxrl_surrogate.models.wide_einsum import wide_einsum
 class RMSNorm(nnx.Module):
     """Root-mean-square normalisation (Zhang, Sennrich, arXiv 1910.07467) in float32."""
 
-    def __init__(self, size: int, epsilon: float, axis_name: str | None):
-        self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones((size,)), logical_axes=(axis_name,))
+    def __init__(self, config: DecoderConfig, shape, axes):
+        self.config, self.last = config, tuple(range(-len(shape), 0))
+        start = jnp.zeros if config.zero_centred_norms else jnp.ones
+        self.scale = nnx.Param(start(shape), logical_axes=axes)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise (..., size) over its last axis."""
+        """Normalise (..., *shape) over the axes of its shape together."""
         wide = x.astype(jnp.float32)
-        inverse = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.epsilon)
+        mean = jnp.square(wide).mean(self.last, keepdims=True)
+        inverse = jax.lax.rsqrt(mean + self.config.norm_eps)
         scale = self.scale[...].astype(jnp.float32)
+        if self.config.zero_centred_norms:
+            scale = 1 + scale
         return (wide * inverse * _align(scale, x.ndim)).astype(x.dtype)
 
 
@@ -74,14 +78,21 @@ class Attention(nnx.Module):
         self.v = Linear(kv_heads, kv_axes, 1, bias=bias, rngs=rngs)
         self.out = Linear(
             (*heads[1:], c.embed_dim), ("heads", "head_dim", "embed"), 2,
-            bias=False, rngs=rngs, scale=(2 * c.num_layers) ** -0.5,
+            bias=c.attention_out_bias, rngs=rngs, scale=(2 * c.num_layers) ** -0.5,
         )  # fmt: skip
         if c.qk_norm:
-            self.q_norm = RMSNorm(c.head_dim, c.norm_eps, "head_dim")
-            self.k_norm = RMSNorm(c.head_dim, c.norm_eps, "head_dim")
+            # Of (heads, head_dim), what one norm spans.
+            first = -1 if c.qk_norm_over == "head" else -2
+            self.q_norm = RMSNorm(c, heads[first:], ("heads", "head_dim")[first:])
+            self.k_norm = RMSNorm(c, kv_heads[first:], kv_axes[first:])
 
-    def project(self, x: jax.Array, positions: jax.Array):
+    def project(self, x: jax.Array, positions: jax.Array, frequencies: jax.Array):
         """Queries, keys and values of x (G, M, T, D), rotated to their positions.
+
+        Args:
+          x: what the block's attention reads.
+          positions: (G, 1, T) int32.
+          frequencies: (H / 2,) float32, the layer's (see `rotary.frequencies`).
 
         Returns:
           q (G, M, T, K, R, H) and `KeyValues` of the T positions.
@@ -94,8 +105,8 @@ class Attention(nnx.Module):
         )
         if c.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q = rotate(q, positions, c.rope_theta)
-        k = rotate(k, positions, c.rope_theta)
+        q = rotate(q, positions, frequencies)
+        k = rotate(k, positions, frequencies)
         q = q.reshape(*q.shape[:3], c.num_kv_heads, c.queries_per_kv, c.head_dim)
         return q, KeyValues.of(k, v)
 
@@ -126,29 +137,45 @@ class GatedMLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """One pre-norm transformer block."""
+    """One transformer block; its norms stand where `norm_placement` says."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         c = config
-        self.attention_norm = RMSNorm(c.embed_dim, c.norm_eps, "embed")
         self.attention = Attention(c, rngs=rngs)
-        self.mlp_norm = RMSNorm(c.embed_dim, c.norm_eps, "embed")
         self.mlp = (Experts if c.num_experts else GatedMLP)(c, rngs=rngs)
+        if c.norm_placement != "post":
+            self.attention_norm = RMSNorm(c, (c.embed_dim,), ("embed",))
+            self.mlp_norm = RMSNorm(c, (c.embed_dim,), ("embed",))
+        if c.norm_placement != "pre":
+            self.attention_post_norm = RMSNorm(c, (c.embed_dim,), ("embed",))
+            self.mlp_post_norm = RMSNorm(c, (c.embed_dim,), ("embed",))
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, attend: Callable
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        frequencies: jax.Array,
+        attend: Callable,
     ) -> tuple[jax.Array, object]:
         """Apply to x (G, M, T, D).
 
         `attend(q, key_values) -> (out, kept)` decides what is seen and what is kept, so
         training, prefill and decoding run the same block.
         """
-        seen = constrain_last(self.attention_norm(x), None)
-        q, key_values = self.attention.project(seen, positions)
+        seen = self._read("attention_norm", x)
+        q, key_values = self.attention.project(seen, positions, frequencies)
         out, kept = attend(q, key_values)
-        x = x + constrain_last(self.attention.combine(out), "residual")
-        read = constrain_last(self.mlp_norm(x), None)
-        return x + constrain_last(self.mlp(read), "residual"), kept
+        x = x + self._added("attention_post_norm", self.attention.combine(out))
+        read = self._read("mlp_norm", x)
+        return x + self._added("mlp_post_norm", self.mlp(read)), kept
+
+    def _read(self, norm, x):
+        """What attention or MLP reads of the residual stream."""
+        return constrain_last(getattr(self, norm, _same)(x), None)
+
+    def _added(self, norm, out):
+        """What attention or MLP adds to the residual stream."""
+        return constrain_last(getattr(self, norm, _same)(out), "residual")
 
 
 class Ends(nnx.Module):
@@ -160,13 +187,15 @@ class Ends(nnx.Module):
         init = jax.nn.initializers.truncated_normal(c.embed_dim**-0.5)
         shape, axes = (c.vocab_size, c.embed_dim), ("vocab", "embed")
         self.embedding = nnx.Param(init(rngs.params(), shape), logical_axes=axes)
-        self.final_norm = RMSNorm(c.embed_dim, c.norm_eps, "embed")
+        self.final_norm = RMSNorm(c, (c.embed_dim,), ("embed",))
         if not c.tie_embeddings:
             self.head = nnx.Param(init(rngs.params(), shape), logical_axes=axes)
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """(...) token ids to (..., D) in the compute dtype."""
         x = self.embedding[...][tokens].astype(self.config.compute_dtype)
+        if self.config.scale_embeddings:
+            x *= jnp.asarray(self.config.embed_dim**0.5, x.dtype)
         # Whole rows first: the gradient of a lookup is a scatter, which XLA otherwise
         # splits along the width and then moves to the vocabulary's split.
         return constrain_last(constrain_last(x, None), "residual")
@@ -176,7 +205,13 @@ class Ends(nnx.Module):
         table = self.embedding if self.config.tie_embeddings else self.head
         hidden = constrain_last(self.final_norm(hidden), None)
         table = table[...].astype(hidden.dtype)
-        return constrain_last(wide_einsum("...d,vd->...v", hidden, table), "vocab")
+        logits = constrain_last(wide_einsum("...d,vd->...v", hidden, table), "vocab")
+        cap = self.config.final_softcap
+        return cap * jnp.tanh(logits / cap) if cap else logits
+
+
+def _same(x):
+    return x
 
 
 def _align(x: jax.Array, ndim: int) -> jax.Array:

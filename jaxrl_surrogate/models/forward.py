@@ -19,6 +19,7 @@ from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.decoder import Block, Ends
 from jaxrl_surrogate.models.key_values import KeyValues
 from jaxrl_surrogate.models.layout import constrain
+from jaxrl_surrogate.models.rotary import frequencies
 
 Params = dict  # nested dict of float32 arrays; the leaves of "layers" lead with L
 
@@ -101,7 +102,7 @@ def prefill(
     offsets = jnp.zeros_like(lengths)
 
     def see_prompt(q, new, window, _):
-        return attend(q, new, 0, window, None), new
+        return _attend(config, q, new, 0, window, None), new
 
     hidden, kept = _run(
         config, params, tokens[:, None], offsets, 0, see_prompt, None, remat
@@ -135,7 +136,8 @@ def forward_completions(
     """
 
     def see_both(q, new, window, layer_cache):
-        return attend(q, new, 0, window, Prefix(layer_cache, prefix.lengths)), None
+        prompt = Prefix(layer_cache, prefix.lengths)
+        return _attend(config, q, new, 0, window, prompt), None
 
     return _run(
         config, params, tokens, prefix.lengths, 0, see_both, prefix.cache, remat
@@ -171,8 +173,8 @@ def decode_token(
 
         def see_cached(q, new, window, layer):
             own = layer[0].write(new, position)
-            seen = attend(q, own, position, window, Prefix(layer[1], prefix.lengths))
-            return seen, own
+            prompt = Prefix(layer[1], prefix.lengths)
+            return _attend(config, q, own, position, window, prompt), own
 
         per_layer = tuple(zip(cache, prefix.cache, strict=True))
         hidden, cache = _run(
@@ -187,8 +189,8 @@ def decode_token(
         index, layer_prefix = layer
         cache = cache.write(new, position, index)
         own = cache.layer(index, kv_len)
-        seen = attend(q, own, position, window, Prefix(layer_prefix, prefix.lengths))
-        return seen, cache
+        prompt = Prefix(layer_prefix, prefix.lengths)
+        return _attend(config, q, own, position, window, prompt), cache
 
     hidden, cache = _run(
         config, params, tokens[..., None], prefix.lengths, position, see_carried,
@@ -259,6 +261,11 @@ def _ends(config, params):
     return nnx.merge(graph, {k: v for k, v in params.items() if k != "layers"})
 
 
+def _attend(config, q, own, first, window, prefix):
+    scale, softcap = config.score_scale, config.attention_softcap
+    return attend(q, own, first, window, prefix, scale=scale, softcap=softcap)
+
+
 def _run(config, params, tokens, offsets, first, see, per_layer, remat, carried=None):
     """Run all blocks over tokens (G, M, T) that start at `offsets + first`.
 
@@ -272,7 +279,10 @@ def _run(config, params, tokens, offsets, first, see, per_layer, remat, carried=
 
     def block(x, layer_params, window, layer, *carried):
         return nnx.merge(graph, layer_params)(
-            x, positions, lambda q, new: see(q, new, window, layer, *carried)
+            x,
+            positions,
+            frequencies(config, window),
+            lambda q, new: see(q, new, window, layer, *carried),
         )
 
     if remat:

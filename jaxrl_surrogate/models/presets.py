@@ -1,9 +1,11 @@
-"""Named shapes, from a toy that trains on a laptop to 32B parameters."""
+"""Named shapes, toys that train on a laptop, and the published sizes."""
 
 import dataclasses
 
 from jaxrl_surrogate.errors import FieldError, nearest_or_all, unknown
+from jaxrl_surrogate.models import families
 from jaxrl_surrogate.models.config import DecoderConfig
+from jaxrl_surrogate.models.families import published
 
 _TOY = DecoderConfig(
     vocab_size=98,
@@ -14,19 +16,6 @@ _TOY = DecoderConfig(
     head_dim=16,
     mlp_dim=128,
     qk_norm=True,
-)
-
-# Shapes of the published checkpoints: vocabulary, depth and widths from their configs.
-_QWEN3 = DecoderConfig(
-    vocab_size=151_936,
-    num_layers=28,
-    embed_dim=1024,
-    num_heads=16,
-    num_kv_heads=8,
-    head_dim=128,
-    mlp_dim=3072,
-    qk_norm=True,
-    rope_theta=1e6,
 )
 
 PRESETS = {
@@ -45,61 +34,10 @@ PRESETS = {
         mlp_dim=1152,
         rope_theta=1e6,
     ),
-    "qwen2.5-0.5b": DecoderConfig(
-        vocab_size=151_936,
-        num_layers=24,
-        embed_dim=896,
-        num_heads=14,
-        num_kv_heads=2,
-        head_dim=64,
-        mlp_dim=4864,
-        attention_bias=True,
-        rope_theta=1e6,
-    ),
-    "qwen3-0.6b": _QWEN3,
-    "qwen3-1.7b": dataclasses.replace(_QWEN3, embed_dim=2048, mlp_dim=6144),
-    "qwen3-4b": dataclasses.replace(
-        _QWEN3, num_layers=36, embed_dim=2560, num_heads=32, mlp_dim=9728
-    ),
-    "qwen3-8b": dataclasses.replace(
-        _QWEN3,
-        num_layers=36,
-        embed_dim=4096,
-        num_heads=32,
-        mlp_dim=12_288,
-        tie_embeddings=False,
-    ),
-    "qwen3-32b": dataclasses.replace(
-        _QWEN3,
-        num_layers=64,
-        embed_dim=5120,
-        num_heads=64,
-        mlp_dim=25_600,
-        tie_embeddings=False,
-    ),
-    "qwen3-30b-a3b": dataclasses.replace(
-        _QWEN3,
-        num_layers=48,
-        embed_dim=2048,
-        num_heads=32,
-        num_kv_heads=4,
-        mlp_dim=768,
-        num_experts=128,
-        experts_per_token=8,
-        tie_embeddings=False,
-    ),
-    "llama3-8b": DecoderConfig(
-        vocab_size=128_256,
-        num_layers=32,
-        embed_dim=4096,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
-        mlp_dim=14_336,
-        tie_embeddings=False,
-        rope_theta=5e5,
-        norm_eps=1e-5,
-    ),
+    **{
+        name: families.of_hf_config(hf).config(hf)
+        for name, hf in published.PUBLISHED.items()
+    },
 }
 
 

@@ -1,10 +1,51 @@
 """Rotary position embeddings (Su et al., arXiv 2104.09864, section 3.2)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
+from jaxrl_surrogate.models.config import UNLIMITED, DecoderConfig
 
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+
+def frequencies(config: DecoderConfig, window: int | jax.Array | None) -> jax.Array:
+    """Radians by which a layer turns each feature pair from a position to the next.
+
+    Args:
+      config: base, and how its frequencies shrink: "linear" divides all of them,
+        "llama3" the slow ones (Grattafiori et al., arXiv 2407.21783, section 3.2 says
+        the base; the published configs the rest).
+      window: of the layer; decides the base where local layers have their own.
+
+    Returns:
+      (H / 2,) float32.
+    """
+    everywhere = _shrunk(config, _powers(config.rope_theta, config.head_dim))
+    if not config.rope_local_theta:
+        return everywhere
+    local = _powers(config.rope_local_theta, config.head_dim)
+    return jnp.where(jnp.asarray(window) < UNLIMITED, local, everywhere)
+
+
+def _powers(theta, width):
+    half = width // 2
+    return theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+
+
+def _shrunk(config, full):
+    if config.rope_scaling == "none":
+        return full
+    divided = full / config.rope_factor
+    if config.rope_scaling == "linear":
+        return divided
+    # Turns of a pair within the original length; between the bounds a straight line.
+    turns = config.rope_original_length * full / (2 * math.pi)
+    low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
+    kept = jnp.clip((turns - low) / (high - low), 0, 1)
+    return kept * full + (1 - kept) * divided
+
+
+def rotate(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Array:
     """Turn feature pairs of each head by angles proportional to the position.
 
     The pairs are (i, i + H/2), the layout of the published Llama and Qwen weights.
@@ -12,13 +53,11 @@ def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
     Args:
       x: (..., N, H), H even, any float dtype.
       positions: (...) int32, of the same rank as x less two; size-1 axes broadcast.
-      theta: base of the frequencies.
+      frequencies: (H / 2,) float32, of this layer.
 
     Returns:
       (..., N, H) in the dtype of x; the angles are computed in float32.
     """
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = jnp.tensordot(positions.astype(jnp.float32), frequencies, axes=0)
     cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoder_passes import all_passes
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Completions, Prompts
@@ -36,6 +37,20 @@ FAMILIES = {
         head_dim=4, mlp_dim=10, num_experts=5, experts_per_token=2,
         normalize_experts=False, activation="gelu",
     ),
+    "gemma": models.DecoderConfig(
+        vocab_size=13, num_layers=3, embed_dim=8, num_heads=4, num_kv_heads=2,
+        head_dim=6, mlp_dim=10, activation="gelu", qk_norm=True, norm_placement="both",
+        zero_centred_norms=True, scale_embeddings=True, query_pre_attn_scalar=3.0,
+        attention_softcap=0.7, final_softcap=1.5, sliding_window=3, global_every=2,
+        rope_local_theta=10.0, rope_scaling="linear", rope_factor=4.0,
+    ),
+    "olmo": models.DecoderConfig(
+        vocab_size=13, num_layers=2, embed_dim=8, num_heads=4, num_kv_heads=2,
+        head_dim=6, mlp_dim=10, norm_placement="post", qk_norm=True,
+        qk_norm_over="projection", attention_bias=True, attention_out_bias=True,
+        tie_embeddings=False, rope_theta=100.0, rope_scaling="llama3", rope_factor=3.0,
+        rope_low_freq_factor=0.5, rope_high_freq_factor=2.0, rope_original_length=20,
+    ),
 }  # fmt: skip
 P, T = 5, 6
 LENGTHS = np.array([5, 1, 3], np.int32)
@@ -54,46 +69,6 @@ def draw(config, random, num_samples=2):
         config.vocab_size, size=(3, num_samples, T), dtype=np.int32
     )
     return params, prompts, tokens
-
-
-def decode_all(config, params, tokens, prefix, last):
-    """(G, M, T, D) hidden states from which each token is predicted, one at a time."""
-    leading = (*tokens.shape[:2], config.num_kv_heads)
-    one = models.KeyValues.empty(leading, T, config.head_dim, config.compute_dtype)
-    # What a cache holds past the written positions must not matter.
-    one = models.KeyValues(one.keys + 7, one.values - 3).grow(T + 2)
-    cache = (one,) * config.num_layers
-    if not isinstance(params["layers"], tuple):
-        cache = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cache)
-
-    def step(carry, t):
-        hidden, cache = carry
-        new = models.decode_token(
-            config, params, tokens[..., t], t, prefix, cache, T + 1
-        )
-        return new, hidden
-
-    first = jnp.broadcast_to(last[:, None], (*tokens.shape[:2], last.shape[-1]))
-    _, hidden = jax.lax.scan(step, (first, cache), jnp.arange(T, dtype=jnp.int32))
-    return jnp.moveaxis(hidden, 0, 2)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def all_passes(config, params, prompts, lengths, tokens):
-    """Logits (G, M, T, V) of every way to compute them."""
-    head = functools.partial(models.output_logits, config, params)
-    last, prefix = models.prefill(config, params, prompts, lengths)
-    extended = models.forward_completions(config, params, tokens, prefix)
-    first = jnp.broadcast_to(last[:, None, None], (*tokens.shape[:2], 1, last.shape[1]))
-    loose = models.unstack_layers(params)
-    loose_last, loose_prefix = models.prefill(config, loose, prompts, lengths)
-    return {
-        "extend": head(jnp.concatenate([first, extended[:, :, :-1]], axis=2)),
-        "decode": head(decode_all(config, params, tokens, prefix, last)),
-        "decode_unrolled": head(
-            decode_all(config, loose, tokens, loose_prefix, loose_last)
-        ),
-    }
 
 
 def test_every_pass_equals_the_equations(config, random):
@@ -134,7 +109,7 @@ def assert_trees_close(got, expected, rtol=1e-4, atol=2e-5):
     )
 
 
-@pytest.mark.parametrize("family", ["biased", "windowed", "mixture"])
+@pytest.mark.parametrize("family", ["biased", "windowed", "mixture", "gemma", "olmo"])
 def test_scores_and_gradients_equal_the_equations(family, random):
     config = FAMILIES[family]
     params, prompts, tokens = draw(config, random)

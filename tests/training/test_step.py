@@ -209,6 +209,25 @@ def test_eight_devices_mix_experts_like_one(batch, monkeypatch, sizes, few):
     _assert_near(one, _gradient(params, batch, mesh, config=mixture))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [
+        ((1, 2, 2, 1, 2), dict(norm_placement="both", zero_centred_norms=True,
+            scale_embeddings=True, attention_softcap=2.0, final_softcap=3.0,
+            sliding_window=3, global_every=2, rope_local_theta=20.0)),
+        ((2, 2, 2), dict(norm_placement="post", qk_norm_over="projection",
+            attention_bias=True, attention_out_bias=True, rope_scaling="llama3")),
+    ],
+    ids=["gemma", "olmo"],
+)  # fmt: skip
+def test_eight_devices_take_the_step_of_one_in_other_families(batch, sizes, options):
+    config = dataclasses.replace(CONFIG, **options)
+    params = jax.device_get(init_state(config, SGD, ONE, 5).params)
+    mesh = parallel.make_mesh(parallel.MeshConfig(*sizes))
+    one = _gradient(params, batch, config=config)
+    _assert_near(one, _gradient(params, batch, mesh, config=config, remat="block"))
+
+
 def test_applied_weights_are_the_advantages_where_nothing_bends_them(params, batch):
     """Whole and in slices, in the order of the batch; elsewhere they are not."""
     family = _family("grpo")

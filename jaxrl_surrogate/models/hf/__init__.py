@@ -1,0 +1,6 @@
+"""Published checkpoints in and out, as Hugging Face lays them out."""
+
+from jaxrl_surrogate.models.hf.reader import load, read_config
+from jaxrl_surrogate.models.hf.writer import save
+
+__all__ = ["load", "read_config", "save"]

@@ -1,0 +1,273 @@
+"""Reads published checkpoints into the parameters of our decoder."""
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_surrogate.errors import FieldError, FieldErrors
+from jaxrl_surrogate.models import families
+from jaxrl_surrogate.models.config import DecoderConfig
+from jaxrl_surrogate.models.families.names import HFTensor
+from jaxrl_surrogate.models.forward import Params, abstract_params
+from jaxrl_surrogate.models.hf.safetensors_directory import SafetensorsDirectory
+from jaxrl_surrogate.models.hf.source import Index, TensorSource
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+# Tensors that some checkpoints carry, and that follow from the config.
+_DERIVED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+# Numbers looked at at once, so that looking takes no memory.
+_CHUNK = 2**20
+
+
+class _Parameter(NamedTuple):
+    """A parameter of ours and where it is stored."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    tensor: HFTensor
+
+
+def open_source(path: str | Path) -> TensorSource:
+    """Look at a checkpoint; no tensor is read.
+
+    Args:
+      path: a directory with config.json and safetensors, or a GGUF file.
+
+    Raises:
+      FieldErrors: there is none, or it cannot be trusted; with a line for each fault.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return SafetensorsDirectory(path)
+    raise FieldError("path", str(path), "a directory with config.json and safetensors")
+
+
+def read_config(path: str | Path) -> DecoderConfig:
+    """The decoder that a checkpoint holds; no tensor is read.
+
+    Args:
+      path: as for `load`.
+
+    Raises:
+      FieldErrors: see `load`.
+    """
+    source = open_source(path)
+    return families.of_hf_config(source.hf_config).config(source.hf_config)
+
+
+def load(
+    path: str | Path,
+    *,
+    dtype: Dtype | None = None,
+    shardings: Callable[[DecoderConfig], Any] | None = None,
+) -> tuple[DecoderConfig, Params]:
+    """Read a published checkpoint.
+
+    Each device gets the slices that it holds, one parameter after the other, so the
+    host needs room for a device's part of one parameter beside what its devices hold.
+
+    Args:
+      path: a directory with config.json and safetensors, in one file or several.
+      dtype: of the parameters; None keeps the stored one, the wider where the layers of
+        one parameter differ.
+      shardings: from the config to a tree like that of `init_params` with the sharding
+        of each parameter; None puts all on the first device.
+
+    Returns:
+      The decoder's config, with compute_dtype float32, and its parameters.
+
+    Raises:
+      FieldErrors: before any tensor is read, with a line for each key of the config and
+        each tensor that is missing, unknown, of another shape or of a dtype that is no
+        float; or afterwards, for each tensor with numbers that are not finite.
+    """
+    source = open_source(path)
+    config, parameters = _matched(source)
+    placed = None if shardings is None else shardings(config)
+    params: Params = {}
+    not_finite: set[str] = set()
+    for where, parameter in parameters.items():
+        *parents, last = where
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        if placed is not None:
+            sharding = _at(placed, where)
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        kept = parameter.dtype if dtype is None else jnp.dtype(dtype)
+        node[last] = _array(source, parameter, kept, sharding, not_finite)
+    if not_finite:
+        raise FieldErrors(
+            FieldError(str(path), name, "finite numbers", problem="it holds NaN or inf")
+            for name in sorted(not_finite)
+        )
+    return config, params
+
+
+def _matched(source: TensorSource) -> tuple[DecoderConfig, dict]:
+    """The config, and every parameter with where it is stored, or all that is wrong."""
+    errors: list[FieldErrors] = []
+    unreadable = {
+        name: FieldError(name, stored.dtype, "F32, F16 or BF16", problem="its dtype")
+        for name, stored in source.tensors.items()
+        if source.dtype(name) is None and not _DERIVED.fullmatch(name)
+    }
+    try:
+        family = families.of_hf_config(source.hf_config)
+        config = family.config(source.hf_config)
+        names = family.names(config)
+        _expect_so_many(source, config, names)
+    except FieldErrors as error:
+        raise FieldErrors([error, *unreadable.values()]) from None
+    abstract = abstract_params(config)
+    found, used = {}, set()
+    for where, tensor in names.items():
+        shape = _at(abstract, where).shape
+        expected = tensor.stored_shape(shape[tensor.num_stacks :])
+        stored = list(_stored_names(tensor, shape))
+        used.update(stored)
+        missing = [name for name in stored if name not in source.tensors]
+        wrong = {
+            source.tensors[name].shape
+            for name in stored
+            if name in source.tensors and source.tensors[name].shape != expected
+        }
+        if missing:
+            errors.append(FieldError(_grouped(missing), problem="missing"))
+        if wrong:
+            shapes = ", ".join(map(str, sorted(wrong)))
+            errors.append(FieldError(tensor.name, shapes, f"shape {expected}"))
+        dtypes = {source.dtype(name) for name in stored if name in source.tensors}
+        if not errors and None not in dtypes:
+            dtype = jnp.result_type(*dtypes)
+            found[where] = _Parameter(shape, dtype, tensor)
+    extra = {
+        name
+        for name in source.tensors
+        if name not in used and not _DERIVED.fullmatch(name)
+    }
+    if config.tie_embeddings and _HEAD in extra and not errors and not unreadable:
+        extra.remove(_HEAD)
+        errors += _untied(source)
+    groups: dict[str, list[str]] = {}
+    for name in sorted(extra):
+        groups.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).append(name)
+    errors += [
+        FieldError(_grouped(names), problem="this family has no such tensor")
+        for names in groups.values()
+    ]
+    errors += unreadable.values()
+    if errors:
+        raise FieldErrors(errors)
+    return config, found
+
+
+def _expect_so_many(source, config, names):
+    """Refuse a config of many more tensors than there are, before they are listed."""
+    stacks = {0: 1, 1: config.num_layers, 2: config.num_layers * config.num_experts}
+    expected = sum(stacks[tensor.num_stacks] for tensor in names.values())
+    if expected > 2 * len(source.tensors) + 1000:
+        raise FieldError(
+            "num_hidden_layers", config.num_layers,
+            f"a config of the {len(source.tensors)} tensors that the files hold",
+            problem=f"it asks for {expected} tensors",
+        )  # fmt: skip
+
+
+def _untied(source):
+    """The errors of a head that is stored beside the embedding, and is another one."""
+    stored, embedding = source.tensors[_HEAD], source.tensors[_EMBEDDING]
+    same = stored == embedding
+    rows = max(1, _CHUNK // max(1, embedding.shape[-1]))
+    for start in range(0, embedding.shape[0] if same else 0, rows):
+        part = (slice(start, min(start + rows, embedding.shape[0])), slice(None))
+        pair = (source.read(name, part) for name in (_HEAD, _EMBEDDING))
+        same = same and np.array_equal(*(each.view(np.uint8) for each in pair))
+    if not same:
+        yield FieldError(
+            _HEAD, problem=f"it differs from {_EMBEDDING}, and the config ties them"
+        )
+
+
+def _stored_names(tensor: HFTensor, shape: tuple[int, ...]) -> Iterator[str]:
+    stacks = [range(size) for size in shape[: tensor.num_stacks]]
+    for position in itertools.product(*stacks):
+        yield tensor.stored_name(position)
+
+
+def _grouped(names):
+    """Names that differ in their numbers, as one text."""
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0]} and {len(names) - 1} like it"
+
+
+def _array(source, parameter, dtype, sharding, not_finite):
+    """One parameter, each device with its part; a part is read once for its devices."""
+    shape, _, tensor = parameter
+    parts: dict[tuple, list] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        bounds = tuple(
+            part.indices(size)[:2] for part, size in zip(index, shape, strict=True)
+        )
+        parts.setdefault(bounds, []).append(device)
+    arrays = []
+    for bounds, devices in parts.items():
+        index = tuple(slice(start, stop) for start, stop in bounds)
+        host = _part(source, shape, dtype, tensor, index, not_finite)
+        arrays += [jax.device_put(host, device) for device in devices]
+        jax.block_until_ready(arrays)
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+
+def _part(source, shape, dtype, tensor, index, not_finite):
+    """A slice of a parameter, put together from slices of what is stored."""
+    stacks, inner = index[: tensor.num_stacks], index[tensor.num_stacks :]
+    part = np.empty([i.stop - i.start for i in index], dtype)
+    for position in itertools.product(*(range(i.start, i.stop) for i in stacks)):
+        name = tensor.stored_name(position)
+        block = _block(source, name, tensor, shape[tensor.num_stacks :], inner)
+        if not _all_finite(block):
+            not_finite.add(name)
+        at = tuple(p - i.start for p, i in zip(position, stacks, strict=True))
+        part[at] = block
+    return part
+
+
+def _block(source, name, tensor: HFTensor, shape: tuple[int, ...], index: Index):
+    """A slice of one stored tensor, with our axes.
+
+    Where a stored axis holds several of ours, all but the slowest are read whole.
+    """
+    stored_index, sizes, rest = [], [], list(index)
+    for slowest, *others in tensor.axes:
+        width = math.prod(shape[axis] for axis in others)
+        part = index[slowest]
+        stored_index.append(slice(part.start * width, part.stop * width))
+        sizes += [part.stop - part.start, *(shape[axis] for axis in others)]
+        rest[slowest] = slice(None)
+    block = source.read(name, tuple(stored_index)).reshape(sizes)
+    return block.transpose(np.argsort(tensor.order))[tuple(rest)]
+
+
+def _all_finite(block: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity."""
+    return all(
+        np.isfinite(part).all()
+        for part in np.array_split(block, max(1, block.size // _CHUNK))
+    )
+
+
+def _at(tree: Mapping, path: tuple[str, ...]) -> Any:
+    for name in path:
+        tree = tree[name]
+    return tree
