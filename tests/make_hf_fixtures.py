@@ -7,11 +7,16 @@ and the number of files that the table below says. `expected.npz` has what it co
 in float32, with eager attention: the tokens of greedy decoding from prompts of several
 lengths that are padded in one batch, with a cache, and the logits of each sequence
 read whole and alone.
+
+    python -m tests.make_hf_fixtures --exports
+
+has `models.hf` read each of them and write it again, with its own config and with ours,
+and transformers compute the same from what was written.
 """
 
 import argparse
-import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -192,9 +197,45 @@ def _expected(torch, model, seed):
     }
 
 
+def check_export(name: str) -> None:
+    """Have transformers load what `models.hf.save` writes, and compare.
+
+    Raises:
+      AssertionError: other logits or other greedy tokens.
+    """
+    import torch
+    import transformers
+
+    from jaxrl_surrogate.models import hf
+
+    config, params = hf.load(FIXTURES / name)
+    expected = np.load(FIXTURES / name / "expected.npz")
+    for like in (FIXTURES / name, None):
+        with tempfile.TemporaryDirectory() as folder:
+            hf.save(Path(folder) / "new", config, params, like=like)
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+                Path(folder) / "new", dtype=torch.float32, attn_implementation="eager",
+                output_loading_info=True,
+            )  # fmt: skip
+        assert not any(info.values()), info
+        for row, length in enumerate(expected["lengths"]):
+            prompt = expected["prompts"][row, :length]
+            whole = np.concatenate([prompt, expected["tokens"][row]])
+            with torch.no_grad():
+                logits = model(torch.tensor(whole[None])).logits[0].numpy()
+                tokens = model.generate(
+                    torch.tensor(prompt[None]), do_sample=False, pad_token_id=0,
+                    max_new_tokens=NEW_TOKENS, eos_token_id=None,
+                )[0, length:]  # fmt: skip
+            np.testing.assert_array_equal(logits, expected["logits"][row, : len(whole)])
+            np.testing.assert_array_equal(tokens, expected["tokens"][row])
+    print(f"{name}: the same from both exports")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
-    for each in parser.parse_args().names or VARIANTS:
-        make(each)
-    print(json.dumps(sorted(path.name for path in FIXTURES.iterdir())))
+    parser.add_argument("--exports", action="store_true", help="compare exports")
+    given = parser.parse_args()
+    for each in given.names or VARIANTS:
+        (check_export if given.exports else make)(each)

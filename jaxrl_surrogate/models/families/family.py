@@ -53,6 +53,7 @@ class Key:
       null: the value of a key that is null; without one, that of a missing key.
       also: other names of the key.
       spelled: from our values to theirs, where they differ.
+      whole: they have an integer where we have a float.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Key:
     null: Any = NO_VALUE
     also: tuple[str, ...] = ()
     spelled: Mapping[Any, Any] | None = None
+    whole: bool = False
 
     def read(self, hf: Mapping[str, Any], kind: type) -> Any:
         """Our value.
@@ -98,9 +100,7 @@ class Key:
             return self.spelled[value]
         if value == self.null:
             return None
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        return value
+        return int(value) if self.whole and value.is_integer() else value
 
 
 _EXPECTED = {int: "an integer", float: "a finite number", bool: "true or false"}

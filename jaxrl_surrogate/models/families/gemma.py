@@ -24,7 +24,7 @@ def _keys(attention_cap: float, final_cap: float) -> dict[str, Key]:
         "tie_embeddings": Key("tie_word_embeddings", True),
         "attention_bias": Key("attention_bias", False),
         "attention_out_bias": Key("attention_bias", False),
-        "query_pre_attn_scalar": Key("query_pre_attn_scalar", 256.0),
+        "query_pre_attn_scalar": Key("query_pre_attn_scalar", 256.0, whole=True),
         "attention_softcap": Key("attn_logit_softcapping", attention_cap, null=0.0),
         "final_softcap": Key("final_logit_softcapping", final_cap, null=0.0),
     }

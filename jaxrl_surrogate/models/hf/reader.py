@@ -16,6 +16,7 @@ from jaxrl_surrogate.models import families
 from jaxrl_surrogate.models.config import DecoderConfig
 from jaxrl_surrogate.models.families.names import HFTensor
 from jaxrl_surrogate.models.forward import Params, abstract_params
+from jaxrl_surrogate.models.hf.gguf_file import GGUFFile
 from jaxrl_surrogate.models.hf.safetensors_directory import SafetensorsDirectory
 from jaxrl_surrogate.models.hf.source import Index, TensorSource
 
@@ -48,7 +49,12 @@ def open_source(path: str | Path) -> TensorSource:
     path = Path(path)
     if path.is_dir():
         return SafetensorsDirectory(path)
-    raise FieldError("path", str(path), "a directory with config.json and safetensors")
+    if path.suffix == ".gguf" and path.is_file():
+        return GGUFFile(path)
+    raise FieldError(
+        "path", str(path),
+        "a directory with config.json and safetensors, or a .gguf file",
+    )  # fmt: skip
 
 
 def read_config(path: str | Path) -> DecoderConfig:
@@ -76,7 +82,8 @@ def load(
     host needs room for a device's part of one parameter beside what its devices hold.
 
     Args:
-      path: a directory with config.json and safetensors, in one file or several.
+      path: a directory with config.json and safetensors, in one file or several; or a
+        GGUF file of a Llama, whose tensors become float32.
       dtype: of the parameters; None keeps the stored one, the wider where the layers of
         one parameter differ.
       shardings: from the config to a tree like that of `init_params` with the sharding
