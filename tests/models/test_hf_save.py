@@ -93,9 +93,19 @@ def test_tokenizer_and_generation_config_are_copied(tmp_path):
     files = {"tokenizer.json": "{}", "chat_template.jinja": "x", "notes.txt": "mine"}
     for name, text in files.items():
         (old / name).write_text(text)
-    hf.save(tmp_path / "new", config, params, like=old)
+    hf.save(
+        tmp_path / "new", config, params, like=old,
+        files={"chat_template.jinja": "y", "README.md": "z"},
+    )  # fmt: skip
     names = {path.name for path in (tmp_path / "new").iterdir()}
-    assert names == {"config.json", "model.safetensors", *files} - {"notes.txt"}
+    assert names == {
+        *("config.json", "model.safetensors", "tokenizer.json"),
+        *("chat_template.jinja", "README.md"),
+    }
+    assert (tmp_path / "new" / "chat_template.jinja").read_text() == "y"
+    for name in ("config.json", "../x", "model.safetensors"):
+        with pytest.raises(FieldErrors, match="files="):
+            hf.save(tmp_path / "more", config, params, files={name: ""})
 
 
 def test_nothing_that_is_there_is_touched(nano, tmp_path):

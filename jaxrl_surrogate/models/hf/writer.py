@@ -54,6 +54,7 @@ def save(
     like: str | Path | None = None,
     dtype: Dtype | None = None,
     hf_config: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
     max_file_bytes: int = 2**32,
 ) -> None:
     """Write a directory that transformers and other programs load.
@@ -72,6 +73,8 @@ def save(
         has such a decoder.
       dtype: of the tensors; None keeps that of each parameter.
       hf_config: keys on top of config.json's, such as max_position_embeddings.
+      files: texts of further files by their names, such as README.md; they take the
+        place of those copied from `like`.
       max_file_bytes: tensors of one file together; one of more has its own.
 
     Raises:
@@ -86,6 +89,15 @@ def save(
             "directory", str(directory), problem="something is there already",
             remedy="name another one; nothing is ever deleted",
         )  # fmt: skip
+    reserved = sorted(
+        name
+        for name in files or {}
+        if Path(name).name != name or name in ("config.json", SINGLE, INDEX)
+    )
+    if reserved:
+        raise FieldError(
+            "files", ", ".join(reserved), "names of files that a model lacks"
+        )
     described, family = _described(config, like)
     tensors = _listed(config, params, family, dtype)
     described = {
@@ -94,13 +106,15 @@ def save(
         "torch_dtype": str(_dtype(params, tensors[0], dtype)),
     }
     described.pop("dtype", None)  # how version 5 calls torch_dtype, which it reads too
-    files = _files(tensors, max_file_bytes)
+    contents = _files(tensors, max_file_bytes)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _made_whole(directory) as folder:
-        for file, content in files.items():
+        for file, content in contents.items():
             _write(folder / file, params, content, dtype)
-        if len(files) > 1:
-            listed = {each.name: file for file, part in files.items() for each in part}
+        if len(contents) > 1:
+            listed = {
+                each.name: file for file, part in contents.items() for each in part
+            }
             size = sum(each.num_bytes for each in tensors)
             index = {"metadata": {"total_size": size}, "weight_map": listed}
             _write_json(folder / INDEX, index)
@@ -109,6 +123,8 @@ def save(
             for name in COPIED:
                 if (Path(like) / name).is_file():
                     shutil.copyfile(Path(like) / name, folder / name)
+        for name, text in (files or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
