@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import PurePath
 from typing import Annotated
 
+from jaxrl_surrogate import resolve
 from jaxrl_surrogate.loop.config import CheckpointConfig, EvalConfig, LoopConfig
 from jaxrl_surrogate.loop.sft import SFTConfig
 from jaxrl_surrogate.losses import LossConfig
@@ -39,6 +40,17 @@ class TrainConfig:
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
 
     def __post_init__(self):
+        # A run may be continued from another folder than the one it was started in.
+        objective = self.objective
+        absolute = dataclasses.replace(
+            objective,
+            name=resolve.absolute(objective.name),
+            schedule=dataclasses.replace(
+                objective.schedule,
+                to=objective.schedule.to and resolve.absolute(objective.schedule.to),
+            ),
+        )
+        object.__setattr__(self, "objective", absolute)
         faults = []
         # It takes the place of {name} in run_dir, and must not lead out of there.
         place = PurePath(self.name)

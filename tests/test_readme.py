@@ -41,7 +41,7 @@ _SAYS = {
     "jaxrl runs": "objective.name",
     "jaxrl train --help": "--objective.name",
     "jaxrl objective grpo": "arcsin",
-    "jaxrl objective my.py:my_rule": "my.py:my_rule",
+    "jaxrl objective my.py:": "my.py:shrunk",
 }
 # What a command needs that a machine may lack, and what it says then.
 _LACKING = {"jaxrl plan": "expected package libtpu"}
@@ -76,6 +76,12 @@ def commands(text):
     ]
 
 
+# Files that the README shows, by the name in their first line.
+FILES = re.findall(
+    r"^```python\n# (\w+\.py)\n(.*?)^```",
+    (ROOT / "README.md").read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
 COMMANDS = commands((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
@@ -91,9 +97,9 @@ def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("configs", "tests", "benchmarks", "jaxrl_surrogate"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "my.py").write_text(
-        "def my_rule(rewards):\n    return rewards - rewards.mean()\n"
-    )
+    for name, text in FILES:
+        with (folder / name).open("a") as file:
+            file.write(text)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name, words in (("jaxrl", "-m jaxrl_surrogate"), ("python", "")):
@@ -121,6 +127,7 @@ def test_the_readme_has_the_commands_that_are_run():
     """Extraction that finds nothing would make all of this pass."""
     assert COMMANDS[0] == "jaxrl train configs/quickstart.yaml"
     assert sum(command.startswith("jaxrl") for command in COMMANDS) >= 14
+    assert "my.py" in dict(FILES)
     for start in (*_SMALLER, *_SAYS, *_LACKING):
         assert any(command.startswith(start) for command in COMMANDS), start
 

@@ -50,7 +50,7 @@ def build_model(
                 f"{tokenizer.vocab_size} tokens of {tokenizer.name}"
             )
         return shape
-    published = config.model.preset not in ("nano", "tiny", "small")
+    published = models.presets.is_published(config.model.preset)
     if published and shape.vocab_size >= tokenizer.vocab_size:
         return shape
     # A multiple of 8, so that a tensor axis can split the vocabulary.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxrl_surrogate.assembly.objective import named_families
+from jaxrl_surrogate.assembly.objective import build_objective, named_families
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.objectives import (
     TableFamily,
@@ -22,13 +22,16 @@ def objective_notes(config: TrainConfig) -> tuple[str, ...]:
       SettingsError: a setting with which the objective falls somewhere, so that right
         answers would be trained against, or with which there is none.
     """
+    if config.objective.kind == "function":
+        return tuple(_of_a_function(config))
     notes = []
     for name, family in named_families(config):
         if config.train.dynamic_sampling_rounds:
             notes += _of_dynamic_sampling(config, name, family.table())
         if config.train.overlong == "mask":
             notes.append(_of_masking(config, name, family))
-        if ":" in name and config.objective.rewards != "binary":
+        trainer_rule = ":" in name and not advantages.is_own_code(name)
+        if trainer_rule and config.objective.rewards != "binary":
             trainer = name.partition(":")[0]
             notes.append(
                 f"objective.rewards={config.objective.rewards}: graded rewards are "
@@ -38,15 +41,46 @@ def objective_notes(config: TrainConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
+def _of_a_function(config: TrainConfig) -> list[str]:
+    rule, name = build_objective(config)(1), config.objective.name
+    rounds = config.train.dynamic_sampling_rounds
+    if rounds and rule.group_size == 1:
+        raise SettingsError(_one_sample(rounds))
+    notes = [
+        f"objective.kind=function: {name} has no exact h(p). On graded rewards it "
+        "ascends no objective in general; on rewards of 0 and 1 its mean update is "
+        "that of a weight table. objective.json and `jaxrl objective --replay` report "
+        "the effective objective, measured from the weights that it gave"
+    ]
+    if rounds:
+        notes.append(
+            f"train.dynamic_sampling_rounds={rounds}: groups of equal rewards are "
+            "replaced, and those that are left get weights of 0"
+        )
+    if not rule.takes_mask:
+        notes.append(
+            f"{name} has no parameter `mask`: a group with a completion that has no "
+            "verdict"
+            + ", or is cut at the limit," * (config.train.overlong == "mask")
+            + " gets weights of 0"
+        )
+    return notes
+
+
+def _one_sample(rounds: int) -> str:
+    return (
+        f"train.dynamic_sampling_rounds={rounds}: no group of one sample is both right "
+        "and wrong, so nothing would be trained; expected rollout.group_size of 2 or "
+        "more"
+    )
+
+
 def _of_dynamic_sampling(
     config: TrainConfig, name: str, table: WeightTable
 ) -> list[str]:
     setting = f"train.dynamic_sampling_rounds={config.train.dynamic_sampling_rounds}"
     if table.group_size == 1:
-        raise SettingsError(
-            f"{setting}: no group of one sample is both right and wrong, so nothing "
-            "would be trained; expected rollout.group_size of 2 or more"
-        )
+        raise SettingsError(_one_sample(config.train.dynamic_sampling_rounds))
     if config.objective.rewards == "mean" and not _sums_to_zero(mixed_only(table)):
         raise SettingsError(
             f"{setting}: groups of equal graded rewards are replaced, and with "

@@ -37,7 +37,7 @@ def update_config(config: TrainConfig) -> UpdateConfig:
     return UpdateConfig(
         loss=config.loss,
         sampling=config.rollout.sampling,
-        reward_mode=config.objective.rewards,
+        reward_mode=config.objective.reward_mode,
         compute=config.train,
     )
 
@@ -55,13 +55,13 @@ def build_job(config: TrainConfig, platform: str) -> Job:
       SettingsError: values that do not fit together, with their dotted paths.
     """
     model = build_shape(config)
-    if config.model.preset in ("nano", "tiny", "small"):
+    if not models.presets.is_published(config.model.preset):
         model = build_model(config, model, _vocabulary(config.task.tokenizer))
     updates = config.train.epochs * config.train.minibatches
     return Job(
         model=model,
         loss=config.loss,
-        reward_mode=config.objective.rewards,
+        reward_mode=config.objective.reward_mode,
         loop=config.train,
         optimizer=refused_at(
             "optimizer",

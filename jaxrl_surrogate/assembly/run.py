@@ -93,7 +93,7 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         mesh=mesh,
         seed=config.seed,
         verification=config.task,
-        reward_mode=config.objective.rewards,
+        reward_mode=config.objective.reward_mode,
         overlong=config.train.overlong,
     )
     evaluator = dataclasses.replace(

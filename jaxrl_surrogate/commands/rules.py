@@ -6,12 +6,12 @@ parameter after a colon; lists are by commas.
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from jaxrl_surrogate.assembly import own_rules
 from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import (
     Surrogate,
@@ -22,7 +22,6 @@ from jaxrl_surrogate.objectives import (
     surrogates,
     tabulate,
 )
-from jaxrl_surrogate.resolve import resolve
 from jaxrl_surrogate.settings import SettingsError
 
 
@@ -43,26 +42,22 @@ def rule(text: str) -> Rule:
     """
     try:
         name, params = names.parse(text)
-        first = name.partition(":")[0]
-        trainers = {known.partition(":")[0] for known in other_trainers.names()}
-        if ":" not in name or first in {*advantages.names(), *trainers}:
-            table, graded = advantages.get(name, **params).table, None
-            if ":" in name:
-                weigh = other_trainers.rule(name, **params)
-                graded = lambda rewards: weigh(np.asarray(rewards))  # noqa: E731
-            return Rule(table, graded)
+        if advantages.is_own_code(name):
+            fn = own_rules.own_function(name, params, "rule")
+            return Rule(functools.partial(tabulate, fn), fn)
+        table, graded = advantages.get(name, **params).table, None
+    except FieldError as error:
+        raise SettingsError(
+            f"{error}; parameters of a rule have names, as in pass_at_k:k=4"
+            if error.field == "rule"
+            else str(error)
+        ) from error
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    fn = _function(name)
-    try:
-        inspect.signature(fn).bind(np.zeros(1), **params)
-    except TypeError as error:
-        raise SettingsError(
-            f"{text!r}: {name} {error}; it is called with the rewards (M,) of a group "
-            "and the parameters named"
-        ) from error
-    fn = functools.partial(fn, **params)
-    return Rule(functools.partial(tabulate, fn), fn)
+    if ":" in name:
+        weigh = other_trainers.rule(name, **params)
+        graded = lambda rewards: weigh(np.asarray(rewards))  # noqa: E731
+    return Rule(table, graded)
 
 
 def surrogate(text: str) -> Surrogate:
@@ -75,16 +70,3 @@ def surrogate(text: str) -> Surrogate:
         return surrogates.parse(text)
     except ValueError as error:
         raise SettingsError(str(error)) from error
-
-
-def _function(name: str) -> Callable[..., Any]:
-    """The function that `module:function` or `file.py:function` names."""
-    try:
-        fn = resolve(name, "rule")
-    except FieldError as error:
-        raise SettingsError(
-            f"{error}; parameters of a rule have names, as in pass_at_k:k=4"
-        ) from error
-    if not callable(fn):
-        raise SettingsError(f"rule={name!r}: expected a function of rewards (M,)")
-    return fn

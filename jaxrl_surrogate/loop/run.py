@@ -11,7 +11,7 @@ from jaxrl_surrogate import models
 from jaxrl_surrogate.loop.collect import Collector
 from jaxrl_surrogate.loop.config import CheckpointConfig, EvalConfig, LoopConfig
 from jaxrl_surrogate.loop.sft import WarmStart
-from jaxrl_surrogate.objectives import TableFamily
+from jaxrl_surrogate.objectives import GeneralRule, TableFamily
 from jaxrl_surrogate.rollout import RolloutConfig
 from jaxrl_surrogate.tasks import Problem
 from jaxrl_surrogate.tasks.prompts import PromptStream
@@ -40,7 +40,9 @@ class Run:
     collector: Collector
     evaluator: Collector
     eval_problems: list[Problem]
-    objective: Callable[[int], TableFamily]  # of a step, from 1 on; a schedule is data
+    objective: Callable[
+        [int], TableFamily | GeneralRule
+    ]  # of a step, from 1 on; a schedule is data
     update: UpdateConfig
     optimizer: optax.GradientTransformation
     notes: tuple[str, ...] = ()  # what is said before it begins

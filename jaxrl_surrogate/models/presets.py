@@ -46,6 +46,14 @@ def names() -> tuple[str, ...]:
     return tuple(PRESETS)
 
 
+def is_published(name: str) -> bool:
+    """Whether a preset is of a published checkpoint, whose vocabulary stays as it is.
+
+    That of the others, toys, follows the tokenizer of the run.
+    """
+    return name in published.PUBLISHED
+
+
 def get(name: str, **overrides) -> DecoderConfig:
     """Return a preset with some fields replaced.
 

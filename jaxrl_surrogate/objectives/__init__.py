@@ -21,6 +21,7 @@ from jaxrl_surrogate.objectives.advantages import AdvantageFn
 from jaxrl_surrogate.objectives.certificate import Certificate, Deviation, certify
 from jaxrl_surrogate.objectives.curl import Circulation, circulation
 from jaxrl_surrogate.objectives.dropped_samples import kept_update
+from jaxrl_surrogate.objectives.general_rules import GeneralRule, general_rule
 from jaxrl_surrogate.objectives.groups import group_advantages
 from jaxrl_surrogate.objectives.induced import induced_surrogate
 from jaxrl_surrogate.objectives.inverse import from_surrogate
@@ -41,6 +42,7 @@ __all__ = [
     "Certificate",
     "Circulation",
     "Deviation",
+    "GeneralRule",
     "GroupFunction",
     "Prior",
     "Schedule",
@@ -53,6 +55,7 @@ __all__ = [
     "circulation",
     "combine",
     "from_surrogate",
+    "general_rule",
     "graded",
     "group_advantages",
     "induced_surrogate",

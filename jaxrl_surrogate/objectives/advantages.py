@@ -94,6 +94,18 @@ def get(name: str, **params) -> AdvantageFn:
     return AdvantageFn(name, tuple(sorted(params.items())))
 
 
+def is_own_code(name: str) -> bool:
+    """Whether a name is of the user's own code: `file.py:rule` or `module:rule`.
+
+    What is registered wins: `verl:grpo` is that trainer's rule here, whatever module
+    `verl` can be imported. No registered name has a dot in it, so a file is always
+    meant: `./verl.py:grpo` is yours.
+    """
+    first, colon, _ = name.partition(":")
+    trainers = {known.partition(":")[0] for known in other_trainers.names()}
+    return bool(colon) and first not in {*METHODS, *trainers}
+
+
 def parse(text: str) -> AdvantageFn:
     """The advantage function of a name with its parameters in one word.
 

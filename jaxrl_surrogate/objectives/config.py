@@ -36,10 +36,16 @@ class ObjectiveScheduleConfig:
 class ObjectiveConfig:
     """What is maximised: weights by name, or a surrogate turned into weights."""
 
-    name: Annotated[str, "an advantage function or a surrogate", "numbers"] = "rloo"
+    name: Annotated[
+        str,
+        "an advantage function, a surrogate, or your own my.py:my_rule: rewards (M,) "
+        "of a group to weights (M,)",
+        "numbers",
+    ] = "rloo"
     kind: Annotated[
-        Literal["auto", "advantage", "surrogate"],
-        "auto: an advantage function if one has this name, else a surrogate",
+        Literal["auto", "advantage", "surrogate", "function"],
+        "auto: an advantage function if one has this name, else a surrogate; function: "
+        "your own my.py:my_rule in jax.numpy, of any rewards, without an exact h",
         "numbers",
     ] = "auto"
     options: Annotated[dict[str, object], "parameters, such as k", "numbers"] = (
@@ -77,6 +83,11 @@ class ObjectiveConfig:
     schedule: ObjectiveScheduleConfig = dataclasses.field(
         default_factory=ObjectiveScheduleConfig
     )
+
+    @property
+    def reward_mode(self) -> RewardMode:
+        """How rewards are taken; a function gets their values, as layer_cake does."""
+        return "layer_cake" if self.kind == "function" else self.rewards
 
     def label(self) -> str:
         """All that is not a default in one line, such as "pass_at_k:k=4"."""

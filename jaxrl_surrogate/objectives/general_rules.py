@@ -7,8 +7,8 @@ another step.
 
 What it ascends: on rewards of 0 and 1 the samples of a group are exchangeable, so the
 mean update is that of the table with the mean weights over all orders of the group
-(`mean_table`), and has its h(p). On graded rewards there is in general no objective at
-all (`curl.circulation` shows it).
+(`GeneralRule.table`), and has its h(p). On graded rewards there is in general no
+objective at all (`curl.circulation` shows it).
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from jaxrl_surrogate.objectives.weight_table import (
 _MOST_ENUMERATED = 12  # all 2^M groups up to this M, random orders above
 _ORDERS = 64
 
-static = {"static": True}
+_STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
@@ -41,10 +41,10 @@ class GeneralRule:
     the function is part of what is compiled.
     """
 
-    function: Callable = dataclasses.field(metadata=static)
-    group_size: int = dataclasses.field(metadata=static)
+    function: Callable = dataclasses.field(metadata=_STATIC)
+    group_size: int = dataclasses.field(metadata=_STATIC)
     # Whether groups of equal rewards get weights of 0 (dynamic sampling replaces them).
-    mixed_only: bool = dataclasses.field(metadata=static, default=False)
+    mixed_only: bool = dataclasses.field(metadata=_STATIC, default=False)
 
     @property
     def takes_mask(self) -> bool:
@@ -87,6 +87,32 @@ class GeneralRule:
 
         flat = rewards.reshape(-1, self.group_size), kept.reshape(-1, self.group_size)
         return jax.vmap(group)(*flat).reshape(shape)
+
+    def table(self) -> WeightTable:
+        """The table with the rule's mean update on rewards of 0 and 1.
+
+            a[s] = mean of Z_i over groups with R_i = 0 and S_i = s;  b[s] with R_i = 1
+
+        over all places i and all orders of the rewards: samples are exchangeable, so
+        E[Z_i | R_i, S_i] is all that the mean update depends on. Exact for M up to 12,
+        and at any M for rules that follow the order of their rewards; for others the
+        mean over 64 random orders of each count.
+
+        Returns:
+          Group size M, float64 of float32 weights.
+        """
+        size = self.group_size
+        rewards = np.concatenate([_orders(size, count) for count in range(size + 1)])
+        weights, correct = np.asarray(self(rewards), np.float64), rewards > 0.5
+        counts = correct.sum(-1)
+
+        def mean(count, side):
+            return weights[counts == count][side[counts == count]].mean()
+
+        return WeightTable(
+            incorrect=np.array([mean(count, ~correct) for count in range(size)]),
+            correct=np.array([mean(count, correct) for count in range(1, size + 1)]),
+        )
 
 
 def general_rule(function: Callable, group_size: int) -> GeneralRule:
@@ -159,34 +185,6 @@ def general_rule(function: Callable, group_size: int) -> GeneralRule:
             f"{again[row]} when it is traced again; leave out random numbers and state"
         )
     return rule
-
-
-def mean_table(rule: GeneralRule) -> WeightTable:
-    """The table whose mean update is the rule's on rewards of 0 and 1.
-
-        a[s] = mean of Z_i over groups with R_i = 0 and S_i = s;  b[s] likewise, R_i = 1
-
-    over all places i and all orders of the rewards: samples are exchangeable, so
-    E[Z_i | R_i, S_i] is all that the mean update depends on. Exact for M up to 12 and
-    for rules that follow the order of their rewards at any M; for others the mean over
-    64 random orders of each count.
-
-    Returns:
-      A float64 table of the float32 weights, group size M.
-    """
-    size = rule.group_size
-    rewards = np.concatenate([_orders(size, count) for count in range(size + 1)])
-    weights = np.asarray(rule(rewards), np.float64)
-    correct = rewards > 0.5
-    counts = correct.sum(-1)
-
-    def mean(count, side):
-        return weights[counts == count][side[counts == count]].mean()
-
-    return WeightTable(
-        incorrect=np.array([mean(count, ~correct) for count in range(size)]),
-        correct=np.array([mean(count, correct) for count in range(1, size + 1)]),
-    )
 
 
 def _orders(size: int, count: int) -> np.ndarray:

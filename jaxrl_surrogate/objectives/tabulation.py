@@ -17,6 +17,10 @@ _ROUNDING = 1e-5
 _PERMUTATIONS = 4
 
 
+class NoTable(FieldError):
+    """A function whose weights depend on more than own reward and count."""
+
+
 def tabulate(advantage_fn: GroupFunction, group_size: int) -> WeightTable:
     """The weight table of any function of one group's binary rewards.
 
@@ -99,14 +103,14 @@ def _check_counts_only(fn, table):
                 "again",
                 remedy="leave out random numbers and state",
             )
-        raise FieldError(
+        raise NoTable(
             "advantage_fn",
             problem="not a function of the own reward and the number of right "
             f"answers. Rewards {rewards.astype(int)} give the weights "
             f"{weights}",
             remedy=f"the same rewards sorted give, in this order, {expected}. Weights "
             "that depend on a sample's place, or on the order of the rewards, "
-            "have no objective h(p)",
+            "are no table",
         )
 
 

@@ -1,7 +1,8 @@
 """The fused update: rewards to weights to loss to gradients to parameters, in one jit.
 
 The objective enters as data, a `TableFamily`: one compiled step serves every objective,
-and a schedule over objectives passes another table, not other code.
+and a schedule over objectives passes another table, not other code. A `GeneralRule`,
+any function of a group's rewards, stands there as code: the step is compiled for it.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from jaxrl_surrogate.losses import (
     token_weights,
     total_loss,
 )
-from jaxrl_surrogate.objectives import TableFamily, graded
+from jaxrl_surrogate.objectives import GeneralRule, TableFamily, graded
 from jaxrl_surrogate.objectives.graded import RewardMode
 from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout import SamplingConfig, sampling_logits
@@ -65,7 +66,8 @@ class UpdateConfig:
 
 
 Update = Callable[
-    [TrainState, Batch, TableFamily, models.Params | None], tuple[TrainState, Metrics]
+    [TrainState, Batch, TableFamily | GeneralRule, models.Params | None],
+    tuple[TrainState, Metrics],
 ]
 
 
@@ -106,7 +108,10 @@ def _placed_update(
 ):
     shardings = state_shardings(config, optimizer, mesh).params
     compute_advantages = graded.get(update.reward_mode)
-    advantages = compute_advantages(objective, batch.rewards, batch.reward_mask)
+    if isinstance(objective, GeneralRule):
+        advantages = objective(batch.rewards, batch.reward_mask)
+    else:
+        advantages = compute_advantages(objective, batch.rewards, batch.reward_mask)
     mask = batch.completions.mask
     weights = token_weights(update.loss.normalization, mask, batch.reward_mask)
     score = functools.partial(

@@ -13,7 +13,6 @@ from jaxrl_surrogate.objectives import advantages, induced_surrogate
 from jaxrl_surrogate.objectives.general_rules import (
     GeneralRule,
     general_rule,
-    mean_table,
 )
 
 
@@ -69,7 +68,7 @@ def test_groups_of_equal_rewards_weigh_nothing_where_they_are_replaced():
 def test_the_mean_table_has_the_mean_update_of_the_rule(function, size):
     """E[(1/M) sum_i Z_i d log P(y_i)] over all groups, y_i correct with p."""
     weights_of = general_rule(function, size)
-    slope = induced_surrogate(mean_table(weights_of)).slope
+    slope = induced_surrogate(weights_of.table()).slope
     groups = np.array(list(itertools.product([0.0, 1.0], repeat=size)))
     weights = np.asarray(weights_of(groups.astype(np.float32)), np.float64)
     for p in (0.1, 0.5, 0.83):
@@ -86,7 +85,7 @@ def test_the_mean_table_of_a_table_is_the_table():
         def function(rewards, table=table):
             return table(rewards)
 
-        found = mean_table(GeneralRule(function, size))
+        found = GeneralRule(function, size).table()
         np.testing.assert_allclose(found.correct, table.correct, rtol=1e-6)
         np.testing.assert_allclose(found.incorrect, table.incorrect, rtol=1e-6)
 

@@ -13,7 +13,7 @@ from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Batch, Completions, Prompts
 from jaxrl_surrogate.loop.config import LoopConfig
 from jaxrl_surrogate.losses import LossConfig
-from jaxrl_surrogate.objectives import TableFamily
+from jaxrl_surrogate.objectives import GeneralRule, TableFamily
 from jaxrl_surrogate.objectives.graded import RewardMode
 from jaxrl_surrogate.parallel import MeshConfig, make_mesh, partition
 from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, rollout
@@ -31,7 +31,7 @@ class Job:
     loop: LoopConfig
     optimizer: optax.GradientTransformation
     decode: DecodeConfig
-    objective: TableFamily
+    objective: TableFamily | GeneralRule
     mesh: MeshConfig
 
     @property
