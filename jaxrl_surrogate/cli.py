@@ -263,7 +263,7 @@ def _open(config: TrainConfig):
         own()
         changes = assembly.config_changes(config)
         log = RunLog(
-            assembly.open_directory(config),
+            assembly.open_directory(config, changes),
             config.train.steps,
             every=config.log.every,
             sinks=assembly.metric_sinks(config),

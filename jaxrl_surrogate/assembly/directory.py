@@ -1,6 +1,6 @@
 """Where a run lives, its config there, and what a config may continue."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxrl_surrogate import settings
@@ -23,25 +23,25 @@ def run_directory(config: TrainConfig) -> Path:
     return Path(config.run_dir.replace("{name}", config.name))
 
 
-def check_directory(config: TrainConfig) -> Path:
+def check_directory(
+    config: TrainConfig, changes: Sequence[Change] | None = None
+) -> Path:
     """The run directory, whose config, if it holds one, must be continued by this one.
+
+    Args:
+      config: to continue with.
+      changes: `config_changes` of it, where they are known; None: read here.
 
     Raises:
       SettingsError: there can be no such directory, or it holds a run whose results
         would not be continued.
     """
     directory = run_directory(config)
-    try:
-        places = (directory, *directory.parents)
-        fault = not next(place for place in places if place.exists()).is_dir()
-    except OSError:  # a name that is too long, a folder that may not be looked into
-        fault = True
-    if fault:
-        raise SettingsError(lock.no_place(directory, "it or a part of it is no folder"))
+    changes = config_changes(config) if changes is None else changes
     refused = [
         f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "
         f"start another run with {_elsewhere(config)}"
-        for name, old, new in config_changes(config)
+        for name, old, new in changes
         if role(name) == "kept" or _changes_state(config, name, old, new)
     ]
     if refused:
@@ -49,16 +49,23 @@ def check_directory(config: TrainConfig) -> Path:
     return directory
 
 
-def check_continuation(config: TrainConfig) -> Path:
+def check_continuation(
+    config: TrainConfig, changes: Sequence[Change] | None = None
+) -> Path:
     """The run directory, in which this config may be trained with.
+
+    Args:
+      config: to continue with.
+      changes: as `check_directory`.
 
     Raises:
       SettingsError: as `check_directory`, or the run there has no step left that its
         other numbers would hold for.
     """
-    directory = check_directory(config)
+    changes = config_changes(config) if changes is None else changes
+    directory = check_directory(config, changes)
     newest = max(StateReader(directory).steps(), default=0)
-    changed = [row for row in config_changes(config) if role(row[0]) == "numbers"]
+    changed = [row for row in changes if role(row[0]) == "numbers"]
     if changed and newest and config.train.steps <= newest:
         raise SettingsError(
             "\n".join(
@@ -73,8 +80,19 @@ def check_continuation(config: TrainConfig) -> Path:
 
 
 def config_changes(config: TrainConfig) -> list[Change]:
-    """What a run would be continued with; empty for a new run, and where it lives."""
+    """What a run would be continued with; empty for a new run, and where it lives.
+
+    Raises:
+      SettingsError: there can be no such directory, or its config cannot be read.
+    """
     directory = run_directory(config)
+    try:
+        places = (directory, *directory.parents)
+        fault = not next(place for place in places if place.exists()).is_dir()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        fault = True
+    if fault:
+        raise SettingsError(lock.no_place(directory, "it or a part of it is no folder"))
     if (directory / "config.yaml").exists():
         stored = load_stored(directory)
     else:
@@ -85,16 +103,22 @@ def config_changes(config: TrainConfig) -> list[Change]:
     return [change for change in changes if change[0] not in ("run_dir", "name")]
 
 
-def open_directory(config: TrainConfig) -> Path:
+def open_directory(
+    config: TrainConfig, changes: Sequence[Change] | None = None
+) -> Path:
     """Make the run directory, and store the config in it if it holds none.
 
     What a run that is there is continued with is stored by `store_config`, once the
     run has taken it up.
 
+    Args:
+      config: to continue with.
+      changes: as `check_directory`.
+
     Raises:
       SettingsError: as `check_continuation`, or it cannot be written.
     """
-    directory = check_continuation(config)
+    directory = check_continuation(config, changes)
     if not (directory / "config.yaml").exists():
         store_config(config)
     return directory
