@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.text import Text
 
 from jaxrl_surrogate import terminal
 from jaxrl_surrogate.batch import Batch
 from jaxrl_surrogate.storage.json_lines import append_row, keep_rows, read_rows, sealed
 from jaxrl_surrogate.telemetry.environment import environment
+from jaxrl_surrogate.telemetry.screen import Screen
 from jaxrl_surrogate.telemetry.sinks import JSONLSink, MetricSink, OpenSink
 
 # Files with rows of training steps, which a run that is begun again writes again.
@@ -29,7 +28,6 @@ _STEPS = (
 )
 _NOTES = 5  # different ones of verifiers that are printed: some quote the completion
 _NAMED = 5  # damaged lines of a file
-_SHOWN = ("loss", "grad_norm", "mixed_group_fraction", "entropy", "length")
 
 
 class RunLog:
@@ -80,9 +78,9 @@ class RunLog:
           take_up: called after that; stores the config that those steps are done with.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory, self._every, self._total = directory, every, total_steps
+        self._directory, self._total = directory, total_steps
         self.console = console or terminal.console()
-        self._progress: Progress | None = None
+        self._screen = Screen(self.console, total_steps, every)
         self._metrics = JSONLSink(directory / "metrics.jsonl")
         self._warm_start = JSONLSink(directory / "warm_start.jsonl")
         self._to_open = sinks
@@ -96,24 +94,12 @@ class RunLog:
 
     def __enter__(self) -> "RunLog":
         """Start the live display when on a terminal."""
-        if self.console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[latest]}", markup=False),
-                console=self.console,
-            )
-            self._progress.start()
-            self._bar = self._progress.add_task(
-                "train", total=self._total, latest="starting"
-            )
+        self._screen.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Stop the display and close files."""
-        if self._progress is not None:
-            self._progress.stop()
+        self._screen.close()
         for sink in list(self._sinks):
             with self._reported(sink):
                 sink.close()
@@ -150,10 +136,7 @@ class RunLog:
         for sink in list(self._sinks):
             with self._reported(sink):
                 sink.log(step, values)
-        if self._progress is not None:
-            self._progress.update(self._bar, completed=step, latest=_brief(values))
-        if step % self._every == 0 or step in (1, self._total):
-            self.note(_line(step, self._total, values))
+        self._screen.log(step, values)
 
     def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add to the metrics of a step that are recorded."""
@@ -170,24 +153,13 @@ class RunLog:
         self._warm_start.log(step, values)
         if step % max(1, total // 10) == 0 or step == total:
             self.note(f"warm start {step}/{total}  loss {values['loss']:.4f}")
-        if self._progress is not None:
-            latest = f"warm start {step}/{total}"
-            self._progress.update(self._bar, latest=latest)
+        self._screen.at(f"warm start {step}/{total}")
 
     def completions(self, step: int, rows: list[dict]) -> None:
         """Record sampled completions and, on a terminal, show them."""
         for row in rows:
             self._append("completions.jsonl", {"step": step, **row})
-        if self._progress is not None:
-            table = terminal.table(
-                "prompt", "completion", "reward", title=f"step {step}"
-            )
-            for row in rows:
-                shown = f"{row['reward']:g}" if row["verified"] else "none"
-                # As Text: a model may write [/b], which is markup to a table.
-                cells = (repr(row["prompt"]), repr(row["completion"]), shown)
-                table.add_row(*map(Text, cells))
-            terminal.print_table(self.console, table)
+        self._screen.completions(step, rows)
 
     def groups(self, step: int, batch: Batch, applied: np.ndarray) -> None:
         """Record what weights come from, and what became of them.
@@ -227,7 +199,7 @@ class RunLog:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False)
+        self._screen.say(text)
 
     def verifier(self, step: int, notes: Mapping[str, int]) -> None:
         """Record why completions had no verdict, or what else verifiers noted."""
@@ -318,33 +290,3 @@ def _means(values: np.ndarray, chosen: np.ndarray) -> list[float | None]:
         float(f"{row[keep].mean():.6g}") if keep.any() else None
         for row, keep in zip(np.asarray(values), chosen, strict=True)
     ]
-
-
-def _brief(values: Mapping[str, float]) -> str:
-    """What fits beside a progress bar."""
-    parts = [f"reward {values['reward']:.3f}"] if "reward" in values else []
-    if "tokens_per_second" in values:
-        parts.append(f"{values['tokens_per_second']:.0f} tok/s")
-    if "seconds" in values:
-        parts.append(f"{values['seconds']:.2f} s")
-    return "  ".join(parts)
-
-
-def _line(step: int, total: int, values: Mapping[str, float]) -> str:
-    parts = [f"step {step}/{total}"]
-    parts += [
-        f"{name} {value:.3f}"
-        for name, value in values.items()
-        if name == "reward" or name.startswith("pass@")
-    ]
-    parts += [f"{name} {values[name]:.3g}" for name in _SHOWN if name in values]
-    parts += [
-        f"{name} {value:.{0 if name == 'eval/problems' else 3}f}"
-        for name, value in values.items()
-        if name.startswith("eval/") and not name.endswith(("_low", "_high"))
-    ]
-    if "tokens_per_second" in values:
-        parts.append(f"{values['tokens_per_second']:.0f} tok/s")
-    if "seconds" in values:
-        parts.append(f"{values['seconds']:.2f} s")
-    return "  ".join(parts)
