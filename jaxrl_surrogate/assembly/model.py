@@ -4,6 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxrl_surrogate import models, settings
+from jaxrl_surrogate.assembly.published import (
+    published_shape,
+    starts_from_published,
+)
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import refused_at
 from jaxrl_surrogate.settings import SettingsError
@@ -27,12 +31,24 @@ def stop_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
 def build_shape(config: TrainConfig) -> models.DecoderConfig:
     """The decoder's shape before it knows a vocabulary: a preset with overrides.
 
+    A published model that the run starts from has its own.
+
     Raises:
       SettingsError: unknown preset or field, or values that do not fit together.
     """
+    if starts_from_published(config.model):
+        shape = refused_at("model", published_shape, config.model)
+        return dataclasses.replace(shape, compute_dtype=config.model.compute_dtype)
     preset = refused_at("model", models.presets.get, config.model.preset)
     preset = dataclasses.replace(preset, compute_dtype=config.model.compute_dtype)
     return settings.updated(preset, config.model.overrides, "model.overrides")
+
+
+def _vocabulary(config):
+    """Who says how many tokens there are."""
+    if "vocab_size" in config.model.overrides:
+        return f"model.overrides.vocab_size={config.model.overrides['vocab_size']}"
+    return f"model.init_from={config.model.init_from!r}, its vocabulary"
 
 
 def build_model(
@@ -43,10 +59,11 @@ def build_model(
     Raises:
       SettingsError: an explicit vocabulary that is smaller than the tokenizer's.
     """
-    if "vocab_size" in config.model.overrides:
+    overridden = "vocab_size" in config.model.overrides
+    if overridden or starts_from_published(config.model):
         if shape.vocab_size < tokenizer.vocab_size:
             raise SettingsError(
-                f"model.overrides.vocab_size={shape.vocab_size}: expected at least the "
+                f"{_vocabulary(config)}: expected at least the "
                 f"{tokenizer.vocab_size} tokens of {tokenizer.name}"
             )
         return shape

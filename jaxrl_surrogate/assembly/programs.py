@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jaxrl_surrogate import models, tasks
 from jaxrl_surrogate.assembly.model import build_model, build_shape
 from jaxrl_surrogate.assembly.objective import build_objective
+from jaxrl_surrogate.assembly.published import starts_from_published
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import refused_at
 from jaxrl_surrogate.lab.plan import Job
@@ -55,7 +56,8 @@ def build_job(config: TrainConfig, platform: str) -> Job:
       SettingsError: values that do not fit together, with their dotted paths.
     """
     model = build_shape(config)
-    if not models.presets.is_published(config.model.preset):
+    own = starts_from_published(config.model)
+    if not (own or models.presets.is_published(config.model.preset)):
         model = build_model(config, model, _vocabulary(config.task.tokenizer))
     updates = config.train.epochs * config.train.minibatches
     return Job(

@@ -19,6 +19,7 @@ from jaxrl_surrogate.assembly.objective import build_objective
 from jaxrl_surrogate.assembly.objective_notes import objective_notes
 from jaxrl_surrogate.assembly.problems import Fitting, few_problems
 from jaxrl_surrogate.assembly.programs import decode_config, update_config
+from jaxrl_surrogate.assembly.published import published_params, starts_from_published
 from jaxrl_surrogate.assembly.stored_config import load_stored
 from jaxrl_surrogate.assembly.tokenizer import build_tokenizer
 from jaxrl_surrogate.config import TrainConfig
@@ -131,7 +132,7 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         seed=config.seed,
         model=model,
         mesh=mesh,
-        init_params=_initial_params(config, model),
+        init_params=_initial_params(config, model, mesh),
         warm_start=warm_start,
         prompts=PromptStream(train, config.seed),
         collector=collector,
@@ -146,15 +147,17 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
     )
 
 
-def _initial_params(config: TrainConfig, model: models.DecoderConfig):
-    """A function that loads parameters of another run, or None."""
+def _initial_params(config: TrainConfig, model: models.DecoderConfig, mesh):
+    """A function that loads parameters of another run or a published model, or None."""
     if config.model.init_from is None:
         return None
+    if starts_from_published(config.model):
+        return published_params(config.model, model, mesh)
     source = Path(config.model.init_from)
     if not (source / "config.yaml").is_file():
         raise SettingsError(
             f"model.init_from={config.model.init_from!r}: expected the directory of a "
-            "run, with a config.yaml"
+            "run, with a config.yaml, or of a published model, with a config.json"
         )
     stored = load_stored(source)
     stored = dataclasses.replace(

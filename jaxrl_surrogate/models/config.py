@@ -203,7 +203,10 @@ class ModelConfig:
         dataclasses.field(default_factory=dict)
     )
     init_from: Annotated[
-        str | None, "run directory whose parameters to start from", "kept"
+        str | None,
+        "whose parameters to start from: a run's directory, or a published model's, "
+        "which has its own shape",
+        "kept",
     ] = None
     compute_dtype: Annotated[
         Literal["float32", "bfloat16"], "of activations; parameters are float32", "kept"
