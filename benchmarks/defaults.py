@@ -97,7 +97,9 @@ class Job:
         self.step += 1
         run = self.run
         problems = run.prompts.take(run.rollout.prompts_per_step)
-        return problems, run.collector.sample(self.state.params, problems, self.step)
+        return problems, run.collector.sample(
+            self.state.params, problems, self.step, self.step - 1
+        )
 
     def take_step(self, batch):
         """All updates on a batch."""
@@ -114,7 +116,7 @@ class Job:
         batch, _ = measure("verification", run.collector.verify, problems, *sampled)
         batch = self.rewarded(batch)
         metrics, applied = measure("update", self.take_step, batch)
-        metrics |= batch_metrics(batch)
+        metrics |= batch_metrics(batch, self.step)
         row = measure("state digests", digests.state_digests, self.state)
         row |= measure("batch digests", loop.step_digests, batch, applied, None)
         measure("digests.jsonl", log.digests, step, row)

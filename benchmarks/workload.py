@@ -111,6 +111,8 @@ class Workload:
             sampler_logprobs=np.full(
                 (*shape, self.completion_length), -np.log(vocab_size), np.float32
             ),
+            loss_mask=np.ones((*shape, self.completion_length), bool),
+            policy_step=np.zeros(shape, np.int32),
         )
         rewards = draw(0, 2, shape).astype(np.float32)
         batch = Batch(prompts, completions, rewards, np.ones(shape, bool))

@@ -24,6 +24,7 @@ from jaxrl_surrogate.storage.stops import (
     DamagedCheckpoint,
     NoRoom,
     NotFinite,
+    OtherFormat,
     VerifierError,
     no_room,
     room_in,
@@ -55,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
     0: done. 2: a mistake in the command or config, said in a line each. 3: what is
-    stored is damaged, there is no room to store more, updates are not finite, or the
-    verifier gives no verdicts that can be used. 130: stopped by a signal, to be started
-    again. 141: the reader of standard output is gone, and so is the use of a report.
+    stored is damaged or of another version, there is no room to store more, updates are
+    not finite, or the verifier gives no verdicts that can be used. 130: stopped by a
+    signal, to be started again. 141: the reader of standard output is gone, and so is
+    the use of a report.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     enough_host_threads()
@@ -77,7 +79,7 @@ def _said(argv: list[str]) -> int:
     """Run a command and say what the user can mend; returns the exit status."""
     try:
         return _dispatch(argv)
-    except (DamagedCheckpoint, NoRoom, NotFinite, VerifierError) as error:
+    except (DamagedCheckpoint, NoRoom, NotFinite, OtherFormat, VerifierError) as error:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 3
     except OSError as error:

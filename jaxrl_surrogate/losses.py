@@ -68,7 +68,7 @@ class LossConfig:
 
 
 def token_weights(
-    normalization: str, completion_mask: jax.Array, sample_mask: jax.Array
+    normalization: str, loss_mask: jax.Array, sample_mask: jax.Array
 ) -> jax.Array:
     """What one token counts in the loss of a whole batch.
 
@@ -79,7 +79,8 @@ def token_weights(
 
     Args:
       normalization: as `LossConfig.normalization`.
-      completion_mask: (G, M, T) bool, tokens of completions.
+      loss_mask: (G, M, T) bool, tokens of completions that the policy chose; the others
+        have weight 0 and are in no mean over tokens. `dr_grpo` divides by T as ever.
       sample_mask: (G, M) bool, samples that have a verdict.
 
     Returns:
@@ -88,8 +89,8 @@ def token_weights(
       without any verdict counts nothing and is not in the mean.
     """
     _check_choice("normalization", normalization)
-    chex.assert_rank([completion_mask, sample_mask], [3, 2])
-    mask = (completion_mask & sample_mask[..., None]).astype(jnp.float32)
+    chex.assert_rank([loss_mask, sample_mask], [3, 2])
+    mask = (loss_mask & sample_mask[..., None]).astype(jnp.float32)
     if normalization == "dapo":
         return mask / jnp.maximum(mask.sum(), 1)
     group_sizes = sample_mask.sum(-1, keepdims=True)

@@ -215,7 +215,17 @@ def token_scores(config, params, prompts, completions, sampling):
     return logprobs, entropy
 
 
-def batch_loss(loss, logprobs, old, advantages, entropy, ref, lengths, sample_mask):
+def batch_loss(
+    loss,
+    logprobs,
+    old,
+    advantages,
+    entropy,
+    ref,
+    lengths,
+    sample_mask,
+    loss_mask=None,
+):
     """The loss of a whole batch, a loop over its tokens.
 
     Tokens that the policy can no longer sample (-inf) have no score: they add nothing.
@@ -226,20 +236,27 @@ def batch_loss(loss, logprobs, old, advantages, entropy, ref, lengths, sample_ma
       advantages: (G, M).
       lengths: (G, M) int.
       sample_mask: (G, M) bool.
+      loss_mask: (G, M, T) bool, tokens that the policy chose; None: all.
     """
+    chosen = [
+        [
+            [t for t in range(int(n)) if loss_mask is None or loss_mask[g, m, t]]
+            for m, n in enumerate(row)
+        ]
+        for g, row in enumerate(lengths)
+    ]
     num_prompts = sum(bool(row.any()) for row in sample_mask)
-    tokens_of_batch = sum(int(n) for n in lengths[sample_mask])
+    tokens_of_batch = sum(len(chosen[g][m]) for g, m in np.argwhere(sample_mask))
     total = 0.0
     for g, m in np.argwhere(sample_mask):
-        length = int(lengths[g, m])
         share = 1 / (num_prompts * sample_mask[g].sum())
         weight = {
             "sequence_sum": share,
             "dr_grpo": share / logprobs.shape[-1],
-            "grpo": share / length,
+            "grpo": share / max(len(chosen[g][m]), 1),
             "dapo": 1 / max(tokens_of_batch, 1),
         }[loss.normalization]
-        for t in range(length):
+        for t in chosen[g][m]:
             advantage, new = advantages[g, m], logprobs[g, m, t]
             if np.isneginf(new):
                 continue

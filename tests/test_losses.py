@@ -21,13 +21,20 @@ POLICIES = ("policy_gradient", "ppo_clip")
 NORMALIZATIONS = ("sequence_sum", "dr_grpo", "grpo", "dapo")
 
 
-@pytest.fixture
-def inputs(random):
-    """Random values everywhere, masked positions included; one prompt lost all."""
+@pytest.fixture(params=[1.0, 0.6], ids=["all_tokens", "some_tokens"])
+def inputs(request, random):
+    """Random values everywhere, masked positions included; one prompt lost all.
+
+    Of the completions' tokens the policy chose all, or some and not one of a sample's.
+    """
     lengths = random.integers(1, SHAPE[2] + 1, size=SHAPE[:2])
     sample_mask = random.random(SHAPE[:2]) < 0.7
     sample_mask[0], sample_mask[1, 0] = False, True
     logprobs = -np.abs(random.normal(size=SHAPE))
+    loss_mask = np.arange(SHAPE[2]) < lengths[..., None]
+    if request.param < 1:
+        loss_mask &= random.random(SHAPE) < request.param
+        loss_mask[1, 0] = False
     return {
         "logprobs": logprobs,
         "old": logprobs + 0.4 * random.normal(size=SHAPE),
@@ -35,14 +42,14 @@ def inputs(random):
         "entropy": np.abs(random.normal(size=SHAPE)),
         "ref": logprobs + 0.4 * random.normal(size=SHAPE),
         "lengths": lengths,
+        "loss_mask": loss_mask,
         "sample_mask": sample_mask,
     }
 
 
 def _ours(config, inputs, logprobs):
-    completion_mask = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
     weights = token_weights(
-        config.normalization, completion_mask, inputs["sample_mask"]
+        config.normalization, inputs["loss_mask"], inputs["sample_mask"]
     )
     narrow = {name: np.float32(inputs[name]) for name in ("old", "advantages")}
     return total_loss(
@@ -66,6 +73,7 @@ def _oracle(config, inputs, logprobs):
         inputs["ref"] if config.kl_coef else None,
         inputs["lengths"],
         inputs["sample_mask"],
+        inputs["loss_mask"],
     )
 
 
@@ -89,8 +97,7 @@ def _check_loss(config, inputs):
     )(logprobs)
     expected = _oracle(config, inputs, inputs["logprobs"])
     assert value == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    counted = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
-    counted &= inputs["sample_mask"][..., None]
+    counted = inputs["loss_mask"] & inputs["sample_mask"][..., None]
     outside = counted & np.isneginf(logprobs)
     assert metrics["excluded_fraction"] == outside.sum()
     counted &= ~outside
@@ -120,9 +127,8 @@ def test_loss_and_its_gradient(config, inputs):
 def _check_applied(config, inputs):
     """-d loss / d logprob by differences, a mean over each sample's tokens."""
     config = dataclasses.replace(config, entropy_coef=0.0)
-    completion_mask = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
     weights = token_weights(
-        config.normalization, completion_mask, inputs["sample_mask"]
+        config.normalization, inputs["loss_mask"], inputs["sample_mask"]
     )
     found = applied_weights(
         config,
@@ -131,7 +137,7 @@ def _check_applied(config, inputs):
         np.float32(inputs["ref"]) if config.kl_coef else None,
     )
     for g, m in np.ndindex(SHAPE[:2]):
-        length = inputs["lengths"][g, m]
+        length = max(inputs["loss_mask"][g, m].sum(), 1)
         ends = []
         for step in (1e-6, -1e-6):
             moved = inputs["logprobs"].copy()
@@ -148,7 +154,8 @@ def test_applied_weights_are_what_scores_are_multiplied_with(config, inputs):
     if config == LossConfig(normalization="sequence_sum", clip_low=0.1, clip_high=0.3):
         samples = inputs["sample_mask"].sum(-1, keepdims=True)
         prompts = (samples > 0).sum()
-        nominal = np.where(inputs["sample_mask"], inputs["advantages"], 0)
+        counted = inputs["sample_mask"] & inputs["loss_mask"].any(-1)
+        nominal = np.where(counted, inputs["advantages"], 0)
         np.testing.assert_allclose(found * samples * prompts, nominal, rtol=1e-4)
 
 
@@ -156,16 +163,16 @@ def test_applied_weights_are_what_scores_are_multiplied_with(config, inputs):
 def test_weights_share_a_prompt_among_what_is_left_of_its_samples(
     normalization, inputs
 ):
-    completion_mask = np.arange(SHAPE[2]) < inputs["lengths"][..., None]
     weights = np.asarray(
-        token_weights(normalization, completion_mask, inputs["sample_mask"])
+        token_weights(normalization, inputs["loss_mask"], inputs["sample_mask"])
     )
-    counted = completion_mask & inputs["sample_mask"][..., None]
+    counted = inputs["loss_mask"] & inputs["sample_mask"][..., None]
     assert ((weights > 0) == counted).all()
     left = inputs["sample_mask"].any(-1)
-    if normalization == "grpo":
+    # A sample without a token of its own keeps its share, which is then of nothing.
+    if normalization == "grpo" and inputs["loss_mask"].any(-1).all():
         np.testing.assert_allclose(weights.sum((1, 2))[left], 1 / left.sum(), rtol=1e-5)
-    if normalization == "dapo":
+    if normalization == "dapo" and counted.any():
         assert weights.sum() == pytest.approx(1, rel=1e-5)
         assert len(np.unique(weights[counted])) == 1
 

@@ -154,7 +154,7 @@ def test_without_a_manifest_the_parameters_are_compared_by_their_digests(stored,
     params = abstract_params(made.model, made.mesh)
     found, step = StateReader(live).newest_params(params, told.append)
     assert step == 2 and "came back with other bits than were saved" in told[0]
-    assert "params/" in told[0] and "opt_state" not in told[0]  # which were not read
+    assert "trainable/" in told[0] and "opt_state" not in told[0]  # which were not read
     _assert_same_bits(found, states[2].params)
 
 
@@ -173,6 +173,18 @@ def test_a_run_without_a_state_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint"):
         StateReader(tmp_path / "none").newest_params({})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "sample", "verify"])
+def test_a_run_of_another_format_is_refused_in_a_line(live, capsys, command):
+    path = live / "checkpoints/update/3/meta/metadata"
+    path.write_text(path.read_text().replace('"format": 3', '"format": 2'))
+    assert cli.main([command, str(live)]) == 3
+    told = capsys.readouterr().err
+    assert (
+        told.count("\n") == 1 and f"{path.parents[1]}: has checkpoint format 2" in told
+    )
+    assert "expected 3. Go on with the version that wrote it, jaxrl_surrogate 0" in told
 
 
 @pytest.mark.slow

@@ -139,8 +139,8 @@ def test_one_changed_bit_of_one_parameter_is_caught(run):
     done = _verify(run)
     assert done.returncode == 1
     line = next(x for x in done.stdout.splitlines() if x.startswith("DIFFERENT"))
-    assert line.startswith("DIFFERENT at step 2, phase state: params/")
-    assert "," not in line.partition("params/")[2]  # one array
+    assert line.startswith("DIFFERENT at step 2, phase state: trainable/")
+    assert "," not in line.partition("trainable/")[2]  # one array
     assert "nothing that was recorded" in done.stdout
 
 

@@ -35,8 +35,10 @@ def check_directory(
     Raises:
       SettingsError: there can be no such directory, or it holds a run whose results
         would not be continued.
+      OtherFormat: the run there was written by another version.
     """
     directory = run_directory(config)
+    StateReader(directory).check_format()
     changes = config_changes(config) if changes is None else changes
     refused = [
         f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "

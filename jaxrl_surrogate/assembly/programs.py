@@ -12,6 +12,7 @@ from jaxrl_surrogate.faults import refused_at
 from jaxrl_surrogate.lab.plan import Job
 from jaxrl_surrogate.rollout import DecodeConfig
 from jaxrl_surrogate.tasks import Tokenizer
+from jaxrl_surrogate.training.freezing import freeze, split
 from jaxrl_surrogate.training.optimizer import make_optimizer
 from jaxrl_surrogate.training.step import UpdateConfig
 
@@ -60,6 +61,8 @@ def build_job(config: TrainConfig, platform: str) -> Job:
     if not (own or models.presets.is_published(config.model.preset)):
         model = build_model(config, model, _vocabulary(config.task.tokenizer))
     updates = config.train.epochs * config.train.minibatches
+    parameters = models.logical_axes(model)
+    is_frozen = refused_at("model", freeze, config.model.freeze, parameters)
     return Job(
         model=model,
         loss=config.loss,
@@ -70,7 +73,7 @@ def build_job(config: TrainConfig, platform: str) -> Job:
             make_optimizer,
             config.optimizer,
             max(1, config.train.steps * updates),
-            models.logical_axes(model),
+            split(parameters, is_frozen)[0],
         ),
         # Which tokens end a completion changes nothing that is measured.
         decode=decode_config(
@@ -78,6 +81,7 @@ def build_job(config: TrainConfig, platform: str) -> Job:
         ),
         objective=build_objective(config)(1),
         mesh=config.mesh,
+        is_frozen=is_frozen,
     )
 
 

@@ -30,8 +30,10 @@ from jaxrl_surrogate.loop.sft import WarmStart
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.storage.state_reader import StateReader
 from jaxrl_surrogate.tasks import PromptStream
 from jaxrl_surrogate.training import offload
+from jaxrl_surrogate.training.freezing import freeze, split
 from jaxrl_surrogate.training.optimizer import make_optimizer
 
 
@@ -55,7 +57,11 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         faults.at("checkpoint", check_best_metric, config)
         task = faults.at("task", tasks.get, config.task.name, **config.task.options)
         shape = faults.at("model", build_shape, config)
-        axes = shape and models.logical_axes(shape)
+        parameters = shape and models.logical_axes(shape)
+        is_frozen = parameters and faults.at(
+            "model", freeze, config.model.freeze, parameters
+        )
+        axes = is_frozen and split(parameters, is_frozen)[0]
         optimizer = axes and faults.at(
             "optimizer",
             make_optimizer,
@@ -144,6 +150,7 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         notes=(*notes, *fitting.notes, *few_problems(config.eval.prompts, count)),
         update=update_config(config),
         optimizer=optimizer,
+        is_frozen=is_frozen,
     )
 
 
@@ -159,6 +166,7 @@ def _initial_params(config: TrainConfig, model: models.DecoderConfig, mesh):
             f"model.init_from={config.model.init_from!r}: expected the directory of a "
             "run, with a config.yaml, or of a published model, with a config.json"
         )
+    StateReader(source).check_format()
     stored = load_stored(source)
     stored = dataclasses.replace(
         stored, run_dir=str(source), mesh=config.mesh, name=source.name

@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
 
     Raises:
       SettingsError: not a run, or nothing to compare from where it was asked.
+      OtherFormat: another version wrote the run.
     """
     parser = argparse.ArgumentParser(
         "jaxrl verify",
@@ -46,6 +47,7 @@ def main(arguments: list[str]) -> int:
         raise SettingsError(
             f"{args.run}: has no config.yaml; expected the directory of a run"
         )
+    StateReader(directory).check_format()
     here = f"--run_dir={directory}"  # a run may have been moved
     config = assembly.load_stored(directory, [here, *overrides])
     logged = read_digests(directory)

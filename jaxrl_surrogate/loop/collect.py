@@ -46,14 +46,23 @@ class Collector:
     overlong: Literal["verify", "zero", "mask"] = "verify"
 
     def sample(
-        self, params: models.Params, problems: list[Problem], step: int
+        self,
+        params: models.Params,
+        problems: list[Problem],
+        step: int,
+        policy_step: int,
     ) -> tuple[Prompts, Completions]:
-        """Sample M completions of each problem at a step's random stream."""
+        """Sample M completions of each problem at a step's random stream.
+
+        `policy_step` is the step after which the policy had these parameters.
+        """
         length = self.decode.rollout.max_prompt_length
         prompts = Prompts(*encode_prompts(problems, self.tokenizer, length))
         placed = jax.device_put(prompts, partition.batch_sharding(self.mesh))
         key = rng.stream_key(self.seed, self.stream, step)
-        completions = rollout(self.model, self.decode, params, placed, key, self.mesh)
+        completions = rollout(
+            self.model, self.decode, params, placed, key, self.mesh, policy_step
+        )
         return prompts, hosts.gather(completions)
 
     def texts(self, completions: Completions) -> list[list[str]]:
@@ -242,7 +251,7 @@ def collect_batch(
     while True:
         problems = prompts.take(num_prompts)
         on_phase("rollout")
-        sampled = collector.sample(params, problems, step)
+        sampled = collector.sample(params, problems, step, step - 1)
         if not refill_rounds:
             on_sampled(*sampled)
         on_phase("verify")
@@ -280,15 +289,20 @@ def _refill(kept: Batch, fresh: Batch) -> Batch:
     return jax.tree.map(put, kept, fresh)
 
 
-def batch_metrics(batch: Batch) -> dict[str, float]:
-    """What a batch says of the policy: rewards, groups, lengths, pass@M."""
+def batch_metrics(batch: Batch, step: int) -> dict[str, float]:
+    """What the batch of a step says of the policy: rewards, groups, lengths, pass@M.
+
+    "length" counts all tokens of a completion, "loss_tokens" those that the policy
+    chose, of which "entropy" is a mean. "policy_lag" is how many steps the parameters
+    that sampled are behind those that the step begins with.
+    """
     mask, rewards = batch.reward_mask, batch.rewards
     sizes = mask.sum(-1)
     verified = sizes > 0
     correct = (rewards >= 0.5) & mask
     right = correct.sum(-1)
     lengths = batch.completions.lengths
-    counted = batch.completions.mask
+    counted = batch.completions.loss_mask
     per_token = np.where(counted, batch.completions.sampler_logprobs, 0).sum()
 
     def share(of):
@@ -307,6 +321,8 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         "truncated": float(batch.completions.truncated.mean()),
         "length": float(lengths.mean()),
         "length_max": float(lengths.max()),
-        "entropy": float(-per_token / lengths.sum()),
+        "loss_tokens": float(counted.sum(-1).mean()),
+        "entropy": float(-per_token / max(counted.sum(), 1)),
         "completion_tokens": float(lengths.sum()),
+        "policy_lag": float((step - 1 - batch.completions.policy_step).mean()),
     }

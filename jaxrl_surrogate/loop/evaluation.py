@@ -92,12 +92,12 @@ def evaluate(
     for start in range(0, len(problems), batch_prompts):
         part = problems[start : start + batch_prompts]
         padded = part + [part[-1]] * (batch_prompts - len(part))
-        prompts, completions = collector.sample(params, padded, 0)
+        prompts, completions = collector.sample(params, padded, 0, 0)
         batch, notes = collector.verify(padded, prompts, completions)
         found = batch.rewards, batch.reward_mask, notes
         sampled.append([values[: len(part)] for values in found])
         texts += collector.texts(completions)[: len(part)]
-        batch, _ = greedy.verify(padded, *greedy.sample(params, padded, 0))
+        batch, _ = greedy.verify(padded, *greedy.sample(params, padded, 0, 0))
         greedy_right.append(_correct(batch.rewards, batch.reward_mask)[: len(part)])
     rewards, mask, notes = map(np.concatenate, zip(*sampled, strict=True))
     check_verdicts(

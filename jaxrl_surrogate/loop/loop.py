@@ -6,6 +6,7 @@ on from the newest update, with the stored rollouts of the steps after it.
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,14 +29,16 @@ from jaxrl_surrogate.storage.state_reader import StateReader
 from jaxrl_surrogate.storage.stops import DamagedCheckpoint, NotFinite
 from jaxrl_surrogate.telemetry.compiles import compile_count
 from jaxrl_surrogate.telemetry.run_log import RunLog
+from jaxrl_surrogate.training.freezing import merge, split
 from jaxrl_surrogate.training.state import (
+    StateStep,
     TrainState,
     abstract_params,
     abstract_state,
     init_params,
     restart,
 )
-from jaxrl_surrogate.training.step import Update, make_update
+from jaxrl_surrogate.training.step import make_update
 
 
 def train(run: Run, log: RunLog) -> Outcome:
@@ -53,7 +56,7 @@ def train(run: Run, log: RunLog) -> Outcome:
     for note in run.notes:
         log.note(note)
         log.event(-1, "note", what=note)
-    update = make_update(run.model, run.update, run.optimizer, run.mesh)
+    update = make_update(run.model, run.update, run.optimizer, run.mesh, run.is_frozen)
     with _open_store(run) as store, StopRequest() as stop:
         found = _newest(run, store, log)
         if found is None:
@@ -62,7 +65,7 @@ def train(run: Run, log: RunLog) -> Outcome:
         step, state, meta = found
         meta |= {"config": run.config}
         del found  # the state is donated by every update
-        reference = _reference(run, log) if run.update.loss.kl_coef else None
+        reference = _reference(run, state, log) if run.update.loss.kl_coef else None
         log.resume(step)
         if step == 0 and run.log.digests:
             log.digests(0, digests.state_digests(state))
@@ -132,11 +135,25 @@ def train(run: Run, log: RunLog) -> Outcome:
                 log.completions(step, rows)
             if store_now:
                 metric = metrics.get(run.checkpoint.best_metric)
-                store.save_update(step, state, meta, metric, found and found["state"])
+                _save(store, step, state, meta, metric, found and found["state"])
                 stored_at = time.monotonic()
         if step > (store.latest_update() or 0):
-            store.save_update(step, state, meta)
+            _save(store, step, state, meta)
     return Outcome(state, step, step >= plan.steps, meta["before"], meta["after"])
+
+
+def _save(store, step, state, meta, metric=None, found=None):
+    """Store a state without its frozen parameters, which the starting state holds.
+
+    `found` are the digests of all its arrays by name, where they are known.
+    """
+    if found is None:
+        found = digests.named_digests(state)
+    mark = "frozen/"
+    frozen = {n.removeprefix(mark): d for n, d in found.items() if n.startswith(mark)}
+    moving = {n: d for n, d in found.items() if not n.startswith(mark)}
+    state = dataclasses.replace(state, frozen={})
+    store.save_update(step, state, meta, metric, moving, frozen)
 
 
 def starting_state(run: Run, log: RunLog) -> TrainState:
@@ -148,7 +165,7 @@ def starting_state(run: Run, log: RunLog) -> TrainState:
     directory = run.directory / "checkpoints" / "start"
     with RunCheckpoints(directory) as store:
         if store.latest_update() is not None:
-            abstract = abstract_state(run.model, run.optimizer, run.mesh)
+            abstract = abstract_state(run.model, run.optimizer, run.mesh, run.is_frozen)
             with _made_again_if_removed(directory):
                 return store.restore_update(0, abstract)[0]
         if run.init_params is None:
@@ -156,20 +173,33 @@ def starting_state(run: Run, log: RunLog) -> TrainState:
         else:
             params = run.init_params(log.damage)
         if run.warm_start is not None:
-            params = warm_start(run.warm_start, params, run.model, run.mesh, log)
+            params = warm_start(
+                run.warm_start, params, run.model, run.mesh, log, run.is_frozen
+            )
         # Not before: the warm start has moments of its own.
-        state = restart(params, run.model, run.optimizer, run.mesh)
+        state = restart(params, run.model, run.optimizer, run.mesh, run.is_frozen)
         store.save_update(0, state, {})
         return state
 
 
-def _reference(run: Run, log: RunLog) -> models.Params:
-    """The parameters that the KL penalty refers to: those of the starting state."""
+def _reference(run: Run, state: TrainState, log: RunLog) -> models.Params:
+    """The parameters that the KL penalty refers to: those of the starting state.
+
+    The frozen ones are the same now, and are not held twice.
+    """
+    abstract, _ = split(abstract_params(run.model, run.mesh), run.is_frozen)
+    with _start(run, log) as reader:
+        return merge(reader.params(0, abstract), state.frozen)
+
+
+@contextlib.contextmanager
+def _start(run: Run, log: RunLog) -> Iterator[StateReader]:
+    """A reader of the starting state, which is made again if somebody removed it."""
     reader = StateReader(run.directory)
     if 0 not in reader.steps():
-        starting_state(run, log)  # somebody removed it: made again as it was
+        starting_state(run, log)
     with _made_again_if_removed(run.directory / "checkpoints" / "start"):
-        return reader.params(0, abstract_params(run.model, run.mesh))
+        yield reader
 
 
 @contextlib.contextmanager
@@ -221,16 +251,23 @@ def _open_store(run: Run) -> RunCheckpoints:
 
 def _newest(run: Run, store: RunCheckpoints, log: RunLog):
     """Step, state and meta of the newest sound update; prompts go on from there."""
-    abstract = abstract_state(run.model, run.optimizer, run.mesh)
-    found = store.newest_update(abstract, log.damage)
-    if found is not None:
-        run.prompts.restore(found[2]["prompts"])
-    return found
+    abstract = abstract_state(run.model, run.optimizer, run.mesh, run.is_frozen)
+    moving = dataclasses.replace(abstract, frozen={})
+    found = store.newest_update(moving, log.damage)
+    if found is None:
+        return None
+    step, state, meta = found
+    if abstract.frozen:
+        with _start(run, log) as reader:
+            frozen = reader.frozen(step, abstract.frozen)
+        state = dataclasses.replace(state, frozen=frozen)
+    run.prompts.restore(meta["prompts"])
+    return step, state, meta
 
 
 def update_phase(
     run: Run,
-    update: Update,
+    update: StateStep,
     state: TrainState,
     batch: Batch,
     reference: models.Params | None,

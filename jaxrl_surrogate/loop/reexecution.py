@@ -60,12 +60,12 @@ def reexecute(
     reader, reference = StateReader(run.directory), None
     if run.update.loss.kl_coef:
         reference = reader.params(0, abstract_params(run.model, run.mesh))
-    abstract = abstract_state(run.model, run.optimizer, run.mesh)
+    abstract = abstract_state(run.model, run.optimizer, run.mesh, run.is_frozen)
     state, meta = reader.state(start, abstract)
     # Its position alone: that seed and source are the same is what is to be shown.
     position = meta["prompts"]["position"] if "prompts" in meta else 0
     run.prompts.restore({"position": position})
-    update = make_update(run.model, run.update, run.optimizer, run.mesh)
+    update = make_update(run.model, run.update, run.optimizer, run.mesh, run.is_frozen)
     compared = 0
 
     def differs(step, found):

@@ -16,6 +16,7 @@ from jaxrl_surrogate.rollout import RolloutConfig
 from jaxrl_surrogate.tasks import Problem
 from jaxrl_surrogate.tasks.prompts import PromptStream
 from jaxrl_surrogate.telemetry.config import LogConfig
+from jaxrl_surrogate.training.freezing import IsFrozen, none_frozen
 from jaxrl_surrogate.training.state import TrainState
 from jaxrl_surrogate.training.step import UpdateConfig
 
@@ -45,6 +46,7 @@ class Run:
     ]  # of a step, from 1 on; a schedule is data
     update: UpdateConfig
     optimizer: optax.GradientTransformation
+    is_frozen: IsFrozen = none_frozen  # parameters that no optimizer moves
     notes: tuple[str, ...] = ()  # what is said before it begins
 
     @property

@@ -1,7 +1,6 @@
 """Supervised warm start: reference completions, next-token cross-entropy."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Annotated
 
 import jax
@@ -18,30 +17,30 @@ from jaxrl_surrogate.rollout import RolloutConfig
 from jaxrl_surrogate.tasks import Problem, Tokenizer
 from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
 from jaxrl_surrogate.telemetry.run_log import RunLog
+from jaxrl_surrogate.training.freezing import IsFrozen, merge, none_frozen
 from jaxrl_surrogate.training.optimizer import OptimizerConfig
-from jaxrl_surrogate.training.state import TrainState, restart, state_shardings
+from jaxrl_surrogate.training.state import StateStep, restart, state_shardings
 from jaxrl_surrogate.training.step import ComputeConfig, apply_gradients
-
-SupervisedStep = Callable[
-    [TrainState, Prompts, jax.Array, jax.Array], tuple[TrainState, Metrics]
-]
 
 
 def make_supervised_step(
     config: models.DecoderConfig,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
+    is_frozen: IsFrozen = none_frozen,
     *,
     chunk: int = 1024,
     remat: bool = False,
-) -> SupervisedStep:
+) -> StateStep:
     """Compile-once step `(state, prompts, tokens, lengths) -> (state, metrics)`.
 
     Tokens (B, T) int32 and lengths (B,) int32 are the reference completions, the end
-    token included. The loss is the mean over all their tokens. The state is donated.
+    token included. The loss is the mean over all their tokens. The state is donated but
+    for its frozen parameters.
     """
 
-    def loss(params, prompts, tokens, lengths):
+    def loss(trainable, frozen, prompts, tokens, lengths):
+        params = merge(trainable, frozen)
         logprobs = models.token_logprobs(
             config,
             params,
@@ -56,18 +55,14 @@ def make_supervised_step(
 
     def step(state, *batch):
         with placement.on(mesh, partition.COMPUTE_RULES):
-            value, grads = jax.value_and_grad(loss)(state.params, *batch)
+            grad = jax.value_and_grad(loss)
+            value, grads = grad(state.trainable, state.frozen, *batch)
         return apply_gradients(optimizer, state, grads, value)
 
-    shardings = state_shardings(config, optimizer, mesh)
+    shardings = state_shardings(config, optimizer, mesh, is_frozen)
     batches = partition.batch_sharding(mesh)
-    return jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(shardings, batches, batches, batches),
-        out_shardings=(shardings, partition.replicated(mesh)),
-        compiler_options=models.AS_WRITTEN,
-    )
+    whole = partition.replicated(mesh)
+    return StateStep(step, shardings, (batches, batches, batches), whole)
 
 
 def encode_references(
@@ -138,8 +133,9 @@ def warm_start(
     model: models.DecoderConfig,
     mesh: jax.sharding.Mesh,
     log: RunLog,
+    is_frozen: IsFrozen = none_frozen,
 ) -> models.Params:
-    """Train on reference completions and return the parameters.
+    """Train on reference completions and return the parameters, frozen ones included.
 
     Metrics of a step are read after the next one was dispatched, so that the device
     does not wait for the host.
@@ -148,10 +144,11 @@ def warm_start(
         model,
         start.optimizer,
         mesh,
+        is_frozen,
         chunk=start.compute.logprob_chunk,
         remat=start.compute.remat == "block",
     )
-    state = restart(params, model, start.optimizer, mesh)
+    state = restart(params, model, start.optimizer, mesh, is_frozen)
     sharding = partition.batch_sharding(mesh)
     previous = None
     for index in range(1, start.config.steps + 1):

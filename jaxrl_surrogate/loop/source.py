@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxrl_surrogate import models
-from jaxrl_surrogate.batch import Batch, Completions, Prompts
+from jaxrl_surrogate.batch import Batch, batch_shapes
 from jaxrl_surrogate.loop.collect import (
     batch_metrics,
     collect_batch,
@@ -49,7 +49,7 @@ def next_rollout(
         else:
             metrics = meta["metrics"]
         run.prompts.restore(meta["prompts"])
-        return batch, batch_metrics(batch) | metrics, meta["prompts"]
+        return batch, batch_metrics(batch, step) | metrics, meta["prompts"]
     before = run.prompts.state()
 
     def save(prompts, completions):
@@ -75,7 +75,7 @@ def next_rollout(
     if stored_too and not early:
         meta = {"prompts": position, "metrics": metrics, "policy": policy}
         store.save_rollout(step, batch, meta)
-    return batch, batch_metrics(batch) | metrics, position
+    return batch, batch_metrics(batch, step) | metrics, position
 
 
 def _verified(
@@ -104,22 +104,10 @@ def _verified(
 def _batch_like(run: Run) -> Batch:
     """NumPy arrays of the shapes of a step's batch, to restore one into."""
     sizes = run.rollout
-    num_prompts = sizes.prompts_per_step
-    shape = (num_prompts, sizes.group_size)
-    token_shape = (*shape, sizes.max_completion_length)
-    prompt_shape = (num_prompts, sizes.max_prompt_length)
-    return Batch(
-        prompts=Prompts(
-            tokens=np.zeros(prompt_shape, np.int32),
-            lengths=np.zeros(num_prompts, np.int32),
-            ids=np.zeros(num_prompts, np.uint32),
-        ),
-        completions=Completions(
-            tokens=np.zeros(token_shape, np.int32),
-            lengths=np.zeros(shape, np.int32),
-            truncated=np.zeros(shape, bool),
-            sampler_logprobs=np.zeros(token_shape, np.float32),
-        ),
-        rewards=np.zeros(shape, np.float32),
-        reward_mask=np.zeros(shape, bool),
+    shapes = batch_shapes(
+        sizes.prompts_per_step,
+        sizes.group_size,
+        sizes.max_prompt_length,
+        sizes.max_completion_length,
     )
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)

@@ -211,3 +211,9 @@ class ModelConfig:
     compute_dtype: Annotated[
         Literal["float32", "bfloat16"], "of activations; parameters are float32", "kept"
     ] = "float32"
+    freeze: Annotated[
+        tuple[str, ...],
+        "regular expressions; parameters whose path one is found in, such as embed, "
+        "stay as they are, in the warm start too",
+        "kept",
+    ] = ()

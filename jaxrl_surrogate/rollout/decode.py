@@ -51,6 +51,7 @@ def rollout(
     prompts: Prompts,
     key: jax.Array,
     mesh: jax.sharding.Mesh | None = None,
+    policy_step: int | jax.Array = 0,
 ) -> Completions:
     """Sample M completions of each prompt in one compiled program.
 
@@ -69,15 +70,17 @@ def rollout(
         split over prompts, over completions of a group and over key-value heads, and
         no token gathers a parameter. Without `gather_weights` layers stay split, and
         every token gathers each of them as it comes to it.
+      policy_step: the step after which the policy had these parameters; 0: it began
+        with them. Recorded with every completion.
 
     Returns:
       `Completions`. The stop token belongs to the completion: its decision is trained.
     """
     with placement.on(mesh, partition.DECODE_RULES):
-        return _rollout(config, decode, params, prompts, key)
+        return _rollout(config, decode, params, prompts, key, policy_step)
 
 
-def _rollout(config, decode, params, prompts, key):
+def _rollout(config, decode, params, prompts, key, policy_step):
     shard_params = (
         models.shard_params if decode.rollout.gather_weights else models.shard_ends
     )
@@ -113,11 +116,14 @@ def _rollout(config, decode, params, prompts, key):
             state = dataclasses.replace(state, cache=grown)
         state = _constrain_state(decode, state)
         state = jax.lax.while_loop(running, advance, state)
+    positions = jnp.arange(state.tokens.shape[-1])[None, None]
     return Completions(
         tokens=state.tokens,
         lengths=state.lengths,
         truncated=~state.ended,
         sampler_logprobs=state.logprobs,
+        loss_mask=positions < state.lengths[..., None],
+        policy_step=jnp.full_like(state.lengths, policy_step),
     )
 
 

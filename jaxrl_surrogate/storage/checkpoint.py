@@ -91,6 +91,7 @@ class RunCheckpoints:
         meta: dict,
         metric: float | None = None,
         digests: Mapping[str, str] | None = None,
+        frozen: Mapping[str, str] | None = None,
     ) -> None:
         """Save the train state after the update of `step`.
 
@@ -102,13 +103,15 @@ class RunCheckpoints:
           metric: what `keep_best` compares; None where the step has none.
           digests: of the state's arrays by name (`digests.state_digests`), where they
             are known already; None: taken here.
+          frozen: the same of frozen parameters that `state` leaves out, by their paths;
+            `StateReader` takes those from the starting state, and compares.
 
         Raises:
           ValueError: `step` is not new, or `meta` is not JSON.
         """
         self._rollouts.wait()
         self._check_is_new(step)
-        self._updates.save(step, state, meta, metric, digests)
+        self._updates.save(step, state, meta, metric, digests, frozen)
 
     def save_rollout(self, step: int, batch: PyTree, meta: dict) -> None:
         """Save the batch after the rollout phase of `step`.

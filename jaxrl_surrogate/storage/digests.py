@@ -2,7 +2,8 @@
 
 A row of `digests.jsonl` holds, for one step, a digest of every array of every phase:
 
-    rollout       prompts and completions with the sampler's log-probabilities
+    rollout       prompts and completions with the sampler's log-probabilities, the
+                  mask of tokens that the policy chose, and the step that it was of
     verification  rewards, and which of them count
     update        the weight that each sample was given
     state         parameters, optimizer state and counters after the update
@@ -47,6 +48,8 @@ def batch_digests(batch: Batch) -> Digests:
             "lengths": host_digest(completions.lengths),
             "truncated": host_digest(completions.truncated),
             "sampler_logprobs": host_digest(completions.sampler_logprobs),
+            "loss_mask": host_digest(completions.loss_mask),
+            "policy_step": host_digest(completions.policy_step),
         },
         "verification": {
             "rewards": host_digest(batch.rewards),
@@ -61,18 +64,21 @@ def update_digests(weights: np.ndarray) -> Digests:
 
 
 def state_digests(state: TrainState) -> Digests:
-    """Digests of the phase "state", an entry an array, parameters first.
+    """Digests of the phase "state", an entry an array, trainable parameters first.
 
     The same for the same numbers on every mesh: sums of integers do not depend on the
     order of their terms.
     """
-    leaves = jax.tree.leaves_with_path(state)
+    return {"state": named_digests(state)}
+
+
+def named_digests(tree: Any) -> dict[str, str]:
+    """`device_digests` of a tree's arrays, by their paths in it: "layers/mlp/up"."""
+    leaves = jax.tree.leaves_with_path(tree)
     found = device_digests([leaf for _, leaf in leaves])
     return {
-        "state": {
-            jax.tree_util.keystr(path, simple=True, separator="/"): digest
-            for (path, _), digest in zip(leaves, found, strict=True)
-        }
+        jax.tree_util.keystr(path, simple=True, separator="/"): digest
+        for (path, _), digest in zip(leaves, found, strict=True)
     }
 
 

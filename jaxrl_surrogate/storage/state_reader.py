@@ -3,15 +3,23 @@
 A reader has no way to write: it makes no directory, takes no lock, deletes nothing that
 a killed or a living process has half written, and leaves what is damaged where it is.
 The run may be in progress; a state that its process deletes meanwhile is passed over.
+
+Frozen parameters are stored once, with the starting state. The record of every later
+step has their digests, which are compared with what the starting state gives: a step
+and a starting state that do not belong together are refused.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxrl_surrogate.storage import digests
 from jaxrl_surrogate.storage.stops import DamagedCheckpoint
 from jaxrl_surrogate.storage.stored_step import read_record, read_step, stored_steps
+from jaxrl_surrogate.training.freezing import merge, split
+from jaxrl_surrogate.training.state import TrainState
 
 PyTree = Any
 
@@ -36,7 +44,20 @@ class StateReader:
                 return read_record(self._path(step))["meta"]
         return {}
 
-    def state(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict]:
+    def check_format(self) -> None:
+        """Refuse a run that another version wrote; reads one small file.
+
+        Raises:
+          OtherFormat: the newest state that has a record is of another format.
+        """
+        for step in reversed(self.steps()):
+            try:
+                read_record(self._path(step))
+            except DamagedCheckpoint:
+                continue  # whoever reads the state says so
+            return
+
+    def state(self, step: int, abstract_state: TrainState) -> tuple[TrainState, dict]:
         """The whole state after a step, and its meta.
 
         Args:
@@ -47,20 +68,41 @@ class StateReader:
           DamagedCheckpoint: it is not what was saved.
           ValueError: no such step, or names, shapes or dtypes differ.
         """
-        return read_step(self._existing(step), abstract_state)
+        where = self._existing(step)
+        if not abstract_state.frozen or where.parent == self._start:
+            return read_step(where, abstract_state)
+        moving = dataclasses.replace(abstract_state, frozen={})
+        state, meta = read_step(where, moving)
+        frozen = self._frozen(where, abstract_state.frozen)
+        return dataclasses.replace(state, frozen=frozen), meta
+
+    def frozen(self, step: int, abstract: PyTree) -> PyTree:
+        """The frozen parameters of a step, which the starting state holds.
+
+        Args:
+          step: one of `steps`.
+          abstract: nested dict of `jax.ShapeDtypeStruct` leaves with shardings.
+
+        Raises:
+          DamagedCheckpoint: the starting state is missing or not what was saved, or its
+            frozen parameters are not those that the step was computed with.
+          ValueError: no such step, or names, shapes or dtypes differ.
+        """
+        return self._frozen(self._existing(step), abstract)
 
     def params(self, step: int, abstract_params: PyTree) -> PyTree:
         """The parameters after a step; the optimizer's state is not read.
 
         Args:
           step: one of `steps`.
-          abstract_params: `jax.ShapeDtypeStruct` leaves with shardings.
+          abstract_params: all parameters or some of them; `jax.ShapeDtypeStruct` leaves
+            with shardings.
 
         Raises:
           DamagedCheckpoint: they are not what was saved.
           ValueError: no such step, or names, shapes or dtypes differ.
         """
-        return _params(self._existing(step), abstract_params)
+        return self._params(self._existing(step), abstract_params)
 
     def newest_params(
         self,
@@ -81,7 +123,7 @@ class StateReader:
         while steps := [step for step in self.steps() if step not in faults]:
             step = steps[-1]
             try:
-                params = _params(self._path(step), abstract_params)
+                params = self._params(self._path(step), abstract_params)
             except DamagedCheckpoint as error:
                 # Gone: the run's own process deleted it, and has a newer one.
                 if self._path(step).is_dir():
@@ -107,9 +149,27 @@ class StateReader:
             )
         return path
 
+    def _params(self, where: Path, abstract: PyTree) -> PyTree:
+        record = read_record(where)
+        inside = [name.partition("/") for name in record["arrays"]]
+        paths = {path for part, _, path in inside if part == "frozen"}
+        paths |= record["frozen"].keys()
+        trainable, frozen = split(abstract, paths.__contains__)
+        found = read_step(where, {"trainable": trainable}, part=True)[0]["trainable"]
+        return merge(found, self._frozen(where, frozen) if frozen else {})
+
+    def _frozen(self, where: Path, abstract: PyTree) -> PyTree:
+        expected, start = read_record(where)["frozen"], self._start / "0"
+        if not start.is_dir():
+            raise DamagedCheckpoint(
+                f"{start}, which holds the frozen parameters, is missing"
+            )
+        found = read_step(start, {"frozen": abstract}, part=True)[0]["frozen"]
+        if where != start and digests.named_digests(found) != expected:
+            raise DamagedCheckpoint(
+                f"{start} has other frozen parameters than {where} was computed with"
+            )
+        return found
+
     def _path(self, step: int) -> Path:
         return (self._updates if step else self._start) / str(step)
-
-
-def _params(where: Path, abstract: PyTree) -> PyTree:
-    return read_step(where, {"params": abstract}, part=True)[0]["params"]

@@ -15,6 +15,13 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint is not what was saved; the message names the file or array."""
 
 
+class OtherFormat(ValueError):
+    """A checkpoint was written by another version, in a format that this one reads not.
+
+    The message names the checkpoint, both formats and the version that wrote it.
+    """
+
+
 class NoRoom(RuntimeError):
     """The disk has no room for what must be stored; what is stored is intact."""
 

@@ -56,6 +56,7 @@ class Store:
         meta: dict,
         metric: float | None = None,
         digests: Mapping[str, str] | None = None,
+        frozen: Mapping[str, str] | None = None,
     ) -> None:
         """Copy what is needed and return; see `RunCheckpoints.save_update`."""
         if step in self.steps():
@@ -66,7 +67,7 @@ class Store:
             raise ValueError(f"meta: expected JSON values, but {error}") from error
         self._empty_trash()
         self._check_room(step, state)
-        record = make_record(state, meta, metric, digests)
+        record = make_record(state, meta, metric, digests, frozen)
         self._manager.save(
             step,
             args=ocp.args.Composite(

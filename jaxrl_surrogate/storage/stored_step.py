@@ -1,8 +1,11 @@
 """One stored step: a tree of arrays, and a record with their digests. Reads alone.
 
     STEP/state/          the arrays, by Orbax
-    STEP/meta/metadata   {"format", "meta", "arrays": digests, "libraries", "metric",
-                         "seal"}
+    STEP/meta/metadata   {"format", "meta", "arrays": digests, "frozen": digests,
+                         "libraries", "metric", "seal"}
+
+"frozen" has the digests of frozen parameters by path, in steps that leave them out:
+the starting state alone holds them.
 
 Nothing here writes a file, and no class of Orbax that could is made: a step may be read
 while another process trains in the same directory.
@@ -21,12 +24,12 @@ import orbax.checkpoint as ocp
 
 from jaxrl_surrogate.storage import digests
 from jaxrl_surrogate.storage.manifest import file_faults
-from jaxrl_surrogate.storage.stops import DamagedCheckpoint
+from jaxrl_surrogate.storage.stops import DamagedCheckpoint, OtherFormat
 
 PyTree = Any
 
 # Goes up when the layout changes, so that an old checkpoint is named, not misread.
-FORMAT = 2
+FORMAT = 3
 
 _MAX_NAMED = 5
 _LIBRARIES = ("jaxrl_surrogate", "jax", "jaxlib", "optax", "orbax-checkpoint", "numpy")
@@ -44,6 +47,7 @@ def make_record(
     meta: dict,
     metric: float | None,
     found: Mapping[str, str] | None = None,
+    frozen: Mapping[str, str] | None = None,
 ) -> dict:
     """What is stored beside the arrays of a step, sealed.
 
@@ -52,12 +56,14 @@ def make_record(
       meta: JSON values.
       metric: the step's; None where it has none.
       found: `digests.device_digests` of the arrays by name, where they are known.
+      frozen: the same of frozen parameters that the step leaves out, by their paths.
     """
     if found is None:
         arrays = _array_digests(state)
     else:
         arrays = {name: f"device:{digest}" for name, digest in found.items()}
     record = {"format": FORMAT, "meta": meta, "arrays": arrays}
+    record["frozen"] = dict(frozen or {})
     record["libraries"] = _versions()
     record["metric"] = metric
     record["seal"] = digests.json_digest(record)
@@ -77,7 +83,8 @@ def read_step(
 
     Raises:
       DamagedCheckpoint: it is not what was saved; or it was deleted meanwhile.
-      ValueError: names, shapes or dtypes differ (each named), or another format.
+      OtherFormat: another version wrote it.
+      ValueError: names, shapes or dtypes differ (each named).
     """
     try:
         faults = file_faults(where)
@@ -130,9 +137,12 @@ def read_record(where: Path) -> dict:
     if not isinstance(record, dict) or "format" not in record:
         raise DamagedCheckpoint(f"{where}/meta holds no record of a checkpoint")
     if record["format"] != FORMAT:
-        raise ValueError(
-            f"{where}: checkpoint format {record['format']}, this version reads "
-            f"{FORMAT}"
+        version = record.get("libraries", {}).get("jaxrl_surrogate", "of before")
+        raise OtherFormat(
+            f"{where}: has checkpoint format {record['format']}, which this version "
+            f"does not read; expected {FORMAT}. Go on with the version that wrote it, "
+            f"jaxrl_surrogate {version} at the commit that the run's environment.json "
+            "names, or begin another run"
         )
     if record.pop("seal", None) != digests.json_digest(record):
         raise DamagedCheckpoint(f"{where}/meta holds another record than was saved")

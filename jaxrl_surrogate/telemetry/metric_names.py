@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 _OF_A_STEP = """
     graded reward pass@1 groups_all_correct groups_all_incorrect unverified
-    truncated length length_max entropy completion_tokens mixed_group_fraction
-    mixed_group_fraction_kept refill_rounds loss grad_norm skipped ratio_kl
-    clip_fraction excluded_fraction sampler_trainer_logprob_diff_max advantage_abs
-    compiles seconds seconds_update tokens_per_second
+    truncated length length_max loss_tokens entropy completion_tokens policy_lag
+    mixed_group_fraction mixed_group_fraction_kept refill_rounds loss grad_norm skipped
+    ratio_kl clip_fraction excluded_fraction sampler_trainer_logprob_diff_max
+    advantage_abs compiles seconds seconds_update tokens_per_second
 """
 
 

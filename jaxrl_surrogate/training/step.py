@@ -7,7 +7,6 @@ any function of a group's rewards, stands there as code: the step is compiled fo
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import jax
@@ -15,7 +14,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_surrogate import models
-from jaxrl_surrogate.batch import Batch
 from jaxrl_surrogate.errors import FieldError, at_least
 from jaxrl_surrogate.losses import (
     LossConfig,
@@ -24,12 +22,13 @@ from jaxrl_surrogate.losses import (
     token_weights,
     total_loss,
 )
-from jaxrl_surrogate.objectives import GeneralRule, TableFamily, graded
+from jaxrl_surrogate.objectives import GeneralRule, graded
 from jaxrl_surrogate.objectives.graded import RewardMode
 from jaxrl_surrogate.parallel import partition, placement
 from jaxrl_surrogate.rollout import SamplingConfig, sampling_logits
 from jaxrl_surrogate.training import offload
-from jaxrl_surrogate.training.state import TrainState, state_shardings
+from jaxrl_surrogate.training.freezing import IsFrozen, merge, none_frozen
+from jaxrl_surrogate.training.state import StateStep, TrainState, state_shardings
 from jaxrl_surrogate.typed_fields import check_fields
 
 
@@ -65,55 +64,52 @@ class UpdateConfig:
         check_fields(self)
 
 
-Update = Callable[
-    [TrainState, Batch, TableFamily | GeneralRule, models.Params | None],
-    tuple[TrainState, Metrics],
-]
-
-
 def make_update(
     config: models.DecoderConfig,
     update: UpdateConfig,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
-) -> Update:
+    is_frozen: IsFrozen = none_frozen,
+) -> StateStep:
     """Compile-once update `(state, batch, objective, ref_params) -> (state, metrics)`.
 
-    The state is donated. `ref_params` are those of the KL term's reference model, None
-    where `kl_coef` is 0. Metrics are float32 scalars but for "applied_weights", (G, M):
-    the weight that each sample had in this update after all that the loss does to it
-    (`losses.applied_weights`). A step whose loss or gradient is not finite changes
-    nothing but `state.skipped`.
+    The state is donated but for its frozen parameters; `is_frozen` is the rule by which
+    its parameters were split. `ref_params` are those of the KL term's reference model,
+    None where `kl_coef` is 0. Metrics are float32 scalars but for "applied_weights",
+    (G, M): the weight that each sample had in this update after all that the loss does
+    to it (`losses.applied_weights`). A step whose loss or gradient is not finite
+    changes nothing but `state.skipped`.
     """
-    shardings = state_shardings(config, optimizer, mesh)
+    shardings = state_shardings(config, optimizer, mesh, is_frozen)
     batches = partition.batch_sharding(mesh)
     whole = partition.replicated(mesh)
     reference = shardings.params if update.loss.kl_coef else None
-    return jax.jit(
-        functools.partial(_update, config, update, optimizer, mesh),
-        donate_argnums=0,
-        in_shardings=(shardings, batches, whole, reference),
-        out_shardings=(shardings, whole),
-        compiler_options=models.AS_WRITTEN,
+    return StateStep(
+        functools.partial(
+            _update, config, update, optimizer, mesh, shardings.trainable
+        ),
+        shardings,
+        (batches, whole, reference),
+        whole,
     )
 
 
 def _update(config, update, optimizer, mesh, *arguments):
     with placement.on(mesh, partition.COMPUTE_RULES):
-        return _placed_update(config, update, optimizer, mesh, *arguments)
+        return _placed_update(config, update, optimizer, *arguments)
 
 
 def _placed_update(
-    config, update, optimizer, mesh, state, batch, objective, ref_params
+    config, update, optimizer, shardings, state, batch, objective, ref_params
 ):
-    shardings = state_shardings(config, optimizer, mesh).params
     compute_advantages = graded.get(update.reward_mode)
     if isinstance(objective, GeneralRule):
         advantages = objective(batch.rewards, batch.reward_mask)
     else:
         advantages = compute_advantages(objective, batch.rewards, batch.reward_mask)
-    mask = batch.completions.mask
-    weights = token_weights(update.loss.normalization, mask, batch.reward_mask)
+    weights = token_weights(
+        update.loss.normalization, batch.completions.loss_mask, batch.reward_mask
+    )
     score = functools.partial(
         models.token_logprobs,
         config,
@@ -122,7 +118,8 @@ def _placed_update(
         remat=update.compute.remat == "block",
     )
 
-    def loss(params, part):
+    def loss(trainable, part):
+        params = merge(trainable, state.frozen)
         batch, advantages, weights = part
         inputs = (batch.prompts.tokens, batch.prompts.lengths, batch.completions.tokens)
         scores = score(params, *inputs, entropy=update.loss.entropy_coef != 0)
@@ -157,7 +154,7 @@ def _placed_update(
         )
     value, (sums, gaps, applied), grads = _accumulate(
         loss,
-        state.params,
+        state.trainable,
         (batch, advantages, weights),
         num_prompts // size,
         functools.partial(partition.constrain_tree, shardings=shardings),
@@ -178,9 +175,9 @@ def _accumulate(loss, params, parts, num_parts, place):
     """Sum loss, metrics and gradients over slices of the leading axis of `parts`.
 
     What the loss says of single samples comes back whole, in the order of `parts`;
-    `place` lays a tree of gradients out as the parameters are. Slice j takes rows j,
-    j + n, j + 2n, ...: when the axis is sharded, every slice is spread over all
-    devices, which contiguous slices would not be.
+    `place` lays a tree of gradients out as `params`, the trainable ones, are. Slice j
+    takes rows j, j + n, j + 2n, ...: when the axis is sharded, every slice is spread
+    over all devices, which contiguous slices would not be.
     """
     grad = jax.value_and_grad(loss, has_aux=True)
     if num_parts == 1:
@@ -216,8 +213,9 @@ def apply_gradients(
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step, or none where the loss or its gradient is not finite.
 
-    A gradient may be finite where the loss is not: bounds and masks cut the one and not
-    the other. What such a batch means is unknown, so nothing is learned from it.
+    `grads` has the tree of `state.trainable`. A gradient may be finite where the loss
+    is not: bounds and masks cut the one and not the other. What such a batch means is
+    unknown, so nothing is learned from it.
 
     Returns:
       The new state, and "loss", "grad_norm" (before clipping) and "skipped" (steps so
@@ -225,16 +223,15 @@ def apply_gradients(
     """
     norm = optax.tree.norm(grads)
     held, grads = offload.fetch(optimizer, state.opt_state, after=grads)
-    updates, opt_state = optimizer.update(grads, held, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt_state = optimizer.update(grads, held, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-    params, opt_state = jax.tree.map(
+    trainable, opt_state = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
-        (params, opt_state),
-        (state.params, held),
+        (trainable, opt_state),
+        (state.trainable, held),
     )
-    state = TrainState(
-        params, opt_state, state.step + 1, state.skipped + jnp.where(finite, 0, 1)
-    )
+    skipped = state.skipped + jnp.where(finite, 0, 1)
+    state = TrainState(trainable, state.frozen, opt_state, state.step + 1, skipped)
     skipped = state.skipped.astype(jnp.float32)
     return state, {"loss": loss, "grad_norm": norm, "skipped": skipped}

@@ -84,10 +84,10 @@ def test_shardings_are_printed_without_compiling(capsys):
 
 def test_an_array_is_drawn_as_it_lies(capsys):
     words = [*SMALL, "--mesh.data=2", "--mesh.fsdp=2", "--mesh.tensor=2"]
-    status, said = _plan(capsys, *words, "--draw", "params/layers/mlp/up")
+    status, said = _plan(capsys, *words, "--draw", "trainable/layers/mlp/up")
     assert status == 0
     assert said.splitlines() == [
-        "params/layers/mlp/up/kernel: 1x64x128; 64 in 2 over fsdp; "
+        "trainable/layers/mlp/up/kernel: 1x64x128; 64 in 2 over fsdp; "
         "128 in 2 over tensor",
         "+-----+-----+",
         "| 0,4 | 1,5 |",

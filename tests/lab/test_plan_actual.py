@@ -151,7 +151,7 @@ def run_phase(job, where, phase):
             lambda leaf: fill(leaf) if hasattr(leaf, "sharding") else leaf, inputs
         )
         if phase == "update":
-            out = compiled(*arrays, None)
+            out = compiled(*arrays, None, {})
         else:
             held = jax.tree.map(fill, state.opt_state)  # it stays while one rolls out
             out = (compiled(*arrays, jax.random.key(0)), held)

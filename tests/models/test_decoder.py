@@ -118,7 +118,7 @@ def test_scores_and_gradients_equal_the_equations(family, random):
     scores, grads = scores_and_gradient(*inputs)
     batch = (
         Prompts(prompts, LENGTHS, np.arange(3)),
-        Completions(tokens, np.full(tokens.shape[:2], T), None, None),
+        Completions(tokens, np.full(tokens.shape[:2], T), *[None] * 4),
         SamplingConfig(),
     )
     logprobs, entropy = decoder_oracle.token_scores(config, params, *batch)

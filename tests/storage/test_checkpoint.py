@@ -77,6 +77,8 @@ def make_batch(rng, prompts=2, samples=4, length=3):
             sampler_logprobs=jnp.asarray(
                 rng.normal(size=(*shape, length)), jnp.float32
             ),
+            loss_mask=jnp.asarray(rng.random((*shape, length)) < 0.5),
+            policy_step=jnp.asarray(rng.integers(0, 9, shape), jnp.int32),
         ),
         rewards=np.asarray(rng.random(shape), np.float32),  # from the host
         reward_mask=jnp.ones(shape, bool),

@@ -121,6 +121,8 @@ def batch(random):
         lengths=random.integers(1, 6, (2, 4)).astype(np.int32),
         truncated=random.integers(0, 2, (2, 4)).astype(bool),
         sampler_logprobs=random.normal(size=(2, 4, 5)).astype(np.float32),
+        loss_mask=random.random((2, 4, 5)) < 0.5,
+        policy_step=random.integers(0, 9, (2, 4)).astype(np.int32),
     )
     rewards = random.normal(size=(2, 4)).astype(np.float32)
     return Batch(prompts, completions, rewards, np.ones((2, 4), bool))
@@ -129,9 +131,9 @@ def batch(random):
 def test_every_array_of_a_batch_has_its_digest(random):
     one = batch(random)
     found = digests.batch_digests(one)
-    assert [len(found[phase]) for phase in ("rollout", "verification")] == [7, 2]
+    assert [len(found[phase]) for phase in ("rollout", "verification")] == [9, 2]
     leaves = jax.tree.leaves(one)
-    assert len(leaves) == 9
+    assert len(leaves) == 11
     values = [value for phase in found.values() for value in phase.values()]
     assert {digests.host_digest(leaf) for leaf in leaves} == set(values)
     expected = b"<f4(2, 4)" + one.rewards.tobytes()
@@ -151,7 +153,11 @@ def test_the_first_phase_and_its_arrays_are_named(random):
     one = batch(random)
     none = np.zeros((2, 4), np.float32)
     state = TrainState(
-        {"w": jnp.ones((3, 4))}, ({"mu": jnp.zeros(3)},), jnp.int32(1), jnp.int32(0)
+        trainable={"w": jnp.ones((3, 4))},
+        frozen={"u": jnp.ones(2)},
+        opt_state=({"mu": jnp.zeros(3)},),
+        step=jnp.int32(1),
+        skipped=jnp.int32(0),
     )
 
     def row(batch, weights=none, state=state):
@@ -160,10 +166,12 @@ def test_the_first_phase_and_its_arrays_are_named(random):
 
     first = row(one)
     assert list(first) == list(digests.PHASES)
-    assert list(first["state"]) == ["params/w", "opt_state/0/mu", "step", "skipped"]
+    names = ["trainable/w", "frozen/u", "opt_state/0/mu", "step", "skipped"]
+    assert list(first["state"]) == names
     assert digests.first_difference(first, row(one)) is None
     judged = dataclasses.replace(one, rewards=one.rewards + 1)
-    moved = dataclasses.replace(state, params={"w": jnp.ones((3, 4)).at[2, 1].set(1.5)})
+    entry = {"w": jnp.ones((3, 4)).at[2, 1].set(1.5)}
+    moved = dataclasses.replace(state, trainable=entry)
     assert digests.first_difference(first, row(judged, state=moved)) == (
         "verification",
         ["rewards"],
@@ -174,7 +182,7 @@ def test_the_first_phase_and_its_arrays_are_named(random):
     )
     assert digests.first_difference(first, row(one, state=moved)) == (
         "state",
-        ["params/w"],
+        ["trainable/w"],
     )
     less = {phase: dict(arrays) for phase, arrays in first.items()}
     del less["state"]["step"], less["rollout"]

@@ -58,6 +58,8 @@ def case(random):
             np.full(shape, 3, np.int32),
             np.zeros(shape, bool),
             np.zeros((*shape, 3), np.float32),
+            np.ones((*shape, 3), bool),
+            np.zeros(shape, np.int32),
         ),
     )
     return task, collector, batch

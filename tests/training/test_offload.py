@@ -41,6 +41,8 @@ def batch():
             np.full((8, 4), 7, np.int32),
             np.zeros((8, 4), bool),
             np.full(tokens.shape, -3.0, np.float32),
+            np.ones(tokens.shape, bool),
+            np.zeros((8, 4), np.int32),
         ),
         random.integers(2, size=(8, 4)).astype(np.float32),
         np.ones((8, 4), bool),

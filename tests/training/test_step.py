@@ -48,9 +48,12 @@ def batch(params, random):
         RolloutConfig(group_size=4, max_completion_length=7), (0, 1, 2, 3)
     )
     done = rollout(CONFIG, decode, params, prompts, rng.stream_key(1, "rollout", 1))
+    done = jax.device_get(done)
+    # As if a tool had written some of them.
+    chosen = done.loss_mask & (random.random(done.loss_mask.shape) < 0.8)
     return Batch(
         prompts,
-        jax.device_get(done),
+        dataclasses.replace(done, loss_mask=chosen),
         random.integers(2, size=(8, 4)).astype(np.float32),
         random.random((8, 4)) < 0.9,
     )
@@ -96,15 +99,19 @@ def test_cuts_padding_and_order_do_not_matter(params, batch, random, loss):
     shuffled = jax.tree.map(lambda leaf: leaf[order], batch)
     _assert_near(whole, _gradient(params, shuffled, loss=loss))
 
-    def pad(leaf):
-        return np.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, 3)], constant_values=9)
+    def pad(leaf, value=9):
+        width = [(0, 0)] * (leaf.ndim - 1) + [(0, 3)]
+        return np.pad(leaf, width, constant_values=value)
 
     done = batch.completions
     padded = dataclasses.replace(
         batch,
         prompts=dataclasses.replace(batch.prompts, tokens=pad(batch.prompts.tokens)),
         completions=dataclasses.replace(
-            done, tokens=pad(done.tokens), sampler_logprobs=pad(done.sampler_logprobs)
+            done,
+            tokens=pad(done.tokens),
+            sampler_logprobs=pad(done.sampler_logprobs),
+            loss_mask=pad(done.loss_mask, False),
         ),
     )
     _assert_near(whole, _gradient(params, padded, loss=loss))
@@ -162,6 +169,7 @@ def test_loss_and_gradient_are_those_of_the_equations(params, batch, random, los
         return decoder_oracle.batch_loss(
             loss, logprobs, few.completions.sampler_logprobs, advantages, entropy,
             reference, few.completions.lengths, few.reward_mask,
+            few.completions.loss_mask,
         )  # fmt: skip
 
     assert metrics["loss"] == pytest.approx(value(params), rel=1e-4, abs=1e-5)
@@ -186,6 +194,7 @@ def test_positions_are_split_where_they_divide(params, batch, monkeypatch):
         done,
         tokens=np.pad(done.tokens, longer),
         sampler_logprobs=np.pad(done.sampler_logprobs, longer),
+        loss_mask=np.pad(done.loss_mask, longer),
     )
     batch = dataclasses.replace(batch, completions=done)
     mesh = parallel.make_mesh(parallel.MeshConfig(1, 2, 1, 1, 4))

@@ -99,9 +99,9 @@ def _held(job: Job, phase: Phase, mesh: jax.sharding.Mesh) -> dict[str, int]:
         "optimizer": size(state.opt_state),
     }
     if job.loss.kl_coef:
-        held["reference"] = held["parameters"]
+        held["reference"] = size(state.trainable)
     if phase == "update":
-        return held | {"gradients": held["parameters"]}
+        return held | {"gradients": size(state.trainable)}
     return held | {
         "decode weights": sum(
             shard_bytes(*p) for p in decode_weights(job, mesh).values()

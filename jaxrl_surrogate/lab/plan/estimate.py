@@ -65,21 +65,22 @@ def estimate(job: Job, topology: Topology, mesh: jax.sharding.Mesh) -> Estimate:
 
 
 def _state_bytes(job, mesh):
+    """Bytes on one device: of trainable parameters, of all, of what goes with them."""
     state = job.abstract_state(mesh)
-    sizes = [
+    trainable, params, others = (
         sum(shard_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(tree))
-        for tree in (state.params, state.opt_state)
-    ]
+        for tree in (state.trainable, state.params, state.opt_state)
+    )
     if isinstance(job.optimizer, offload.Offloaded):
-        sizes[1] = 0  # it comes when the activations are gone
+        others = 0  # it comes when the activations are gone
     if job.loss.kl_coef:
-        sizes[1] += sizes[0]
-    return sizes
+        others += trainable
+    return trainable, params, others
 
 
 def _update_bytes(job, mesh):
     c, tensor = job.model, mesh.shape["tensor"]
-    params, others = _state_bytes(job, mesh)
+    trainable, params, others = _state_bytes(job, mesh)
     micro = job.loop.microbatch_prompts or job.update_prompts
     rows = micro * job.rollout.group_size // partition.num_batch_shards(mesh)
     tokens = rows * job.rollout.max_completion_length / mesh.shape["sequence"]
@@ -102,7 +103,7 @@ def _update_bytes(job, mesh):
     tables = (
         (1 if c.tie_embeddings else 2) * 2 * 4 * c.vocab_size * c.embed_dim / tensor
     )
-    gradients = params * (1 if micro == job.update_prompts else 2)
+    gradients = trainable * (1 if micro == job.update_prompts else 2)
     work = gradients + layers + max(block + scores, logits) + tables
     return params + others + _SLACK * work
 
@@ -111,7 +112,8 @@ def _rollout_bytes(job, mesh):
     weights = sum(shard_bytes(*pair) for pair in decode_weights(job, mesh).values())
     cache = sum(shard_bytes(*pair) for pair in cache_arrays(job, mesh).values())
     # When the cache grows, the old one is there too.
-    return sum(_state_bytes(job, mesh)) + _SLACK * (weights + 1.5 * cache)
+    _, params, others = _state_bytes(job, mesh)
+    return params + others + _SLACK * (weights + 1.5 * cache)
 
 
 def _update_seconds(job, topology, mesh):

@@ -10,13 +10,14 @@ import optax
 from jax.sharding import NamedSharding
 
 from jaxrl_surrogate import models, rng
-from jaxrl_surrogate.batch import Batch, Completions, Prompts
+from jaxrl_surrogate.batch import Prompts, batch_shapes
 from jaxrl_surrogate.loop.config import LoopConfig
 from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.objectives import GeneralRule, TableFamily
 from jaxrl_surrogate.objectives.graded import RewardMode
 from jaxrl_surrogate.parallel import MeshConfig, make_mesh, partition
 from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, rollout
+from jaxrl_surrogate.training.freezing import IsFrozen, none_frozen
 from jaxrl_surrogate.training.state import TrainState, abstract_state
 from jaxrl_surrogate.training.step import UpdateConfig, make_update
 
@@ -33,6 +34,7 @@ class Job:
     decode: DecodeConfig
     objective: TableFamily | GeneralRule
     mesh: MeshConfig
+    is_frozen: IsFrozen = none_frozen
 
     @property
     def rollout(self) -> RolloutConfig:
@@ -82,12 +84,14 @@ class Job:
 
     def abstract_state(self, mesh: jax.sharding.Mesh) -> TrainState:
         """The train state's shapes and shardings."""
-        return abstract_state(self.model, self.optimizer, mesh)
+        return abstract_state(self.model, self.optimizer, mesh, self.is_frozen)
 
     def lower_update(self, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
         """The update of one minibatch, lowered for the mesh's devices."""
         state = self.abstract_state(mesh)
-        update = make_update(self.model, self.update, self.optimizer, mesh)
+        update = make_update(
+            self.model, self.update, self.optimizer, mesh, self.is_frozen
+        )
         reference = state.params if self.loss.kl_coef else None
         objective = _placed(self.objective, partition.replicated(mesh))
         return update.lower(state, self._batch(mesh), objective, reference)
@@ -113,22 +117,13 @@ class Job:
         return _placed(shapes, partition.batch_sharding(mesh))
 
     def _batch(self, mesh):
-        count = self.update_prompts
-        rows = (count, self.rollout.group_size)
-        tokens = (*rows, self.rollout.max_completion_length)
-        completions = Completions(
-            jax.ShapeDtypeStruct(tokens, jnp.int32),
-            jax.ShapeDtypeStruct(rows, jnp.int32),
-            jax.ShapeDtypeStruct(rows, bool),
-            jax.ShapeDtypeStruct(tokens, jnp.float32),
+        shapes = batch_shapes(
+            self.update_prompts,
+            self.rollout.group_size,
+            self.rollout.max_prompt_length,
+            self.rollout.max_completion_length,
         )
-        rest = (
-            completions,
-            jax.ShapeDtypeStruct(rows, jnp.float32),
-            jax.ShapeDtypeStruct(rows, bool),
-        )
-        rest = _placed(rest, partition.batch_sharding(mesh))
-        return Batch(self._prompts(mesh, count), *rest)
+        return _placed(shapes, partition.batch_sharding(mesh))
 
 
 def decode_weights(
