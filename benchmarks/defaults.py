@@ -26,7 +26,8 @@ from benchmarks.timing import format_seconds, print_environment
 from jaxrl_surrogate import assembly, losses, settings
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.loop import loop
-from jaxrl_surrogate.loop.collect import batch_metrics, sample_rows
+from jaxrl_surrogate.loop.batch_metrics import batch_metrics
+from jaxrl_surrogate.loop.verification import sample_rows
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.storage import digests
 from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
@@ -97,9 +98,8 @@ class Job:
         self.step += 1
         run = self.run
         problems = run.prompts.take(run.rollout.prompts_per_step)
-        return problems, run.collector.sample(
-            self.state.params, problems, self.step, self.step - 1
-        )
+        run.collector.sampler.load(self.state.params, self.step - 1)
+        return problems, run.collector.sample(problems, self.step)
 
     def take_step(self, batch):
         """All updates on a batch."""
@@ -113,7 +113,9 @@ class Job:
         run, log, step = self.run, self.log, self.step + 1
         gc.collect()  # not where it happens to be due: it takes as long as a save
         problems, sampled = measure("rollout", self.sample)
-        batch, _ = measure("verification", run.collector.verify, problems, *sampled)
+        batch, _ = measure(
+            "verification", run.collector.verification.verify, problems, *sampled
+        )
         batch = self.rewarded(batch)
         metrics, applied = measure("update", self.take_step, batch)
         metrics |= batch_metrics(batch, self.step)
@@ -132,7 +134,7 @@ class Job:
         measure("state stored", self.store_state, row["state"])
         # The next step meets the files that are being written.
         problems, sampled = measure("rollout meanwhile", self.sample)
-        batch = self.rewarded(run.collector.verify(problems, *sampled)[0])
+        batch = self.rewarded(run.collector.verification.verify(problems, *sampled)[0])
         self.store_rollout(measure, batch, "rollout stored after it")
         measure("update meanwhile", self.take_step, batch)
         self.store.wait()
@@ -153,7 +155,9 @@ class Job:
 
     def completions(self, batch) -> None:
         """The rows that are shown, decoded and written."""
-        rows = sample_rows(self.run.collector, batch, self.run.log.completions)
+        rows = sample_rows(
+            self.run.collector.verification, batch, self.run.log.completions
+        )
         self.log.completions(self.step, rows)
 
     def journal(self, batch) -> None:
@@ -172,7 +176,7 @@ class Job:
 
     def evaluate(self) -> None:
         """As before and after training."""
-        loop.run_evaluation(self.run, self.state.params)
+        loop.run_evaluation(self.run, self.state.params, self.step)
 
 
 def report(job: Job, measure: Measurement, evaluation: float) -> None:

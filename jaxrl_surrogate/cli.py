@@ -18,6 +18,7 @@ from jaxrl_surrogate.commands import samples
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import names_a_field
 from jaxrl_surrogate.parallel import enough_host_threads, hosts
+from jaxrl_surrogate.rollout import SamplerError
 from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.storage.lock import RunLock
 from jaxrl_surrogate.storage.stops import (
@@ -52,14 +53,25 @@ CONFIG is a YAML file, or the directory of a run. `jaxrl train --help` lists all
 """
 
 
+# What ends a command with one line: nothing in the program has to be mended.
+_STOPS = (
+    DamagedCheckpoint,
+    NoRoom,
+    NotFinite,
+    OtherFormat,
+    SamplerError,
+    VerifierError,
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
     0: done. 2: a mistake in the command or config, said in a line each. 3: what is
     stored is damaged or of another version, there is no room to store more, updates are
-    not finite, or the verifier gives no verdicts that can be used. 130: stopped by a
-    signal, to be started again. 141: the reader of standard output is gone, and so is
-    the use of a report.
+    not finite, the sampling server gives no completions, or the verifier no verdicts
+    that can be used. 130: stopped by a signal, to be started again. 141: the reader of
+    standard output is gone, and so is the use of a report.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     enough_host_threads()
@@ -79,7 +91,7 @@ def _said(argv: list[str]) -> int:
     """Run a command and say what the user can mend; returns the exit status."""
     try:
         return _dispatch(argv)
-    except (DamagedCheckpoint, NoRoom, NotFinite, OtherFormat, VerifierError) as error:
+    except _STOPS as error:
         print(f"jaxrl: {error}", file=sys.stderr)
         return 3
     except OSError as error:
@@ -182,7 +194,7 @@ def _sft(config: TrainConfig) -> int:
     with lock, log:
         params = loop.starting_state(run, log).params
         if run.eval_problems:
-            _print_scores(loop.run_evaluation(run, params).metrics(), log.console)
+            _print_scores(loop.run_evaluation(run, params, 0).metrics(), log.console)
     return 0
 
 
@@ -298,7 +310,7 @@ def _evaluated(config: TrainConfig, console: Console):
         console.print(note, highlight=False)
     params, step = loop.newest_params(run, warn)
     console.print(f"parameters after step {step}", highlight=False)
-    return loop.run_evaluation(run, params)
+    return loop.run_evaluation(run, params, step)
 
 
 def _help(command: str) -> str:

@@ -207,8 +207,8 @@ def test_stop_texts_are_tokens_beside_the_end_token(tmp_path):
     run = assembly.build_run(
         _config(tmp_path, '--rollout.stop=["\\n", "."]', text=text)
     )
-    assert run.collector.decode.stop_tokens == (256, 10, 46)
-    assert run.evaluator.decode.stop_tokens == (256, 10, 46)
+    assert run.collector.stop_tokens == (256, 10, 46)
+    assert run.evaluator.stop_tokens == (256, 10, 46)
     wrong = _config(tmp_path, "--rollout.stop=['ab', '', '.']", text=text)
     lines = _refusal(assembly.build_run, wrong).splitlines()
     assert len(lines) == 2

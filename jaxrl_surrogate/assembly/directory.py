@@ -38,8 +38,8 @@ def check_directory(
       OtherFormat: the run there was written by another version.
     """
     directory = run_directory(config)
-    StateReader(directory).check_format()
     changes = config_changes(config) if changes is None else changes
+    StateReader(directory).check_format()
     refused = [
         f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "
         f"start another run with {_elsewhere(config)}"

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+import jax
+
 from jaxrl_surrogate import models, tasks
 from jaxrl_surrogate.assembly.model import build_model, build_shape
 from jaxrl_surrogate.assembly.objective import build_objective
@@ -10,7 +12,13 @@ from jaxrl_surrogate.assembly.published import starts_from_published
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.faults import refused_at
 from jaxrl_surrogate.lab.plan import Job
-from jaxrl_surrogate.rollout import DecodeConfig
+from jaxrl_surrogate.rollout import (
+    DecodeConfig,
+    HTTPSampler,
+    LocalSampler,
+    RolloutConfig,
+    Sampler,
+)
 from jaxrl_surrogate.tasks import Tokenizer
 from jaxrl_surrogate.training.freezing import freeze, split
 from jaxrl_surrogate.training.optimizer import make_optimizer
@@ -27,11 +35,20 @@ def decode_config(
     platform: str,
 ) -> DecodeConfig:
     """The rollout's fixed part, on devices of a platform such as "cpu" or "tpu"."""
-    return DecodeConfig(
-        config.rollout,
-        stop_tokens=tuple(stops),
-        unroll_layers=platform == "cpu" and model.num_layers <= _UNROLLED_LAYERS,
-    )
+    return DecodeConfig(config.rollout, tuple(stops), _unrolled(model, platform))
+
+
+def build_sampler(
+    config: RolloutConfig, model: models.DecoderConfig, mesh: jax.sharding.Mesh
+) -> Sampler:
+    """The sampler that a config names."""
+    if config.sampler == "local":
+        return LocalSampler(model, mesh, _unrolled(model, jax.default_backend()))
+    return HTTPSampler(config.sampler, model.vocab_size, config.sampler_timeout_s)
+
+
+def _unrolled(model: models.DecoderConfig, platform: str) -> bool:
+    return platform == "cpu" and model.num_layers <= _UNROLLED_LAYERS
 
 
 def update_config(config: TrainConfig) -> UpdateConfig:

@@ -18,7 +18,7 @@ from jaxrl_surrogate.assembly.model import (
 from jaxrl_surrogate.assembly.objective import build_objective
 from jaxrl_surrogate.assembly.objective_notes import objective_notes
 from jaxrl_surrogate.assembly.problems import Fitting, few_problems
-from jaxrl_surrogate.assembly.programs import decode_config, update_config
+from jaxrl_surrogate.assembly.programs import build_sampler, update_config
 from jaxrl_surrogate.assembly.published import published_params, starts_from_published
 from jaxrl_surrogate.assembly.stored_config import load_stored
 from jaxrl_surrogate.assembly.tokenizer import build_tokenizer
@@ -27,6 +27,7 @@ from jaxrl_surrogate.faults import Faults, refused_at
 from jaxrl_surrogate.loop.collect import Collector
 from jaxrl_surrogate.loop.run import Run
 from jaxrl_surrogate.loop.sft import WarmStart
+from jaxrl_surrogate.loop.verification import Verification
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.settings import SettingsError
@@ -91,26 +92,29 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
     lengths = (config.rollout.max_prompt_length, config.rollout.max_completion_length)
     fitting = Fitting(tokenizer, *lengths)
     stops = stop_tokens(config.rollout.stop, tokenizer)
-    decode = decode_config(config, model, stops, jax.default_backend())
-    collector = Collector(
-        model=model,
-        decode=decode,
+    verification = Verification(
         task=task,
         tokenizer=tokenizer,
-        mesh=mesh,
-        seed=config.seed,
-        verification=config.task,
+        config=config.task,
         reward_mode=config.objective.reward_mode,
         overlong=config.train.overlong,
+    )
+    collector = Collector(
+        sampler=refused_at("rollout", build_sampler, config.rollout, model, mesh),
+        rollout=config.rollout,
+        stop_tokens=stops,
+        seed=config.seed,
+        verification=verification,
     )
     evaluator = dataclasses.replace(
         collector,
         stream="evaluation",
-        overlong="verify",
-        decode=decode.with_rollout(
+        rollout=dataclasses.replace(
+            config.rollout,
             group_size=config.eval.samples,
             sampling=SamplingConfig(temperature=config.eval.temperature),
         ),
+        verification=dataclasses.replace(verification, overlong="verify"),
     )
     warm_start = None
     if config.sft.steps:

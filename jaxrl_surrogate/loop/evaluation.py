@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from jaxrl_surrogate import models
 from jaxrl_surrogate.loop.collect import Collector
 from jaxrl_surrogate.loop.verdicts import check_verdicts
 from jaxrl_surrogate.objectives.pass_at_k import PassAtKCurve, pass_at_k_curve
@@ -64,7 +63,6 @@ class Evaluation:
 
 def evaluate(
     collector: Collector,
-    params: models.Params,
     problems: list[Problem],
     batch_prompts: int,
 ) -> Evaluation:
@@ -74,36 +72,38 @@ def evaluate(
     checkpoints share it, so their difference is less noisy than either.
 
     Args:
-      collector: with the evaluation's sampling distribution and group size.
-      params: of the policy.
+      collector: with the evaluation's sampling distribution and group size; its
+        sampler has the policy.
       problems: the held-out problems, at least one.
       batch_prompts: prompts sampled at once; the last batch is padded to this size.
 
     Raises:
       VerifierError: as `check_verdicts`, of the sampled completions.
+      SamplerError: see `Sampler`.
     """
     greedy = dataclasses.replace(
         collector,
-        decode=collector.decode.with_rollout(
-            group_size=1, sampling=SamplingConfig(temperature=0.0)
+        rollout=dataclasses.replace(
+            collector.rollout, group_size=1, sampling=SamplingConfig(temperature=0.0)
         ),
     )
+    verification = collector.verification
     sampled, texts, greedy_right = [], [], []
     for start in range(0, len(problems), batch_prompts):
         part = problems[start : start + batch_prompts]
         padded = part + [part[-1]] * (batch_prompts - len(part))
-        prompts, completions = collector.sample(params, padded, 0, 0)
-        batch, notes = collector.verify(padded, prompts, completions)
+        prompts, completions = collector.sample(padded, 0)
+        batch, notes = verification.verify(padded, prompts, completions)
         found = batch.rewards, batch.reward_mask, notes
         sampled.append([values[: len(part)] for values in found])
-        texts += collector.texts(completions)[: len(part)]
-        batch, _ = greedy.verify(padded, *greedy.sample(params, padded, 0, 0))
+        texts += verification.texts(completions)[: len(part)]
+        batch, _ = verification.verify(padded, *greedy.sample(padded, 0))
         greedy_right.append(_correct(batch.rewards, batch.reward_mask)[: len(part)])
     rewards, mask, notes = map(np.concatenate, zip(*sampled, strict=True))
     check_verdicts(
-        collector.task,
-        collector.verification.verify_max_failures,
-        collector.reward_mode,
+        verification.task,
+        verification.config.verify_max_failures,
+        verification.reward_mode,
         rewards,
         mask,
         np.ones_like(mask),
@@ -112,7 +112,7 @@ def evaluate(
         "evaluation",
     )
     num_correct = _correct(rewards, mask)
-    num_samples = collector.decode.rollout.group_size
+    num_samples = collector.rollout.group_size
     return Evaluation(
         num_correct=num_correct,
         num_samples=num_samples,

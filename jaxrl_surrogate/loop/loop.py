@@ -16,13 +16,13 @@ import numpy as np
 
 from jaxrl_surrogate import models
 from jaxrl_surrogate.batch import Batch
-from jaxrl_surrogate.loop.collect import sample_rows
 from jaxrl_surrogate.loop.evaluation import Evaluation, evaluate
 from jaxrl_surrogate.loop.interrupts import StopRequest
 from jaxrl_surrogate.loop.run import Outcome, Run
 from jaxrl_surrogate.loop.sft import warm_start
-from jaxrl_surrogate.loop.source import next_rollout
+from jaxrl_surrogate.loop.verification import sample_rows
 from jaxrl_surrogate.parallel import hosts, partition
+from jaxrl_surrogate.rollout import SamplerError
 from jaxrl_surrogate.storage import digests
 from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
 from jaxrl_surrogate.storage.state_reader import StateReader
@@ -51,6 +51,7 @@ def train(run: Run, log: RunLog) -> Outcome:
     Raises:
       NotFinite: too many updates in a row had a loss or gradient not finite.
       VerifierError: too few verdicts, or rewards that the objective cannot take.
+      SamplerError: the sampler gives no completions; the newest state is stored.
     """
     plan = run.loop
     for note in run.notes:
@@ -77,20 +78,26 @@ def train(run: Run, log: RunLog) -> Outcome:
             scores = _evaluate(run, state, step, log)
             log.add_metrics(step, scores)
             meta |= {"after": scores} if step == plan.steps else {}
+        source = run.source(store, log)
         stored_at = time.monotonic()
         skipped = 0  # updates, the last ones without a break
         while step < plan.steps and not stop.agreed():
             began, compiles = time.perf_counter(), compile_count()
-            batch, metrics, position = next_rollout(
-                run, store, state.params, step + 1, log
-            )
+            source.load(state.params, step)
+            try:
+                rollout = source.next(step + 1)
+            except SamplerError:  # which may be gone for long: nothing is done twice
+                if step > (store.latest_update() or 0):
+                    _save(store, step, state, meta)
+                raise
+            batch, metrics = rollout.batch, rollout.metrics
             if stop.agreed():
                 break  # the rollout is stored; the state before it is stored below
             state, losses, applied = update_phase(
                 run, update, state, batch, reference, step + 1
             )
             step += 1
-            meta |= {"prompts": position}
+            meta |= {"prompts": rollout.position}
             metrics |= losses | {"compiles": compile_count() - compiles}
             metrics |= {"seconds": time.perf_counter() - began}
             metrics["tokens_per_second"] = (
@@ -128,10 +135,14 @@ def train(run: Run, log: RunLog) -> Outcome:
                 log.digests(step, found)
             log.groups(step, batch, applied)
             if metrics["graded"] and run.update.reward_mode == "binary":
-                log.note_once(run.collector.graded_warning(batch), "graded rewards")
+                log.note_once(
+                    run.collector.verification.graded_warning(batch), "graded rewards"
+                )
             log.metrics(step, metrics)
             if _completions_due(run, step):
-                rows = sample_rows(run.collector, batch, run.log.completions)
+                rows = sample_rows(
+                    run.collector.verification, batch, run.log.completions
+                )
                 log.completions(step, rows)
             if store_now:
                 metric = metrics.get(run.checkpoint.best_metric)
@@ -221,17 +232,18 @@ def newest_params(
     return StateReader(run.directory).newest_params(abstract, on_damage)
 
 
-def run_evaluation(run: Run, params: models.Params) -> Evaluation:
-    """Evaluate on the run's held-out problems."""
+def run_evaluation(run: Run, params: models.Params, step: int) -> Evaluation:
+    """Evaluate the parameters after a step on the run's held-out problems."""
     at_once = run.evaluation.batch_prompts or max(1, len(run.eval_problems))
     devices = partition.num_batch_shards(run.mesh)
     batch_prompts = -(-at_once // devices) * devices
-    return evaluate(run.evaluator, params, run.eval_problems, batch_prompts)
+    run.evaluator.sampler.load(params, step)
+    return evaluate(run.evaluator, run.eval_problems, batch_prompts)
 
 
 def _evaluate(run: Run, state: TrainState, step: int, log: RunLog) -> dict[str, float]:
     """The scores of a step; the evaluation they come from is recorded whole."""
-    found = run_evaluation(run, state.params)
+    found = run_evaluation(run, state.params, step)
     log.evaluation(step, found.row())
     if found.note_counts:
         log.verifier(step, found.note_counts)

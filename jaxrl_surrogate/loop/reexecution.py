@@ -80,13 +80,9 @@ def reexecute(
     for step in range(start + 1, last + 1):
         if wrong:
             return Comparison(start, step - 1, compared, wrong)
+        run.collector.sampler.load(state.params, step - 1)
         batch, _ = collect_batch(
-            run.collector,
-            state.params,
-            run.prompts,
-            run.rollout.prompts_per_step,
-            step,
-            run.loop.dynamic_sampling_rounds,
+            run.collector, run.prompts, step, run.loop.dynamic_sampling_rounds
         )
         wrong = differs(step, digests.batch_digests(batch))
         if wrong:  # what follows from it differs as well

@@ -11,11 +11,14 @@ from jaxrl_surrogate import models
 from jaxrl_surrogate.loop.collect import Collector
 from jaxrl_surrogate.loop.config import CheckpointConfig, EvalConfig, LoopConfig
 from jaxrl_surrogate.loop.sft import WarmStart
+from jaxrl_surrogate.loop.source import RolloutSource, SynchronousSource
 from jaxrl_surrogate.objectives import GeneralRule, TableFamily
 from jaxrl_surrogate.rollout import RolloutConfig
+from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
 from jaxrl_surrogate.tasks import Problem
 from jaxrl_surrogate.tasks.prompts import PromptStream
 from jaxrl_surrogate.telemetry.config import LogConfig
+from jaxrl_surrogate.telemetry.run_log import RunLog
 from jaxrl_surrogate.training.freezing import IsFrozen, none_frozen
 from jaxrl_surrogate.training.state import TrainState
 from jaxrl_surrogate.training.step import UpdateConfig
@@ -52,7 +55,19 @@ class Run:
     @property
     def rollout(self) -> RolloutConfig:
         """How much is sampled."""
-        return self.collector.decode.rollout
+        return self.collector.rollout
+
+    def source(self, store: RunCheckpoints, log: RunLog) -> RolloutSource:
+        """Where the rollouts of this run come from."""
+        return SynchronousSource(
+            self.collector,
+            self.prompts,
+            store,
+            log,
+            self.directory / "checkpoints" / "rewards",
+            refill_rounds=self.loop.dynamic_sampling_rounds,
+            save_rollouts=self.checkpoint.rollouts,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

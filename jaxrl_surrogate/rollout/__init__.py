@@ -1,12 +1,24 @@
-"""Prompts to completions, on the device."""
+"""Prompts to completions: samplers, and the engine of the local one."""
 
 from jaxrl_surrogate.rollout.config import RolloutConfig
 from jaxrl_surrogate.rollout.decode import DecodeConfig, rollout
+from jaxrl_surrogate.rollout.http_sampler import HTTPSampler
+from jaxrl_surrogate.rollout.sampler import (
+    LocalSampler,
+    Sampler,
+    SampleRequest,
+    SamplerError,
+)
 from jaxrl_surrogate.rollout.sampling import SamplingConfig, sample, sampling_logits
 
 __all__ = [
     "DecodeConfig",
+    "HTTPSampler",
+    "LocalSampler",
     "RolloutConfig",
+    "SampleRequest",
+    "Sampler",
+    "SamplerError",
     "SamplingConfig",
     "rollout",
     "sample",

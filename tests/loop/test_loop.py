@@ -47,8 +47,9 @@ def open_run(directory, *words, screen=None):
     """A run of the quickstart made small, on one device, and its log."""
     config = cli.load_config(QUICKSTART, [f"--run_dir={directory}", *WORDS, *words])
     run = assembly.build_run(config)
+    sampler = dataclasses.replace(run.collector.sampler, mesh=ONE)
     collectors = {
-        name: dataclasses.replace(getattr(run, name), mesh=ONE)
+        name: dataclasses.replace(getattr(run, name), sampler=sampler)
         for name in ("collector", "evaluator")
     }
     log = run_log.RunLog(

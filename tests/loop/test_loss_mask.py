@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Batch, Prompts, batch_shapes
-from jaxrl_surrogate.loop.collect import batch_metrics
+from jaxrl_surrogate.loop.batch_metrics import batch_metrics
 from jaxrl_surrogate.models import presets
 from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, rollout
 

@@ -244,10 +244,13 @@ def test_losses_kl_and_gradients_are_those_of_the_equations(lab, whole):
 def answered(run, params, step):
     """The next 8 prompts: the number of each, and which of its 4 answers are right."""
     problems = run.prompts.take(8)
-    _, done = run.collector.sample(params, problems, step)
+    run.collector.sampler.load(params, step - 1)
+    _, done = run.collector.sample(problems, step)
     return [
         (problem.id, np.array([text.strip() == problem.completion for text in texts]))
-        for problem, texts in zip(problems, run.collector.texts(done), strict=True)
+        for problem, texts in zip(
+            problems, run.collector.verification.texts(done), strict=True
+        )
     ]
 
 
@@ -294,7 +297,7 @@ def test_evaluations_are_of_the_states_they_name(lab, whole):
     assert list(metrics) == [0, 1, 2, 3]
     assert not any(name.startswith("eval/") for name in metrics[1])
     for row, params in zip(rows, states, strict=True):
-        found = loop.run_evaluation(lab.run, params)
+        found = loop.run_evaluation(lab.run, params, 0)
         assert row["correct"] == found.num_correct.tolist()
         share = np.mean(row["correct"]) / 4
         assert metrics[row["step"]]["eval/pass@1"] == pytest.approx(share)

@@ -6,10 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_surrogate import models, parallel
 from jaxrl_surrogate.batch import Completions, Prompts
-from jaxrl_surrogate.loop.collect import Collector
-from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig
+from jaxrl_surrogate.loop.verification import Verification
 from jaxrl_surrogate.storage.reward_journal import RewardJournal, keep_only
 from jaxrl_surrogate.tasks import Problem, Verdict, tokenizers
 from jaxrl_surrogate.tasks.config import TaskConfig
@@ -34,16 +32,10 @@ class Counting:
 def case(random):
     task, prompts, samples = Counting(), 6, 5
     shape = (prompts, samples)
-    collector = Collector(
-        model=models.presets.get("nano", vocab_size=128),
-        decode=DecodeConfig(
-            RolloutConfig(group_size=samples, max_completion_length=3), (1,)
-        ),
+    verification = Verification(
         task=task,
         tokenizer=tokenizers.get("ascii"),
-        mesh=parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1]),
-        seed=0,
-        verification=TaskConfig(),
+        config=TaskConfig(),
         reward_mode="layer_cake",
     )
     batch = (
@@ -62,34 +54,34 @@ def case(random):
             np.zeros(shape, np.int32),
         ),
     )
-    return task, collector, batch
+    return task, verification, batch
 
 
 def test_an_interrupted_verification_goes_on_where_it_was(case, tmp_path):
-    task, collector, sampled = case
-    whole, notes = collector.verify(*sampled)
+    task, verification, sampled = case
+    whole, notes = verification.verify(*sampled)
     assert notes.tolist() == [["no idea" if i == 3 else ""] * 5 for i in range(6)]
     path = tmp_path / "rewards" / "7.jsonl"
     task.judged.clear()
     task.stop_at = 4
     with pytest.raises(KeyboardInterrupt):
-        collector.verify(*sampled, RewardJournal(path))
+        verification.verify(*sampled, RewardJournal(path))
     assert set(task.judged) == {0, 1, 2, 3}
     task.judged.clear()
     task.stop_at = None
-    batch, _ = collector.verify(*sampled, RewardJournal(path))
+    batch, _ = verification.verify(*sampled, RewardJournal(path))
     assert set(task.judged) == {4, 5}
     np.testing.assert_array_equal(batch.rewards, whole.rewards)
     np.testing.assert_array_equal(batch.reward_mask, whole.reward_mask)
     task.judged.clear()
-    collector.verify(*sampled, RewardJournal(path))
+    verification.verify(*sampled, RewardJournal(path))
     assert task.judged == []
 
 
 def test_a_completion_cut_at_the_limit_is_treated_after_the_journal(case, tmp_path):
-    _, collector, (problems, prompts, completions) = case
+    _, verification, (problems, prompts, completions) = case
     cut = dataclasses.replace(completions, truncated=completions.lengths > 0)
-    masking = dataclasses.replace(collector, overlong="mask")
+    masking = dataclasses.replace(verification, overlong="mask")
     path = tmp_path / "1.jsonl"
     for _ in range(2):
         batch, _ = masking.verify(problems, prompts, cut, RewardJournal(path))
@@ -128,18 +120,18 @@ def test_floats_are_exact_and_damaged_lines_do_not_count(case, tmp_path, random)
 
 def test_rewards_of_other_completions_do_not_count(case, tmp_path):
     """A journal that a rollout left which was set aside; groups that are not there."""
-    task, collector, (problems, prompts, completions) = case
+    task, verification, (problems, prompts, completions) = case
     path = tmp_path / "3.jsonl"
-    collector.verify(problems, prompts, completions, RewardJournal(path))
+    verification.verify(problems, prompts, completions, RewardJournal(path))
     tokens = completions.tokens.copy()
     tokens[2, 4, 1] ^= 1
     other = dataclasses.replace(completions, tokens=tokens)
     task.judged.clear()
-    collector.verify(problems, prompts, other, RewardJournal(path))
+    verification.verify(problems, prompts, other, RewardJournal(path))
     assert set(task.judged) == {2}
     fewer = jax.tree.map(lambda x: x[:2], (prompts, completions))
     task.judged.clear()
-    batch, _ = collector.verify(problems[:2], *fewer, RewardJournal(path))
+    batch, _ = verification.verify(problems[:2], *fewer, RewardJournal(path))
     assert batch.rewards.shape == (2, 5) and task.judged == []
 
 
