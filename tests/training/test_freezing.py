@@ -13,7 +13,7 @@ from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.rollout import SamplingConfig
 from jaxrl_surrogate.training.freezing import freeze, leaf_paths, merge, split
 from jaxrl_surrogate.training.state import abstract_state, restart
-from jaxrl_surrogate.training.step import UpdateConfig, make_update
+from jaxrl_surrogate.training.step import ComputeConfig, UpdateConfig, make_update
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -90,7 +90,8 @@ def test_patterns_that_leave_nothing_are_refused_with_the_paths(patterns, said):
 
 @pytest.mark.parametrize("micro", [0, 2])
 def test_the_gradient_is_that_of_the_trainable_alone(params, batch, micro):
-    update = UpdateConfig(LossConfig(), SamplingConfig(), microbatch_prompts=micro)
+    compute = ComputeConfig(microbatch_prompts=micro)
+    update = UpdateConfig(LossConfig(), SamplingConfig(), compute=compute)
     is_frozen = freeze(["embed", "attention/k"], AXES)
     whole = make_update(CONFIG, update, SGD, ONE)
     part = make_update(CONFIG, update, SGD, ONE, is_frozen)
