@@ -61,7 +61,8 @@ def test_readers_train_none(path, tmp_path, command, capsys, quick_compiler):
 def test_a_damaged_one_is_made_again_when_it_is_removed(path, tmp_path, capsys):
     """A byte that is another may leave a tokenizer with other merges."""
     run = tmp_path / "run"
-    task = assembly.build_run(cli.load_config(path, []), lambda: None).collector.task
+    built = assembly.build_run(cli.load_config(path, []), lambda: None)
+    task = built.collector.verification.task
     file, beside = run / "tokenizer.json", run / "tokenizer.json.sha256"
     whole = {part: part.read_bytes() for part in (file, beside)}
 

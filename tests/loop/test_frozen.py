@@ -24,7 +24,6 @@ CONFIG = "configs/quickstart.yaml"
 WORDS = [
     *SMALL,
     "--model.freeze=[embed, mlp/up]",
-    "--sft.steps=3",
     "--train.steps=2",
     "--checkpoint.every=1",
     "--eval.prompts=0",

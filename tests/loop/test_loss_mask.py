@@ -46,7 +46,7 @@ def test_the_sampler_chooses_every_token_and_says_of_which_step_it_was(random):
 def test_metrics_tell_chosen_tokens_from_all(random):
     batch = _rollout(random, 4)
     done = batch.completions
-    chosen = done.mask & (random.random(done.mask.shape) < 0.5)
+    chosen = done.loss_mask & (random.random(done.mask.shape) < 0.5)
     chosen[0, 0, 0], chosen[1, 1] = True, False
     policy_step = np.int32([[4, 4], [4, 3], [3, 3]])
     done = dataclasses.replace(done, loss_mask=chosen, policy_step=policy_step)

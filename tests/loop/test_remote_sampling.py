@@ -15,7 +15,7 @@ from jaxrl_surrogate.training.state import abstract_params
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 CONFIG = "configs/quickstart.yaml"
-WORDS = [*SMALL, "--sft.steps=3", "--train.steps=3", "--checkpoint.every=9"]
+WORDS = [*SMALL, "--train.steps=3", "--checkpoint.every=9"]
 
 
 def _train(directory, *words):
@@ -67,5 +67,6 @@ def test_a_run_over_http_has_the_bits_of_a_local_one(tmp_path, capsys, monkeypat
     for one, other in zip(*arrays, strict=True):
         assert all(one.get(phase) == other.get(phase) for phase in phases)
     assert arrays[0][-1]["state"] == arrays[1][-1]["state"]
+    assert arrays[0][0]["state"] != arrays[0][-1]["state"]
     for row in _rows(remote, "metrics")[1:]:
         assert row["sampler_trainer_logprob_diff_max"] < 1e-4
