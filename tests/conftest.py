@@ -21,8 +21,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--full-compiler",
+        action="store_true",
+        help="compile as for users; without it XLA optimizes little, and takes a "
+        "fifth of the time",
+    )
+
+
 def pytest_configure(config):
-    """One folder of compiled programs for a session and all processes that it starts.
+    """How the session and all processes that it starts compile, and where to.
 
     Runs of the same model compile each program once. A folder that the environment
     names is used and kept.
@@ -31,6 +40,10 @@ def pytest_configure(config):
     if COMPILED not in os.environ:
         config.own_folder = os.environ[COMPILED] = tempfile.mkdtemp(prefix="compiled-")
         jax.config.update("jax_compilation_cache_dir", config.own_folder)
+    if not config.getoption("--full-compiler"):
+        jax.config.update("jax_disable_most_optimizations", True)
+        if jax.__version_info__ < (0, 11):  # later ones have one emitter
+            os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_unconfigure(config):
@@ -45,11 +58,3 @@ def random(request):
     seed = secrets.randbits(32)
     print(f"seed of this run of {request.node.name}: {seed}")
     return np.random.default_rng(seed)
-
-
-@pytest.fixture(scope="module")
-def quick_compiler():
-    """For programs that run once: compiling them well would take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

@@ -13,6 +13,8 @@ from jaxrl_surrogate import assembly, cli, objectives, settings, tasks
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.loop import loop
 
+pytestmark = pytest.mark.both_pythons
+
 
 @pytest.fixture
 def config_file(tmp_path):

@@ -23,7 +23,7 @@ _OF_THE_PROCESS = ("lock", "environment.json", "events.jsonl", "objective.json")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick_compiler):
+def finished(tmp_path_factory):
     """A config file and the finished run that it made."""
     folder = tmp_path_factory.mktemp("continued")
     path = folder / "small.yaml"
@@ -118,9 +118,7 @@ def test_a_finished_run_stays_as_it_was_computed(finished, capsys):
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_more_steps_go_on_with_other_operational_settings(
-    finished, tmp_path, capsys, quick_compiler
-):
+def test_more_steps_go_on_with_other_operational_settings(finished, tmp_path, capsys):
     """The states are those of a run that had all steps and settings from the start."""
     path, done = finished
     shutil.copytree(done, tmp_path / "small")
@@ -159,7 +157,7 @@ def test_more_steps_go_on_with_other_operational_settings(
 
 @pytest.mark.slow
 def test_a_changed_objective_is_recorded_where_steps_are_left(
-    finished, tmp_path, capsys, quick_compiler
+    finished, tmp_path, capsys
 ):
     """And the report of what was optimised says so: its nominal is the new one."""
     path, done = finished

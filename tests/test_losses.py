@@ -16,6 +16,8 @@ from jaxrl_surrogate.losses import (
     total_loss,
 )
 
+pytestmark = pytest.mark.both_pythons
+
 SHAPE = (4, 3, 5)
 POLICIES = ("policy_gradient", "ppo_clip")
 NORMALIZATIONS = ("sequence_sum", "dr_grpo", "grpo", "dapo")

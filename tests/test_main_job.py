@@ -101,6 +101,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.ci
+@pytest.mark.both_pythons
 @pytest.mark.multiprocess
 def test_the_job_ends_and_compiles_nothing_after_the_second_step(undisturbed):
     directory, printed = undisturbed
@@ -115,6 +116,7 @@ def test_the_job_ends_and_compiles_nothing_after_the_second_step(undisturbed):
 
 @pytest.mark.slow
 @pytest.mark.ci
+@pytest.mark.both_pythons
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("phase", ["rollout", "update"])
 def test_killed_and_run_again_gives_the_bits_of_the_run_never_stopped(

@@ -73,7 +73,7 @@ def test_references_are_measured_apart(path):
     assert "whose references have 10 to 10 tokens" in message
 
 
-def test_the_run_says_it_and_shows_n(path, tmp_path, capsys, quick_compiler):
+def test_the_run_says_it_and_shows_n(path, tmp_path, capsys):
     words = _words(path, "--rollout.max_prompt_length=40")
     assert cli.main(["train", *words]) == 0
     printed = capsys.readouterr().out

@@ -31,7 +31,7 @@ def _state(made, step):
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory, quick_compiler):
+def stored(tmp_path_factory):
     """A run directory with states after steps 0, 2 and 3, and its states."""
     directory = tmp_path_factory.mktemp("runs") / "stored"
     words = [f"--run_dir={directory}", *SMALL]

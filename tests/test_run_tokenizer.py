@@ -43,7 +43,7 @@ def test_a_refused_config_trains_none(path, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["eval", "sample", "verify"])
-def test_readers_train_none(path, tmp_path, command, capsys, quick_compiler):
+def test_readers_train_none(path, tmp_path, command, capsys):
     """The run lost it, or its directory was copied without it."""
     run = tmp_path / "run"
     assembly.open_directory(cli.load_config(path, []))

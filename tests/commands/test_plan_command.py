@@ -10,8 +10,8 @@ import pytest
 from jaxrl_surrogate import cli
 from jaxrl_surrogate.lab.plan import topology
 
-# What the compiler makes of a program is read; the program itself does not run.
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = pytest.mark.both_pythons
+
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
 # One layer and few tokens: quick to compile.
 SMALL = [

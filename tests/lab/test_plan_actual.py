@@ -24,9 +24,6 @@ from jaxrl_surrogate.parallel import MeshConfig
 from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig
 from jaxrl_surrogate.training.step import make_update
 
-# What the compiler makes of a program is read; the program itself does not run.
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def _flops(jaxpr, times, loops):
     """Two for every multiplication of products; `loops`: trips of while loops."""

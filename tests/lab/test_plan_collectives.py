@@ -21,8 +21,6 @@ from jaxrl_surrogate.lab.plan.intent import intended_decode, unintended
 from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.parallel import MeshConfig, partition
 
-# What the compiler makes of a program is read; the program itself does not run.
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 MESHES = [MeshConfig(2, 2, 2), MeshConfig(1, 4, 2), MeshConfig(1, 1, 8)]
 PODS = [
     "cpu",

@@ -13,8 +13,6 @@ from jaxrl_surrogate import cli, tasks
 from jaxrl_surrogate.tasks import Verdict, processes
 from jaxrl_surrogate.tasks.arithmetic import Arithmetic
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 class KeyMissing(Arithmetic):
     """Looks into `info` for what is not there."""

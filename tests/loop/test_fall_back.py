@@ -40,7 +40,7 @@ def _stored(directory, phase):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, quick_compiler):
+def runs(tmp_path_factory):
     """A run of 11 steps, and one that ended when the rollout of step 11 was stored."""
     whole = tmp_path_factory.mktemp("runs") / "whole"
     assert _train(whole) == 0

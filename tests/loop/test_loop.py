@@ -20,8 +20,6 @@ from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.storage import digests
 from jaxrl_surrogate.telemetry import run_log
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 ONE = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 WORDS = [

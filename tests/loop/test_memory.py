@@ -21,8 +21,6 @@ from jaxrl_surrogate.training import offload
 from jaxrl_surrogate.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrl_surrogate.training.state import init_state
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def _live_bytes():
     return sum(array.nbytes for array in jax.live_arrays())

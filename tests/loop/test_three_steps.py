@@ -24,7 +24,8 @@ from jaxrl_surrogate.loop import loop
 from jaxrl_surrogate.telemetry import run_log
 from jaxrl_surrogate.training.step import make_update
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = pytest.mark.both_pythons
+
 
 ONE = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"

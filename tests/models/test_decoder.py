@@ -15,8 +15,6 @@ from jaxrl_surrogate.batch import Completions, Prompts
 from jaxrl_surrogate.models import attention
 from jaxrl_surrogate.rollout import SamplingConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 # Between them every option of the decoder, each at least once on and off.
 FAMILIES = {
     "qwen3": models.DecoderConfig(

@@ -10,6 +10,8 @@ import pytest
 from jaxrl_surrogate import objectives
 from jaxrl_surrogate.objectives import advantages
 
+pytestmark = pytest.mark.both_pythons
+
 # name -> [(parameters, smallest group size served)]
 VARIANTS = {
     "reinforce": [({}, 1)],

@@ -8,6 +8,8 @@ import pytest
 
 from jaxrl_surrogate.objectives import WeightTable, advantages, induced_surrogate
 
+pytestmark = pytest.mark.both_pythons
+
 GRID = oracles.GRID
 
 

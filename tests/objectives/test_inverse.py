@@ -18,6 +18,8 @@ from jaxrl_surrogate.objectives import (
     table_family,
 )
 
+pytestmark = pytest.mark.both_pythons
+
 GRID = oracles.GRID
 
 

@@ -9,6 +9,8 @@ from surrogate_variants import VARIANTS
 
 from jaxrl_surrogate.objectives import surrogates
 
+pytestmark = pytest.mark.both_pythons
+
 CASES = [
     pytest.param(name, params, id=f"{name}-{params}")
     for name, variants in VARIANTS.items()

@@ -16,6 +16,8 @@ from jaxrl_surrogate.objectives import (
     tabulate,
 )
 
+pytestmark = pytest.mark.both_pythons
+
 
 @pytest.fixture
 def random_table(random):

@@ -24,7 +24,8 @@ from jaxrl_surrogate.rollout import (
 )
 from jaxrl_surrogate.rollout import decode as decode_module
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = pytest.mark.both_pythons
+
 
 CONFIG = models.DecoderConfig(
     vocab_size=24, num_layers=2, embed_dim=16, num_heads=4, num_kv_heads=2, head_dim=4,

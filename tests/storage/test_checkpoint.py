@@ -21,6 +21,8 @@ from jaxrl_surrogate.storage import digests
 from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
 from jaxrl_surrogate.storage.stops import DamagedCheckpoint
 
+pytestmark = pytest.mark.both_pythons
+
 
 @pytest.fixture
 def rng():

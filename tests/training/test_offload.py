@@ -15,8 +15,6 @@ from jaxrl_surrogate.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrl_surrogate.training.state import abstract_state, init_state
 from jaxrl_surrogate.training.step import UpdateConfig, make_update
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 MODEL = models.presets.get("nano", vocab_size=40)
 MESH = parallel.MeshConfig(2, 2, 2)
 

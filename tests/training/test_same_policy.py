@@ -21,7 +21,8 @@ from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, SamplingConfig,
 from jaxrl_surrogate.training.state import restart
 from jaxrl_surrogate.training.step import ComputeConfig, UpdateConfig, make_update
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = pytest.mark.both_pythons
+
 
 ONE = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
 SGD = optax.sgd(1.0)

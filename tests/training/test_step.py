@@ -20,7 +20,8 @@ from jaxrl_surrogate.telemetry.compiles import compile_count
 from jaxrl_surrogate.training.state import init_state, restart
 from jaxrl_surrogate.training.step import ComputeConfig, UpdateConfig, make_update
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = pytest.mark.both_pythons
+
 
 CONFIG = models.presets.get("nano", vocab_size=40)
 ONE = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
