@@ -154,7 +154,7 @@ def test_hosts_words_are_taken_off_and_checked():
         (words, "hosts.index=-1: expected"),
         (["--hosts.number=2"], "hosts.coordinator: expected address"),
         (["--hosts.numbr=2"], "--hosts.numbr=2: expected"),
-        (["--hosts.number=x"], "hosts.number=x: expected an integer"),
+        (["--hosts.number=x"], "hosts.number='x': expected an integer"),
         (["--hosts.timeout_s=1"], "hosts.timeout_s=1: expected 5"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -138,7 +138,7 @@ def test_train_and_test_share_no_problem():
     ],
 )
 def test_what_counts_as_an_expression(completion, reward):
-    task = tasks.get("countdown")
+    task = tasks.get("countdown", num_test=1)
     problem = Problem("3,5,8=25: ", 25, info={"numbers": [3, 5, 8]})
     verdict = task.verify(problem, completion)
     assert verdict.ok and verdict.reward == reward

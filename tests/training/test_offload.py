@@ -17,6 +17,7 @@ from jaxrl_surrogate.training.step import UpdateConfig, make_update
 
 MODEL = models.presets.get("nano", vocab_size=40)
 MESH = parallel.MeshConfig(2, 2, 2)
+pytestmark = pytest.mark.both_pythons
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,20 @@ def _steps(optimizer, mesh, batch, number=2):
     return state
 
 
-def test_an_offloaded_state_takes_the_same_steps(mesh, batch):
+def test_an_offloaded_state_lies_in_host_memory_and_takes_the_same_steps(
+    mesh, batch, request
+):
+    """The bits are those of the compiler that users have; others round elsewhere."""
     plain = _steps(_optimizer(), mesh, batch)
     state = _steps(_optimizer(offload=True), mesh, batch)
     assert _kinds(state.opt_state) == {offload.HOST}
     assert _kinds(state.params) == _kinds(plain.opt_state) != {offload.HOST}
-    assert state_digests(state) == state_digests(plain)
+    if jax.__version_info__ >= (0, 11) or request.config.getoption("--full-compiler"):
+        assert state_digests(state) == state_digests(plain)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        *(jax.device_get((each.params, each.opt_state)) for each in (state, plain)),
+    )
 
 
 def test_a_checkpoint_knows_no_memories(mesh, batch, tmp_path):

@@ -90,7 +90,17 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.normalization)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        LOSSES[1],
+        *(
+            pytest.param(LOSSES[i], marks=[pytest.mark.slow, pytest.mark.ci])
+            for i in (0, 2)
+        ),
+    ],
+    ids=lambda loss: loss.normalization,
+)
 def test_cuts_padding_and_order_do_not_matter(params, batch, random, loss):
     whole = _gradient(params, batch, loss=loss)
     assert any(np.abs(leaf).max() > 1e-4 for leaf in jax.tree.leaves(whole[1]))
@@ -180,7 +190,15 @@ def test_loss_and_gradient_are_those_of_the_equations(params, batch, random, los
 
 
 # Sizes of data, fsdp, tensor, expert, sequence.
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 2, 2, 1, 2)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (2, 2, 2),
+        (1, 2, 2, 1, 2),
+        pytest.param((8, 1, 1), marks=pytest.mark.slow),
+        pytest.param((1, 4, 2), marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_take_the_step_of_one(params, batch, sizes):
     mesh = parallel.make_mesh(parallel.MeshConfig(*sizes))
     _assert_near(_gradient(params, batch), _gradient(params, batch, mesh))
