@@ -64,7 +64,7 @@ def _pass_at_k(rewards, k):
 
 
 def _rloo_pass_at_k(rewards, k):
-    """k times the share of (k-1)-subsets of the others that are all wrong, centred."""
+    """k times the share of (k-1)-subsets of the others, all incorrect, centred."""
     size = len(rewards)
     weights = np.zeros(size)
     for i in range(size):
@@ -116,7 +116,7 @@ def _best_of_n_sft(rewards):
 
 
 def _truncated_maxrl(rewards, order):
-    """Wrong samples: minus how likely they see all-wrong companies of 2 .. T."""
+    """Incorrect samples: minus the chance of all-incorrect companies of 2 .. T."""
     size, wrong = len(rewards), int((1 - rewards).sum())
     against = sum(
         math.comb(wrong - 1, k - 1) / math.comb(size - 1, k - 1)

@@ -23,10 +23,10 @@ def reward_vectors(group_size):
 
 
 def expected_update(weights, p):
-    """E[g] for a one-parameter policy with P(right) = p, by enumeration.
+    """E[g] for a one-parameter policy with P(correct) = p, by enumeration.
 
-    The score of a right sample is d log p / dp = 1 / p, of a wrong one -1 / (1 - p), so
-    the expected update is the slope of the objective at p.
+    The score of a correct sample is d log p / dp = 1 / p, of an incorrect one -1 / (1 -
+    p), so the expected update is the slope of the objective at p.
 
     Args:
       weights: (2^M, M), the weights of each of `reward_vectors(M)`.
@@ -99,6 +99,6 @@ def exact_bernstein(coefficients, t):
 
 
 def pass_at_k(num_samples, num_correct, k):
-    """The share of k-subsets of n samples, c of them right, with a right one."""
+    """The share of k-subsets of n samples, c of them right, with a correct one."""
     rewards = (np.arange(num_samples) < num_correct).astype(float)
     return np.mean([best(rewards, s) for s in subsets(num_samples, k)])

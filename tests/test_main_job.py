@@ -13,7 +13,7 @@ from jaxrl_surrogate import cli
 
 SMALL = [
     "--model.preset=nano",
-    # Enough to be right now and then: updates without a gradient would show little.
+    # Enough to be correct now and then: updates without a gradient would show little.
     "--task.options={min_digits: 1, max_digits: 1}",
     "--sft.steps=40",
     "--sft.optimizer.warmup_steps=0",

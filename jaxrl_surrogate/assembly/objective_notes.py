@@ -96,15 +96,15 @@ def _of_dynamic_sampling(
         if change.after >= 0:
             at = (change.lowest_at, change.lowest, "")
         raise SettingsError(
-            f"{setting}: groups that are all right or all wrong are replaced, and "
-            f"without them the objective of {name} falls: at p = {at[0]:.2g} its "
-            f"slope h' is {at[1]:.3f}{at[2]}, so that right answers would be trained "
+            f"{setting}: groups that are all correct or all incorrect are replaced, "
+            f"and without them the objective of {name} falls: at p = {at[0]:.2g} its "
+            f"slope h' is {at[1]:.3f}{at[2]}, so that correct answers would be trained "
             f"against. Set it to 0{_instead(config, name, table)}"
         )
     return [
-        f"{setting}: groups that are all right or all wrong are replaced and weigh "
-        f"nothing, so {name} ascends the objective of mixed groups, not its own: at "
-        f"p = {change.p:.2g} the slope h' is {change.after:.3f}, not "
+        f"{setting}: groups that are all correct or all incorrect are replaced and "
+        f"weigh nothing, so {name} ascends the objective of mixed groups, not its own: "
+        f"at p = {change.p:.2g} the slope h' is {change.after:.3f}, not "
         f"{change.before:.3f}"
     ]
 
@@ -118,20 +118,24 @@ def _of_masking(config: TrainConfig, name: str, family: TableFamily) -> str:
     )
     if config.objective.rewards != "binary":
         return f"{begin}: its objective is that of rewards given that one finished"
-    # An example: of ten completions three are right, three wrong and four cut.
+    # An example: of ten completions three are correct, three wrong and four cut.
     kept, right = 0.6, 0.5
     on_right, on_kept = kept_update(family, kept, right)
-    example = f"{begin}. Where 30% are right, 30% wrong and 40% cut, its mean update is"
+    example = (
+        f"{begin}. Where 30% are correct, 30% incorrect and 40% cut, its mean update is"
+    )
 
     def near(one, other):
         return abs(one - other) <= 1e-9 * abs(on_right)
 
     if near(on_kept, right * on_right):
-        return f"{example} {on_right / kept:.3f} x grad P(right)"
-    example = f"{example} {on_right:.3f} x grad P(right | finished)"
+        return f"{example} {on_right / kept:.3f} x grad P(correct)"
+    example = f"{example} {on_right:.3f} x grad P(correct | finished)"
     if near(on_kept, 0):
         return f"{example}, and nothing trains it to finish"
-    sign, way = ("-", "be cut rather than wrong") if on_kept < 0 else ("+", "finish")
+    sign, way = "+", "finish"
+    if on_kept < 0:
+        sign, way = "-", "be cut rather than incorrect"
     return (
         f"{example} {sign} {abs(on_kept):.3f} x grad log P(finished): it is trained to "
         f"{way}"

@@ -57,7 +57,7 @@ def main(arguments: list[str], console: Console | None = None) -> int:
     config = assembly.load_stored(directory)
     report = report_of(config, directory, args.rules.split(","), args.from_step)
     if args.figure and report["effective"] is None:
-        raise SettingsError("--figure: all groups were all wrong or all right")
+        raise SettingsError("--figure: all groups were all incorrect or all correct")
     if args.figure:
         figures.draw(_panels(report["effective"]), args.figure)
     if args.json:
@@ -79,7 +79,8 @@ def report_of(
     if config.objective.rewards != "binary":
         raise SettingsError(
             f"objective.rewards={config.objective.rewards}: expected binary; a report "
-            "is made from counts of right answers, which say too little of graded ones"
+            "is made from counts of correct answers, which say too little of graded"
+            " ones"
         )
     groups = read_groups(directory, config.rollout.group_size)
     last = groups.step.max()
@@ -110,7 +111,7 @@ def report_of(
         )
     if mixed:
         report["warnings"].append(
-            "dynamic sampling replaced groups that were all right or all wrong: "
+            "dynamic sampling replaced groups that were all correct or all incorrect: "
             "nominal is the objective of mixed groups, of this rule and of others, and "
             "estimates are of the groups that were trained with, nearer to p = 1/2 "
             "than the prompts are"
@@ -260,7 +261,7 @@ def _panels(found: dict) -> list[figures.Panel]:
         figures.Panel(
             [by_count, level],
             "departure of the applied weights",
-            "right answers among the others",
+            "correct answers among the others",
             "gap applied / gap asked for - 1",
             # Rounding alone must not fill the panel.
             y_range=(-reach, reach),

@@ -42,8 +42,8 @@ def show(report: dict, objective: str, console: Console) -> None:
     found = report["effective"]
     if found is None:
         console.print(
-            "all groups were all wrong or all right: they say nothing of what was "
-            "optimised"
+            "all groups were all incorrect or all correct: they say nothing of what "
+            "was optimised"
         )
         return
     table = terminal.table("others correct", "nominal gap", "applied gap", "departure")

@@ -136,7 +136,7 @@ def silent_share(table: WeightTable, p: np.ndarray) -> np.ndarray:
     """At success rates p (N,): the share of groups whose weights are all 0."""
     size = table.group_size
     counts = np.arange(size + 1)
-    right = np.concatenate([[0.0], table.correct])  # of a right sample, by count
+    right = np.concatenate([[0.0], table.correct])  # of a correct sample, by count
     wrong = np.concatenate([table.incorrect, [0.0]])
     silent = ((counts == 0) | (right == 0)) & ((counts == size) | (wrong == 0))
     return basis(size, p) @ silent

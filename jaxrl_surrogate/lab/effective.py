@@ -3,9 +3,9 @@
 The theory gives h_M for the first update after sampling, without clipping. What the
 loss makes of a sample's weight afterwards, by ratios, clipping, KL and length
 normalisation, is logged (`losses.applied_weights`): the mean over a sample's tokens of
-what its score was multiplied with. Averaged over all groups with m right answers, that
-is a weight table again, A+(m) and A-(m), with standard errors; its induced surrogate is
-the effective objective, comparable with the nominal one up to one factor.
+what its score was multiplied with. Averaged over all groups with m correct answers,
+that is a weight table again, A+(m) and A-(m), with standard errors; its induced
+surrogate is the effective objective, comparable with the nominal one up to one factor.
 
 What this leaves out: how the weight is spread over the tokens of a sample, and that
 later epochs see scores at other parameters. Adam's scaling is not in it either.
@@ -27,16 +27,16 @@ class Effective:
     Counts that never came up have the nominal weight, times `scale`, and an infinite
     standard error of the gap.
 
-    A group with m right answers says something of A+(m), in gap m - 1, and of A-(m), in
-    gap m: its two weights vary together, and so do neighbouring gaps. `scale` is an
+    A group with m correct answers says something of A+(m), in gap m - 1, and of A-(m),
+    in gap m: its two weights vary together, and so do neighbouring gaps. `scale` is an
     estimate from the same groups. Both are in the errors here, to first order.
     """
 
     nominal: WeightTable
     applied: WeightTable  # (M,) means of what was applied
     scale: float  # the factor by which the applied weights are nearest to the nominal
-    groups: np.ndarray  # (M + 1,) int, groups with m = 0 .. M right answers
-    # Of groups with m right answers, right samples first:
+    groups: np.ndarray  # (M + 1,) int, groups with m = 0 .. M correct answers
+    # Of groups with m correct answers, correct samples first:
     means: np.ndarray  # (M + 1, 2) mean weights; NaN where there is none
     covariance: np.ndarray  # (M + 1, 2, 2) of these means; NaN where it is not known
     share: np.ndarray  # (M + 1, 2) scale = sum(share * means)
@@ -103,8 +103,8 @@ def effective_objective(
     Args:
       groups: of a run, or of some of its steps; those that lost samples are left out.
       nominal: the table the run was given, group size M.
-      mixed_only: all-right and all-wrong groups were replaced by others: where none
-        is left, it is known that they were given no weight.
+      mixed_only: all-correct and all-incorrect groups were replaced by others: where
+        none is left, it is known that they were given no weight.
 
     Raises:
       ValueError: another group size than the groups', or no whole group that was mixed.
@@ -128,7 +128,7 @@ def effective_objective(
     if not norm > 0 or not scale > 0:
         raise ValueError(
             "groups: none of them carries a weight of the objective; expected a run "
-            "with groups that are not all wrong or all right"
+            "with groups that are not all incorrect or all correct"
         )
     scale /= norm
     filled = np.where(seen, means, scale * asked)
@@ -144,7 +144,7 @@ def effective_objective(
 
 
 def _by_count(groups, size):
-    """(M + 1, 2) mean weights of right and wrong samples, (M + 1, 2, 2) covariances.
+    """Mean weights (M + 1, 2) of correct and incorrect samples, and covariances.
 
     NaN where no group has a weight; one group has no covariance to speak of.
     """
@@ -152,7 +152,7 @@ def _by_count(groups, size):
     covariance = np.full((size + 1, 2, 2), np.nan)
     weights = np.stack([groups.correct_weight, groups.incorrect_weight], -1)
     for count in range(size + 1):
-        # An all-right group has no wrong sample, and the other way round.
+        # An all-correct group has no incorrect sample, and the other way round.
         sides = [0] * (count > 0) + [1] * (count < size)
         rows = weights[groups.correct == count][:, sides]
         rows = rows[np.isfinite(rows).all(1)]

@@ -1,7 +1,7 @@
 """Does the real step ascend E[h_M(p)]? Evidence on a model that can be enumerated.
 
 Vocabulary and completions are so short that every completion of a prompt can be listed.
-The probability p_x of a right answer is then a differentiable sum, and
+The probability p_x of a correct answer is then a differentiable sum, and
 
     J = mean over prompts x of h_M(p_x)
 
@@ -53,7 +53,7 @@ _STOP = 0  # the token that ends a completion
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A policy, prompts, and the right answers to each: all of it can be listed."""
+    """A policy, prompts, and the correct answers to each: all of it can be listed."""
 
     config: models.DecoderConfig
     params: models.Params
@@ -69,7 +69,7 @@ class World:
         return self.tokens.shape[1]
 
     def success_rates(self, params: models.Params) -> jax.Array:
-        """(X,) p_x, the probability of a right answer; differentiable in `params`."""
+        """(X,) p_x, the probability of a correct answer; differentiable in `params`."""
         shape = (len(self.right), *self.tokens.shape)
         scores = models.token_logprobs(
             self.config,
@@ -103,14 +103,14 @@ def make_world(
     right_share: float = 0.3,
     sampling: SamplingConfig | None = None,
 ) -> World:
-    """Draw a world: a random policy of one layer and arbitrary sets of right answers.
+    """Draw a world: a random policy of one layer and arbitrary sets of correct answers.
 
     Args:
-      seed: of policy, prompts and right answers.
+      seed: of policy, prompts and correct answers.
       vocab_size: V; there are about V^T completions.
       max_length: T.
       num_prompts: X.
-      right_share: share of completions that are right, for each prompt.
+      right_share: share of completions that are correct, for each prompt.
       sampling: the distribution that acts; plain if not given.
     """
     config = models.DecoderConfig(

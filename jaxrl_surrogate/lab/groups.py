@@ -1,4 +1,4 @@
-"""The groups of a run, from its log: what was right, and what weights it was given."""
+"""The groups of a run, read from its log: counts of correct samples, and weights."""
 
 import dataclasses
 from pathlib import Path
@@ -14,12 +14,10 @@ class Groups:
 
     group_size: int  # M, of groups that lost no sample
     step: np.ndarray  # (N,) int
-    correct: np.ndarray  # (N,) int, right answers
+    correct: np.ndarray  # (N,) int, correct answers
     verified: np.ndarray  # (N,) int, samples with a verdict; M where none was lost
-    correct_weight: np.ndarray  # (N,) float, given to a right sample; NaN where none is
-    incorrect_weight: (
-        np.ndarray
-    )  # (N,) float, given to a wrong sample; NaN where none is
+    correct_weight: np.ndarray  # (N,) float, of correct samples; NaN without one
+    incorrect_weight: np.ndarray  # (N,) float, of incorrect samples; NaN without one
 
     def __len__(self) -> int:
         return len(self.step)

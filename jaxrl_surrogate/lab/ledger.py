@@ -1,7 +1,7 @@
 """What the counts of a run say of every objective: estimates with standard errors.
 
 A polynomial of degree M in p with Bernstein coefficients c_0 .. c_M has the unbiased
-estimate c_m from m right answers among M; with more it has none. So pass@k for k <= M
+estimate c_m from m correct answers among M; with more it has none. So pass@k for k <= M
 and the trained h_M are estimated without bias, and log and arcsin as the polynomials of
 degree M that stand for them: the series that rejection sampling ascends, and the
 expected plug-in value E[2 arcsin sqrt(m / M)].

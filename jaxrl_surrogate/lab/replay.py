@@ -14,8 +14,8 @@ class Replayed:
 
     cosine: float  # of its weights with those of the run's own rule, over all samples
     wasted: float  # share of samples with weight 0
-    # share of sum |Z| in groups with no right answer, up to a quarter, up to three
-    # quarters, more but not all, and all right
+    # share of sum |Z| in groups with no correct answer, up to a quarter, up to three
+    # quarters, more but not all, and all correct
     mass: dict[str, float]
 
 
@@ -39,7 +39,7 @@ def replay(groups: Groups, nominal: WeightTable, other: WeightTable) -> Replayed
     wrong = size - correct
 
     def weights(table):
-        """(N,) the weight of a right and of a wrong sample of each group."""
+        """(N,) the weight of a correct and of an incorrect sample of each group."""
         right = table.correct[np.maximum(correct - 1, 0)]
         return right, table.incorrect[np.minimum(correct, size - 1)]
 
@@ -51,11 +51,11 @@ def replay(groups: Groups, nominal: WeightTable, other: WeightTable) -> Replayed
     mass = correct * np.abs(theirs[0]) + wrong * np.abs(theirs[1])
     unused = correct * (theirs[0] == 0) + wrong * (theirs[1] == 0)
     bins = {
-        "none right": correct == 0,
+        "none correct": correct == 0,
         "to a quarter": (correct > 0) & (4 * correct <= size),
         "to three quarters": (4 * correct > size) & (4 * correct <= 3 * size),
         "more": (4 * correct > 3 * size) & (correct < size),
-        "all right": correct == size,
+        "all correct": correct == size,
     }
     total = max(mass.sum(), np.finfo(np.float64).tiny)
     return Replayed(

@@ -30,11 +30,11 @@ _RATES = np.concatenate([_NEAR_ZERO, np.linspace(0.06, 0.94, 89), 1 - _NEAR_ZERO
 
 
 def effective_weights() -> list[Panel]:
-    """t A+(m) against t = m / N: what multiplies the mean score of the right answers.
+    """t A+(m) against t = m / N: what multiplies the mean score of the correct answers.
 
     In a group with the success rate t a method that sums to zero moves by t A+ times
-    the difference of the mean scores of right and wrong answers; N samples, dashed the
-    limit t (1 - t) F'(t).
+    the difference of the mean scores of correct and incorrect answers; N samples,
+    dashed the limit t (1 - t) F'(t).
     """
     panels = []
     for k in (1, 4, 8):

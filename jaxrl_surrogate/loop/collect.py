@@ -57,14 +57,14 @@ def collect_batch(
 ) -> tuple[Batch, dict[str, float]]:
     """Collect a step's batch, with bounded refilling of groups without signal.
 
-    Dynamic sampling (DAPO, arXiv 2503.14476): while some groups are all right or all
+    Dynamic sampling (DAPO, arXiv 2503.14476): while some groups are all correct or all
     wrong and rounds are left, fresh prompts are sampled and their mixed groups take
     those places, in stream order. A prompt then contributes what its mixed groups do,
     times one constant that all prompts share: the objective is that of mixed groups
-    (`objectives.mixed_groups`), the rule's own where all-right and all-wrong groups
-    weigh nothing in it, as in centred rules. Those that no group took the place of are
-    kept; the weights given to the update must be 0 for them. Sampling the same prompt
-    again until its group is mixed would change every objective.
+    (`objectives.mixed_groups`), the rule's own where all-correct and all-incorrect
+    groups weigh nothing in it, as in centred rules. Those that no group took the place
+    of are kept; the weights given to the update must be 0 for them. Sampling the same
+    prompt again until its group is mixed would change every objective.
 
     Args:
       collector: samples, by the policy that its sampler has, and verifies.

@@ -18,10 +18,10 @@ from jaxrl_surrogate.telemetry.metric_names import evaluated_ks
 class Evaluation:
     """What an evaluation found."""
 
-    num_correct: np.ndarray  # (prompts,) int, right answers among `num_samples`
+    num_correct: np.ndarray  # (prompts,) int, correct answers among `num_samples`
     num_samples: int
     curve: PassAtKCurve
-    greedy: float  # share of prompts whose greedy completion is right
+    greedy: float  # share of prompts whose greedy completion is correct
     problems: list[Problem]
     texts: list[list[str]]  # sampled completions, [prompt][sample]
     rewards: np.ndarray  # (prompts, samples) float32, 0 where there is no verdict

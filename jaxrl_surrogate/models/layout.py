@@ -2,7 +2,7 @@
 
 On one device there is nothing to say. On a mesh the compiler has to be told: from the
 parameters' shardings alone it may well keep a batch whole on every device and split the
-width instead, which is right and hundreds of times slower.
+width instead, which is correct and hundreds of times slower.
 """
 
 import contextlib

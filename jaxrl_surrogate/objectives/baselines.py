@@ -15,7 +15,7 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 
 
 def none(gap: np.ndarray) -> WeightTable:
-    """Z = R d_S: wrong samples count nothing. (M,) gap to a table."""
+    """Z = R d_S: incorrect samples count nothing. (M,) gap to a table."""
     return WeightTable(np.zeros(len(gap)), gap)
 
 
@@ -48,7 +48,8 @@ def leave_one_out(gap: np.ndarray) -> WeightTable:
 def zero_sum(gap: np.ndarray, tolerance: float = 1e-9) -> WeightTable:
     """Z = (R - m / M) M / (M - 1) e_{m-1}: the weights of every group sum to zero.
 
-    Summing to zero in all-right and all-wrong groups leaves M - 1 free numbers for M
+    Summing to zero in all-correct and all-incorrect groups leaves M - 1 free numbers
+    for M
     gaps: h_M' must have degree M - 2 or less, and e are then its coefficients at that
     degree (THEORY F3, derived from p q h_M' in the basis of degree M). The table is the
     only one. The largest degree is why centring costs MaxRL (arXiv 2602.02710) the last
@@ -105,7 +106,7 @@ def min_variance(
     p, and noise of mean zero and second moment `score_noise` |g|^2, independent of
     everything else. Infinite noise leaves E[Z^2] (THEORY 6.2), least for
 
-        a_s = -E[p | s of the others right] d_s    ( = -(s + alpha) / (M - 1 + alpha +
+        a_s = -E[p | s of the others correct] d_s    ( = -(s + alpha) / (M - 1 + alpha +
                                                          beta) d_s for a beta prior)
 
     Noise 0 is a policy with one parameter; between, a linear system with three
@@ -140,7 +141,7 @@ def _least_noise(gap, prior, score_noise):
     m = np.arange(size + 1)
     counts = prior.weights[:, None] * bernstein.basis(size, p)
     others = prior.weights[:, None] * bernstein.basis(size - 1, p)
-    # The scalar part of a group with m right ones is u[m] b_{m-1} q - w[m] a_m p.
+    # The scalar part of a group with m correct ones is u[m] b_{m-1} q - w[m] a_m p.
     u, w = m / size, (size - m) / size
     up, cross, down = (x @ counts for x in (q * q, q * p, p * p))
     matrix = np.diag((w**2 * down)[:-1] + (u**2 * up)[1:])

@@ -2,10 +2,10 @@
 
     f(t) = sum_m c_m C(n, m) t^m (1-t)^(n-m)                            m = 0 .. n
 
-is the mean of c at the count of right answers among n samples that are each right with
-probability t, which is why objectives of weight tables live in this basis. Coefficients
-are (n + 1,) float64; every map here but `reduce` is a convex mean, so rounding does not
-grow.
+is the mean of c at the count of correct answers among n samples that are each correct
+with probability t, which is why objectives of weight tables live in this basis.
+Coefficients are (n + 1,) float64; every map here but `reduce` is a convex mean, so
+rounding does not grow.
 """
 
 import functools

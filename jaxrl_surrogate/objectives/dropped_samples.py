@@ -4,8 +4,8 @@ A completion that is cut at the length limit and dropped (`train.overlong=mask`)
 on which the verifier fails, leaves a smaller group, weighed by the table of its size.
 Where dropping has nothing to do with the answer, each size keeps its objective. Where
 it has, let f be the chance that a completion is kept and r the chance that a kept one
-is right. Among M samples n ~ Bin(M, f) are kept, each right with chance r, and scores
-have the means grad log(f r) and grad log(f (1 - r)), so that the mean update is
+is correct. Among M samples n ~ Bin(M, f) are kept, each correct with chance r, and
+scores have the means grad log(f r) and grad log(f (1 - r)), so that the mean update is
 
     E[g] = sum_n P(n) ( h_n'(r) grad r + w_n(r) grad log f )              n = 1 .. M
 

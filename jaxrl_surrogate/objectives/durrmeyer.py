@@ -1,6 +1,6 @@
 """The gap as a posterior mean of the slope: the operator of Durrmeyer.
 
-    d_s = E[h'(p) | s of M - 1 others right] = int h'(x) w_s(x) dx,
+    d_s = E[h'(p) | s of M - 1 others correct] = int h'(x) w_s(x) dx,
 
 w_s the beta density with parameters s + 1 and M - s under a uniform prior. Then
 h_M(1) - h_M(0) = h(1) - h(0), and d >= 0 where h increases.

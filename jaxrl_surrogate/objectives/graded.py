@@ -1,13 +1,13 @@
 """Graded rewards: every method for binary ones, lifted so that it stays a gradient.
 
-A table weighs samples that are right or wrong. For rewards of more levels there are two
-ways to use it that keep an objective, at every group size:
+A table weighs samples that are correct or incorrect. For rewards of more levels there
+are two ways to use it that keep an objective, at every group size:
 
   layer_cake  each level is a question of its own: is the reward at least that? The
               weights of all questions are added up, each times the step to the next
               level. Climbs J = int h_M(P(r > x)) dx, a mean of r with distorted
               probabilities; of pass@k weights it is the expected best of k.
-  mean        a reward in [0, 1] is the chance that a coin calls the sample right. The
+  mean        a reward in [0, 1] is the chance that a coin calls the sample correct. The
               mean weights over all coins ascend h_M(E r).
 
 Both are the table itself on binary rewards. The usual plug-ins are not: GRPO's division
@@ -44,10 +44,10 @@ def layer_cake(
 
         Z_i = sum_j (r_(j) - r_(j-1)) Z_i(right: those of r_(j) and more)
 
-    and (1 - r_(M)) times the weights of an all-wrong group, which are 0 for nearly all
-    methods. One sort and two running sums a group. Any real rewards: 0 and 1 are where
-    the weights of all-right and all-wrong groups begin to count; those are alike in a
-    group and change no mean update.
+    and (1 - r_(M)) times the weights of an all-incorrect group, which are 0 for nearly
+    all methods. One sort and two running sums a group. Any real rewards: 0 and 1 are
+    where the weights of all-correct and all-incorrect groups begin to count; those are
+    alike in a group and change no mean update.
 
     Args:
       tables: a table, or a family where samples may be dropped.
@@ -71,10 +71,10 @@ def layer_cake(
 def mean(
     tables: WeightTable | TableFamily, rewards: Array, mask: Array | None = None
 ) -> jax.Array:
-    """Weights of graded rewards as chances: the mean over coins that call them right.
+    """Weights of graded rewards as chances: the mean over coins that call them correct.
 
     Z_i = r_i E[b_S] + (1 - r_i) E[a_S], S the number of the others that their coins
-    call right. O(M^3) a group.
+    call correct. O(M^3) a group.
 
     Args:
       tables: a table, or a family where samples may be dropped.
@@ -160,7 +160,7 @@ def _layer_cake(wrong, right, rewards, mask):
     ordered = jnp.sort(jnp.where(mask, rewards, jnp.inf))
     steps = jnp.diff(ordered, prepend=jnp.zeros_like(ordered[:1]))
     steps = jnp.where(level < kept, steps, 0)
-    # At level j, from 0, kept - j samples are right; none is wrong at level 0.
+    # At level j, from 0, kept - j samples are correct; none is incorrect at level 0.
     if_right = steps * right[jnp.maximum(kept - 1 - level, 0)]
     if_wrong = steps * wrong[jnp.clip(kept - level, 0, size - 1)]
     below = jnp.cumsum(if_right)
@@ -172,7 +172,7 @@ def _layer_cake(wrong, right, rewards, mask):
 
 
 def _mean(wrong, right, rewards, mask):
-    # A dropped sample is never right.
+    # A dropped sample is never correct.
     chance = jnp.where(mask, jnp.clip(rewards, 0, 1), 0)
     size = len(rewards)
 

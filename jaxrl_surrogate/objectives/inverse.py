@@ -48,9 +48,9 @@ def from_surrogate(
         (M-1) and weights that sum to zero (the recipe of arXiv 2510.23049 with group
         means; baseline "zero_sum" gives its very weights). Biased, as the own reward
         is in the rate; log gives MaxRL, arcsin GRPO, times M / (M-1). M >= 2.
-      durrmeyer: d_s = E[h'(p) | s of the M - 1 others right], the posterior mean of the
-        slope under `prior` (uniform: h_M(1) - h_M(0) is that of h). Refused where the
-        mean is infinite.
+      durrmeyer: d_s = E[h'(p) | s of the M - 1 others correct], the posterior mean of
+        the slope under `prior` (uniform: h_M(1) - h_M(0) is that of h). Refused where
+        the mean is infinite.
       taylor: the series of h' about t = 1 (for logit about both ends), cut after M
         terms. Exact for the cut series; log gives the gap of rejection sampling.
       projection: the best d >= 0 under `prior`; options `norm`, `units`, `interval`,
@@ -67,9 +67,9 @@ def from_surrogate(
         own.
       group_size: M.
       method: as above.
-      baseline: "none" (wrong samples count nothing), "leave_one_out" (less noise, the
-        same objective; M >= 2), "zero_sum" (advantages of a group sum to zero, where
-        that is possible), "min_variance" (least noise under `prior`).
+      baseline: "none" (incorrect samples count nothing), "leave_one_out" (less noise,
+        the same objective; M >= 2), "zero_sum" (advantages of a group sum to zero,
+        where that is possible), "min_variance" (least noise under `prior`).
       prior: where p lies: (alpha, beta) of a beta distribution, or (points, weights).
         For methods and baselines that take one.
       options: further parameters of the method (`projection`) or of the baseline

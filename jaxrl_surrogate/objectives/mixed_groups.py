@@ -1,16 +1,16 @@
-"""What a table ascends where groups that are all right or all wrong are left out.
+"""What a table ascends where groups that are all correct or all incorrect are left out.
 
 Dynamic sampling (DAPO, arXiv 2503.14476) puts mixed groups of other prompts in the
-place of groups whose samples are all right or all wrong. A prompt then contributes what
-its mixed groups do, times one constant that all prompts share:
+place of groups whose samples are all correct or all incorrect. A prompt then
+contributes what its mixed groups do, times one constant that all prompts share:
 
     h'(p) - b_{M-1} p^(M-1) + a_0 (1-p)^(M-1)
 
-is the slope of what is ascended, h' the table's own: an all-right group would have
-given b_{M-1} to each sample, an all-wrong one a_0. That is the objective of the same
-table with a 0 in these two places. Where both are 0 already, as in all centred rules,
-nothing changes; elsewhere it does, and may turn the sign: without the all-right groups,
-`pkpo` pushes easy prompts down.
+is the slope of what is ascended, h' the table's own: an all-correct group would have
+given b_{M-1} to each sample, an all-incorrect one a_0. That is the objective of the
+same table with a 0 in these two places. Where both are 0 already, as in all centred
+rules, nothing changes; elsewhere it does, and may turn the sign: without the
+all-correct groups, `pkpo` pushes easy prompts down.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _ROUNDING = 1e-12
 
 
 def mixed_only(tables: Tables) -> Tables:
-    """The same weights with 0 for all-right and all-wrong groups, of every size.
+    """The same weights with 0 for all-correct and all-incorrect groups, of every size.
 
     Args:
       tables: a table or a family, of NumPy arrays.
@@ -59,7 +59,7 @@ class Change:
 
     @property
     def falls(self) -> bool:
-        """Whether h_mixed falls somewhere: there it trains against right answers."""
+        """Whether h_mixed falls somewhere: there it trains against correct answers."""
         return self.lowest < 0
 
 

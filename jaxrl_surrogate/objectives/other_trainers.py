@@ -99,8 +99,9 @@ def _best_less_second(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
 def _of_the_others(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
     """NeMo-RL: mean and deviation of the others, undivided where that is 0.
 
-    The only right sample has others that are all wrong: its advantage stays 1, where a
-    right one of two is divided by a small deviation. Hard prompts are weighed less.
+    The only correct sample has others that are all incorrect: its advantage stays 1,
+    where a correct one of two is divided by a small deviation. Hard prompts are weighed
+    less.
     """
     if len(rewards) == 1:
         return 0 * rewards
@@ -135,7 +136,7 @@ def _fake_leave_one_out(rewards: np.ndarray, k: int) -> np.ndarray:
     """The MaxRL release's "pkpo": the others' transformed rewards hold one's own.
 
     Rewards are rounded first, halves to the even integer, and their sum counts as the
-    number of right samples: a reward of 2 counts as two.
+    number of correct samples: a reward of 2 counts as two.
     """
     size = len(rewards)
     if not 1 <= k <= size:

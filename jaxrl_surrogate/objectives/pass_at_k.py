@@ -21,12 +21,12 @@ class PassAtKCurve:
 
 
 def pass_at_k(num_samples, num_correct, k) -> np.ndarray:
-    """Unbiased estimate of pass@k = 1 - (1 - p)^k from c right answers among n.
+    """Unbiased estimate of pass@k = 1 - (1 - p)^k from c correct answers among n.
 
         1 - C(n - c, k) / C(n, k)            (Chen et al., arXiv 2107.03374, eq. 1)
 
     The ratio is the product over j < k of (n - c - j) / (n - j): it cannot overflow,
-    and it is exactly 0 where every k samples contain a right one.
+    and it is exactly 0 where every k samples contain a correct one.
 
     Args:
       num_samples: n, int or int array.
@@ -78,7 +78,7 @@ def pass_at_k_curve(
     Intervals of different k are not joint.
 
     Args:
-      num_correct: (prompts,) int, right answers of each prompt among n.
+      num_correct: (prompts,) int, correct answers of each prompt among n.
       num_samples: n.
       confidence: of each interval, in (0, 1).
 
@@ -117,7 +117,7 @@ def pass_at_k_difference(
     proportions), so it keeps a width where nothing varies.
 
     Args:
-      num_correct: (prompts,) int, right answers of each prompt among n.
+      num_correct: (prompts,) int, correct answers of each prompt among n.
       baseline_correct: (prompts,) int, of the same prompts in the same order.
       num_samples: n, of both.
       confidence: of each interval, in (0, 1).

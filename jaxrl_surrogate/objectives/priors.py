@@ -114,7 +114,7 @@ def beta_parameters(prior: PriorLike | None) -> tuple[float, float] | None:
 def posterior_mean(
     prior: PriorLike | None, others: int, values: np.ndarray | None = None
 ) -> np.ndarray:
-    """E[f(p) | s of n others right], s = 0 .. n; of p itself without `values`.
+    """E[f(p) | s of n others correct], s = 0 .. n; of p itself without `values`.
 
     Args:
       prior: as `settle` takes it.
@@ -137,7 +137,7 @@ def posterior_mean(
     if not (share > 0).all():
         raise FieldError(
             "prior",
-            problem=f"it makes {int(np.argmin(share))} right answers among {others} "
+            problem=f"it makes {int(np.argmin(share))} correct answers among {others} "
             "impossible, so nothing follows for that weight",
             remedy="give it points inside (0, 1)",
         )

@@ -1,4 +1,4 @@
-"""Surrogates: transforms h of the probability p of a right answer, by name.
+"""Surrogates: transforms h of the probability p of a correct answer, by name.
 
 A method with the surrogate h ascends E[h(p)] over prompts; its slope h' is the weight
 of a prompt's gradient at p. `value` and `slope` take NumPy (computed in float64) or JAX

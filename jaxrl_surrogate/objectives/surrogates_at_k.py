@@ -1,6 +1,6 @@
 """Surrogates of k attempts: pass@k and what is built on it.
 
-With q = 1 - t, pass@k(t) = 1 - q^k: at least one of k independent answers is right.
+With q = 1 - t, pass@k(t) = 1 - q^k: at least one of k independent answers is correct.
 """
 
 import numpy as np

@@ -26,8 +26,8 @@ def tabulate(advantage_fn: GroupFunction, group_size: int) -> WeightTable:
 
     The function is called on the M + 1 sorted reward vectors, in float64, and on random
     rearrangements of them (all vectors for M up to 6): what it returns must follow its
-    input and depend on nothing but the own reward and the number of right ones. It may
-    be plain NumPy; as a table it then runs in the compiled step.
+    input and depend on nothing but the own reward and the number of correct ones. It
+    may be plain NumPy; as a table it then runs in the compiled step.
 
     Args:
       advantage_fn: (M,) float rewards in {0, 1} to (M,) finite weights. A named
@@ -105,7 +105,7 @@ def _check_counts_only(fn, table):
             )
         raise NoTable(
             "advantage_fn",
-            problem="not a function of the own reward and the number of right "
+            problem="not a function of the own reward and the number of correct "
             f"answers. Rewards {rewards.astype(int)} give the weights "
             f"{weights}",
             remedy=f"the same rewards sorted give, in this order, {expected}. Weights "

@@ -1,8 +1,8 @@
 """Bias and variance of a table, and what larger groups and other baselines buy.
 
 Units. All is measured in the gradient of a prompt's logit, log(p / q), per unit: a
-right sample has the score q, a wrong one -p, the mean update is p q h_M'(p), and one
-prompt's worth of pass@1 is p q. These stay finite for every named surrogate. Beside
+correct sample has the score q, an incorrect one -p, the mean update is p q h_M'(p), and
+one prompt's worth of pass@1 is p q. These stay finite for every named surrogate. Beside
 this scalar part, a large policy has scores in many other directions: noise of mean zero
 and second moment v per sample, whatever the reward (THEORY 6.2). One group's update has
 

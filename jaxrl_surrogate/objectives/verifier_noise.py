@@ -1,8 +1,8 @@
 """What a verifier that errs makes of an objective, and the weights that undo it.
 
-A verifier that calls a right answer wrong with probability `false_negative` and a wrong
-one right with probability `false_positive`, each time independently, shows successes at
-the rate
+A verifier that calls a correct answer wrong with probability `false_negative` and a
+wrong one right with probability `false_positive`, each time independently, shows
+successes at the rate
 
     r(p) = false_positive + (1 - false_negative - false_positive) p
 
@@ -30,7 +30,7 @@ _MOST_LOST = 1e-6  # of the largest weight, by rounding
 def observed_rate(
     p: np.ndarray, false_negative: float, false_positive: float
 ) -> np.ndarray:
-    """r(p): how often a policy that is right with probability p is called right.
+    """r(p): how often a policy that is correct with probability p is called correct.
 
     Raises:
       ValueError: rates outside [0, 1), or whose sum is 1 or more: such a verifier says
@@ -49,8 +49,8 @@ def seen_through_noise(
 
     Args:
       table: the weights that are applied, group size M.
-      false_negative: probability that a right answer is called wrong.
-      false_positive: probability that a wrong answer is called right.
+      false_negative: probability that a correct answer is called incorrect.
+      false_positive: probability that an incorrect answer is called correct.
 
     Returns:
       A table of group size M without a baseline.

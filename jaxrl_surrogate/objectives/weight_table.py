@@ -4,9 +4,9 @@ For a group of M responses with rewards R_i in {0, 1} and S_i = sum_{j != i} R_j
 
     Z_i = (1 - R_i) a[S_i] + R_i b[S_i]
 
-Everything here works on integer counts, so an all-right or all-wrong group gets exactly
-the entries of the table and never rounding noise. Tables are built in float64 NumPy;
-on the device they are float32, unless 64-bit types are on.
+Everything here works on integer counts, so an all-correct or all-incorrect group gets
+exactly the entries of the table and never rounding noise. Tables are built in float64
+NumPy; on the device they are float32, unless 64-bit types are on.
 """
 
 import dataclasses
@@ -44,10 +44,8 @@ class WeightTable:
     [ 1.  -0.5 -0.5]
     """
 
-    incorrect: (
-        Array  # (M,) float, a[s]: the weight of a wrong sample beside s right ones
-    )
-    correct: Array  # (M,) float, b[s]: the weight of a right sample beside s right ones
+    incorrect: Array  # (M,) float, a[s] of an incorrect sample beside s correct ones
+    correct: Array  # (M,) float, b[s] of a correct sample beside s correct ones
 
     # A NumPy scalar on the left must leave the product to `__rmul__`.
     __array_ufunc__ = None
@@ -251,9 +249,9 @@ def check_group_size(group_size: int) -> None:
 def _select(right, count, row, group_size, tables):
     """Look up two numbers a group, not one a sample, and choose by the own reward.
 
-    A wrong sample beside m right ones has S = m, a right one of m has S = m - 1; the
-    entry that no sample of the group needs may be any that exists. `row` is the offset
-    of the group's table in the flattened entries.
+    An incorrect sample beside m correct ones has S = m, a correct one of m has S = m -
+    1; the entry that no sample of the group needs may be any that exists. `row` is the
+    offset of the group's table in the flattened entries.
     """
     last = group_size - 1
     lookup = {"mode": "promise_in_bounds"}

@@ -19,7 +19,7 @@ class Arithmetic:
 
     Each operand has a number of digits drawn from `min_digits` to `max_digits`, so one
     set holds easy and hard problems; `info["digits"]` is the largest number of digits.
-    Products bind before sums. A small model after a short warm start is right now and
+    Products bind before sums. A small model after a short warm start is correct now and
     then, and rarely by chance: two or three digits and `add` leave pass@8 far above
     pass@1. With two operands of at most three digits, prompts of form `symbols` have at
     most 8 characters and completions of `add` and `sub` at most 4.

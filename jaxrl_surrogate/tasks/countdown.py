@@ -1,4 +1,4 @@
-"""Countdown: reach a target with given numbers; many right answers."""
+"""Countdown: reach a target with given numbers; many correct answers."""
 
 import ast
 import operator
@@ -71,7 +71,7 @@ class Countdown:
         self.train, self.test = split(self._make, num_test)
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """1 where the expression is right and uses numbers given, each once at most.
+        """1 where the expression is correct and uses numbers given, each once at most.
 
         `partial_credit` where it uses them and has another value.
 

@@ -37,7 +37,7 @@ class RunLog:
                        a finite number is null
     warm_start.jsonl   the same for supervised steps
     completions.jsonl  sampled completions with their rewards
-    groups.jsonl       one object a step: {"step", "prompts": ids, "correct": right
+    groups.jsonl       one object a step: {"step", "prompts": ids, "correct": correct
                        answers, "verified": samples with a verdict, "correct_weight" and
                        "incorrect_weight": what the update gave to a correct and to
                        an incorrect one on average, null where there

@@ -100,7 +100,7 @@ def test_unknown_names_are_refused_with_the_nearest(capsys):
 
 
 def test_silent_groups_by_enumeration():
-    """Of pass@4 in groups of 6: silent with none right and with more than three."""
+    """Of pass@4 in groups of 6: silent with none correct and with more than three."""
     table = advantages.table("rloo_pass_at_k", 6, k=4)
     for p in (0.1, 0.6):
         chances = [0.0, 0.0]

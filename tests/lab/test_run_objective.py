@@ -52,7 +52,7 @@ def test_what_was_not_bent_comes_back_within_its_errors(name, random):
 
 
 def test_a_bend_is_seen_where_it_is(random):
-    """Right answers of groups with one are cut to half, as clipping might."""
+    """Correct answers of groups with one are cut to half, as clipping might."""
     table = advantages.table("rloo", SIZE)
 
     def bend(right, count):
@@ -224,8 +224,8 @@ def test_replay_by_hand():
     expected = own @ theirs / np.linalg.norm(own) / np.linalg.norm(theirs)
     assert found.cosine == pytest.approx(expected)
     assert found.mass == {
-        "none right": 0, "to a quarter": pytest.approx(1 / 6), "to three quarters": 0,
-        "more": pytest.approx(5 / 6), "all right": 0,
+        "none correct": 0, "to a quarter": pytest.approx(1 / 6), "to three quarters": 0,
+        "more": pytest.approx(5 / 6), "all correct": 0,
     }  # fmt: skip
     with pytest.raises(ValueError, match="group_size=4"):
         replay.replay(logged, rloo, advantages.table("rloo", 4))

@@ -91,7 +91,7 @@ def rows_of(directory, name):
 def test_a_step_has_the_objective_of_the_schedule(train, tmp_path, shape, end, shares):
     """RLOO to REINFORCE without a baseline; a policy gradient applies them as they are.
 
-    Of S right answers among M = 4 the right ones get 1 - (S - 1) / 3, then 1.
+    Of S correct answers among M = 4 the correct ones get 1 - (S - 1) / 3, then 1.
     """
     directory = tmp_path / "run"
     words = [
@@ -136,7 +136,7 @@ def test_replaced_groups_leave_the_objective_of_mixed_ones(train, tmp_path):
     weight = np.concatenate([np.array(row["correct_weight"], float) for row in rows])
     mixed = (correct > 0) & (correct < 4)
     assert mixed.any() and (correct == 4).any(), correct
-    # Groups that are all right and were not replaced count like those that were.
+    # Groups that are all correct and were not replaced count like those that were.
     np.testing.assert_allclose(weight[mixed], 1, rtol=1e-4)
     np.testing.assert_array_equal(weight[correct == 4], 0)
     config = cli.load_config(directory, [])
@@ -146,7 +146,7 @@ def test_replaced_groups_leave_the_objective_of_mixed_ones(train, tmp_path):
     np.testing.assert_allclose(found["nominal_slope"], 1 - p**3, rtol=1e-9)
     np.testing.assert_allclose(found["effective_slope"], 1 - p**3, rtol=1e-4, atol=1e-5)
     for name in ("its own", "reinforce", "pkpo:k=2"):
-        assert report["rules"][name]["mass"]["all right"] == 0, name
+        assert report["rules"][name]["mass"]["all correct"] == 0, name
     assert report["rules"]["reinforce"]["cosine"] == pytest.approx(1)
     assert any("objective of mixed groups" in line for line in report["warnings"])
 
@@ -181,13 +181,13 @@ def test_refilling_that_turns_an_objective_is_refused(tmp_path, words, said):
     ("words", "said"),
     [
         (["--objective.name=rloo"],
-         "is 0.821 x grad P(right | finished), and nothing trains it to finish"),
-        (["--objective.name=reinforce"], "is 1.624 x grad P(right)"),
+         "is 0.821 x grad P(correct | finished), and nothing trains it to finish"),
+        (["--objective.name=reinforce"], "is 1.624 x grad P(correct)"),
         (["--objective.name=nsr"],
-         "is 0.974 x grad P(right | finished) - 0.487 x grad log P(finished): it is "
-         "trained to be cut rather than wrong"),
+         "is 0.974 x grad P(correct | finished) - 0.487 x grad log P(finished): it is "
+         "trained to be cut rather than incorrect"),
         (["--objective.name=rloo_pass_at_k", "--objective.options={k: 2}"],
-         "is 0.821 x grad P(right | finished) + 0.281 x grad log P(finished): it is "
+         "is 0.821 x grad P(correct | finished) + 0.281 x grad log P(finished): it is "
          "trained to finish"),
         (["--objective.name=rloo", "--objective.rewards=layer_cake"],
          "its objective is that of rewards given that one finished"),

@@ -243,7 +243,7 @@ def test_losses_kl_and_gradients_are_those_of_the_equations(lab, whole):
 
 
 def answered(run, params, step):
-    """The next 8 prompts: the number of each, and which of its 4 answers are right."""
+    """The next 8 prompts: the number of each, and whether each answer is correct."""
     problems = run.prompts.take(8)
     run.collector.sampler.load(params, step - 1)
     _, done = run.collector.sample(problems, step)

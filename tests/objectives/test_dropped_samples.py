@@ -113,7 +113,7 @@ def test_the_factors_in_the_documents():
 
 
 def test_the_example(random):
-    """Right 0.3, wrong 0.3, cut 0.4, groups of 4: who ascends P(right | finished)?"""
+    """Right 0.3, wrong 0.3, cut 0.4, groups of 4: who ascends P(correct | finished)?"""
     chances = np.array([0.1, 0.2, 0.05, 0.25, 0.4])
     policy = chances, np.eye(5) - chances
     kept, r, of_r, _ = _rates(chances)
@@ -126,7 +126,7 @@ def test_the_example(random):
     np.testing.assert_allclose(reinforce, (1 - 0.4**4) / 0.6 * of_p, atol=1e-6)
     assert abs(rloo[-1]) < 1e-6 and reinforce[-1] < -0.1  # the logit of being cut
     nsr = _mean_update(_family("nsr", 4), [policy], 4)[0]
-    assert nsr[-1] > 0.1  # wrong answers are pushed down, towards being cut
+    assert nsr[-1] > 0.1  # incorrect answers are pushed down, towards being cut
 
 
 @pytest.mark.parametrize("name", ["rloo", "reinforce"])

@@ -17,7 +17,7 @@ from jaxrl_surrogate.objectives import (
     table_family,
 )
 
-# Rules whose all-right or all-wrong groups carry weight.
+# Rules whose all-correct or all-incorrect groups carry weight.
 CARRYING = {
     "reinforce": {},
     "nsr": {},
@@ -58,7 +58,7 @@ def _update(table, chances, scores, rewards, chosen):
 
 @pytest.mark.parametrize("name", [*CARRYING, "rloo", "grpo", "maxrl", "pass_at_k"])
 def test_the_update_of_mixed_groups_is_the_gradient_of_their_objective(name, random):
-    """As vectors, with several right and wrong answers; nominal weights throughout."""
+    """As vectors, with several correct and incorrect answers; with nominal weights."""
     params = CARRYING.get(name, {"k": 2} if name == "pass_at_k" else {})
     table = advantages.table(name, 4, **params)
     chances, scores, right = _softmax(random, 2, 2)

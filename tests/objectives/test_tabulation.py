@@ -93,7 +93,7 @@ class TestTabulate:
 
     def test_the_order_of_rewards_is_named(self):
         def decay(rewards):
-            # The first right answer counts most: credit by order.
+            # The first correct answer counts most: credit by order.
             return rewards * 0.5 ** (jnp.cumsum(rewards) - rewards)
 
         with pytest.raises(ValueError, match="order of the rewards") as raised:

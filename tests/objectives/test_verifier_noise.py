@@ -111,7 +111,7 @@ def test_low_degrees_are_undone_in_large_groups(name, params, size):
 
 @pytest.mark.parametrize("name", ["grpo", "maxrl", "rejection_sampling", "mmpo"])
 def test_what_rounding_would_spoil_is_refused(name):
-    """At every size the slope is right to 1e-5 of its largest, or it is refused."""
+    """At every size the slope is correct to 1e-5 of its largest, or it is refused."""
     p = np.linspace(0, 1, 41)
     refused = []
     for size in (8, 32, 64, 80, 96, 128, 256):

@@ -1,6 +1,6 @@
 """Estimators for pass@k = 1 - q^k, and GRPO on the best of k.
 
-With f(m) = C(M - m, k) / C(M, k), the share of k-subsets without a right answer.
+With f(m) = C(M - m, k) / C(M, k), the share of k-subsets without a correct answer.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 
 
 def group_max(group_size: int) -> WeightTable:
-    """Z = M for every sample of a group with a right answer: k = M, no baseline.
+    """Z = M for every sample of a group with a correct answer: k = M, no baseline.
 
     h_M'(p) = M q^(M-1).
     """
@@ -25,15 +25,17 @@ def group_max(group_size: int) -> WeightTable:
 def leave_one_out_max(group_size: int) -> WeightTable:
     """Z = M (max R - max of the others): k = M (Tang et al., arXiv 2503.19595).
 
-    Only the single right answer of a group counts.  h_M'(p) = M q^(M-1).
+    Only the single correct answer of a group counts.  h_M'(p) = M q^(M-1).
     """
     return pass_at_k(group_size, group_size)
 
 
 def pkpo(group_size: int, k: int) -> WeightTable:
-    """Z = k right, k (1 - C(M-1-m, k-1) / C(M-1, k-1)) wrong (PKPO, 2505.15201, eq. 8).
+    """PKPO without a baseline (arXiv 2505.15201, eq. 8).
 
-    A sample counts by the share of its k-subsets that hold a right answer, itself
+    Z = k for a correct sample, for others k (1 - C(M-1-m, k-1) / C(M-1, k-1)).
+
+    A sample counts by the share of its k-subsets that hold a correct answer, itself
     included.  h_M'(p) = k q^(k-1); exact for 1 <= k <= M. k = 1 is REINFORCE.
     """
     counts.check_k("pkpo", k, group_size)
@@ -56,9 +58,9 @@ def pkpo_loo(group_size: int, k: int) -> WeightTable:
 def pass_at_k(group_size: int, k: int) -> WeightTable:
     """Z = R k C(M - m, k - 1) / C(M - 1, k - 1): PKPO's leave-one-out-minus-one.
 
-    (arXiv 2505.15201, eq. 33, times M.) A right sample counts by how often it is the
-    only right one among k; a wrong one counts nothing.  h_M'(p) = k q^(k-1), the slope
-    of 1 - q^k; exact for 1 <= k <= M. k = 1 is REINFORCE.
+    (arXiv 2505.15201, eq. 33, times M.) A correct sample counts by how often it is the
+    only correct one among k; an incorrect one counts nothing.  h_M'(p) = k q^(k-1), the
+    slope of 1 - q^k; exact for 1 <= k <= M. k = 1 is REINFORCE.
     """
     counts.check_k("pass_at_k", k, group_size)
     return WeightTable(np.zeros(group_size), _gap(group_size, k))
@@ -122,8 +124,8 @@ def full_sampling_pass_at_k(group_size: int, k: int) -> WeightTable:
 
     (arXiv 2508.10751, eqs. 3-5.) The mean over all ways to form the groups, which has
     the objective of one way and less noise: A+(m) = E[sqrt((B - U) / U)], U the number
-    of groups of k that m right answers reach.  h_M'(p) = q^(k-1) h'(1 - q^k) with h of
-    GRPO at B.
+    of groups of k that m correct answers reach.  h_M'(p) = q^(k-1) h'(1 - q^k) with h
+    of GRPO at B.
 
     Args:
       group_size: M, a multiple of k, 2 k or more.
@@ -144,7 +146,7 @@ def full_sampling_pass_at_k(group_size: int, k: int) -> WeightTable:
     reached = np.arange(1, blocks + 1)
     lead = np.sqrt((blocks - reached) / reached)
     right = np.zeros(group_size + 1)
-    # P(U = u) for u = 0 .. B, one right answer placed after another.
+    # P(U = u) for u = 0 .. B, one correct answer placed after another.
     share = np.zeros(blocks + 1)
     share[0] = 1.0
     places = k * np.arange(blocks + 1)

@@ -37,7 +37,7 @@ def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def subset_miss(size: int, k: int) -> np.ndarray:
-    """(size + 1,) C(size - c, k) / C(size, k): k of `size` hold none of c right ones.
+    """(size + 1,) C(size - c, k) / C(size, k): k of `size` hold none of c correct ones.
 
     As prod_{i<c} (size - k - i) / (size - i): O(size), no overflow, exact zeros.
     """

@@ -9,7 +9,7 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 
 
 def rejection_sampling(group_size: int) -> WeightTable:
-    """Z = R M / m: the mean score of the right answers, nothing where none is right.
+    """Z = R M / m: the mean score of the correct answers, 0 where none is correct.
 
     (Davis and Recht, arXiv 2510.13651; RAFT, STaR with a mean per prompt.)
     h_M'(p) = (1 - q^M) / p, the series of 1 / p up to order M; limit log p.
@@ -18,10 +18,10 @@ def rejection_sampling(group_size: int) -> WeightTable:
 
 
 def rejection_control(group_size: int) -> WeightTable:
-    """Z = R M / m - 1, and -1 for all where none is right.
+    """Z = R M / m - 1, and -1 for all where none is correct.
 
     The mean score of all samples as control variate, in every group: unlike `maxrl` it
-    keeps all-wrong groups, and with them the last order.  h_M'(p) = (1 - q^M) / p.
+    keeps all-incorrect groups, and with them the last order.  h_M'(p) = (1 - q^M) / p.
     """
     gap = _rejection_gap(group_size)
     return WeightTable(-np.ones(group_size), gap - 1)
@@ -36,11 +36,11 @@ def rejection_loo(group_size: int) -> WeightTable:
 
 
 def best_of_n_sft(group_size: int) -> WeightTable:
-    """One best answer a group is imitated, a wrong one where none is right.
+    """One best answer a group is imitated, an incorrect one where none is correct.
 
-    The mean over the choice of the one: Z = R M / m, and 1 for all where none is right.
-    h_M'(p) = (1 - q^(M-1)) / p: the wrong ones cost the last order. Needs M >= 2, as
-    imitating the only sample teaches nothing.
+    The mean over the choice of the one: Z = R M / m, and 1 for all where none is
+    correct. h_M'(p) = (1 - q^(M-1)) / p: the incorrect ones cost the last order. Needs
+    M >= 2, as imitating the only sample teaches nothing.
     """
     counts.needs_others("best_of_n_sft", group_size)
     wrong = np.zeros(group_size)
@@ -49,7 +49,7 @@ def best_of_n_sft(group_size: int) -> WeightTable:
 
 
 def maxrl(group_size: int) -> WeightTable:
-    """Z = (R - m / M) / (m / M), 0 where none is right (MaxRL, 2602.02710, alg. 1).
+    """Z = (R - m / M) / (m / M), 0 where none is correct (MaxRL, 2602.02710, alg. 1).
 
     h_M'(p) = (1 - q^(M-1)) / p: centring costs the last order of rejection sampling.
     """
@@ -59,7 +59,9 @@ def maxrl(group_size: int) -> WeightTable:
 
 
 def truncated_maxrl(group_size: int, order: int) -> WeightTable:
-    """Right 1, wrong -sum_{k=2}^T C(F - 1, k - 1) / C(M - 1, k - 1), F = M - m wrong.
+    """MaxRL cut after T terms: 1 for a correct sample, and for an incorrect one
+
+        Z = -sum_{k=2}^T C(F - 1, k - 1) / C(M - 1, k - 1), F = M - m incorrect ones.
 
     The likelihood's series up to order T (MaxRL, arXiv 2602.02710), 1 <= T <= M.
     h_M'(p) = (1 - q^T) / p: T = 1 is `reinforce`, T = M has the objective of rejection
@@ -80,7 +82,9 @@ def truncated_maxrl(group_size: int, order: int) -> WeightTable:
 
 
 def two_sided_rejection(group_size: int) -> WeightTable:
-    """Z = M / m right, -M / (M - m) wrong: mean right score less mean wrong score.
+    """The mean score of correct samples less that of incorrect ones.
+
+    Z = M / m for a correct sample, -M / (M - m) for an incorrect one.
 
     h_M'(p) = (1 - q^M) / p + (1 - p^M) / q; limit the log-odds, log(p / q). Unmixed
     groups count (`variance_grpo` is the same without them).

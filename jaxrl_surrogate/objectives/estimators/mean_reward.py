@@ -22,7 +22,7 @@ def nsr(group_size: int) -> WeightTable:
 
 
 def w_reinforce(group_size: int, weight: float = 0.1) -> WeightTable:
-    """Z = weight for a right answer, -1 for a wrong one (arXiv 2506.01347).
+    """Z = weight for a correct answer, -1 for an incorrect one (arXiv 2506.01347).
 
     h_M'(p) = 1 + weight.
     """
@@ -31,7 +31,7 @@ def w_reinforce(group_size: int, weight: float = 0.1) -> WeightTable:
 
 
 def rloo(group_size: int) -> WeightTable:
-    """Z = R - S / (M - 1), S the others' right answers (arXiv 2402.14740).
+    """Z = R - S / (M - 1), S the others' correct answers (arXiv 2402.14740).
 
     h_M'(p) = 1. Needs M >= 2: one sample has no others.
     """

@@ -35,7 +35,7 @@ def rs_grpo(group_size: int, beta: float = 2.0) -> WeightTable:
 
 
 def one_sided_grpo(group_size: int, epsilon: float = 0.0) -> WeightTable:
-    """Z = (R - m / M) / (sqrt(m / M) + epsilon), 0 where none is right.
+    """Z = (R - m / M) / (sqrt(m / M) + epsilon), 0 where none is correct.
 
     (In the code of MaxRL, arXiv 2602.02710; the objective derived.) With t = m / M and
     m ~ Bin(M, p):  h_M'(p) = E[t (1 - t) / (sqrt(t) + epsilon)] / (p q); limit
@@ -49,7 +49,7 @@ def one_sided_grpo(group_size: int, epsilon: float = 0.0) -> WeightTable:
 
 
 def _softmax_lead(group_size, beta):
-    """(M + 1,) M softmax(beta R) - 1 of a right sample; e^-beta cannot overflow."""
+    """(M + 1,) M softmax(beta R) - 1 of a correct sample; e^-beta cannot overflow."""
     count = np.arange(group_size + 1)
     share = count + (group_size - count) * np.exp(-beta)
     return counts.divide(group_size, share) - 1
