@@ -19,7 +19,7 @@ def objective_notes(config: TrainConfig) -> tuple[str, ...]:
     """A sentence for every setting that makes the run ascend something else.
 
     Raises:
-      SettingsError: a setting with which the objective falls somewhere, so that right
+      SettingsError: a setting with which the objective falls somewhere, so that correct
         answers would be trained against, or with which there is none.
     """
     if config.objective.kind == "function":
@@ -69,8 +69,9 @@ def _of_a_function(config: TrainConfig) -> list[str]:
 
 def _one_sample(rounds: int) -> str:
     return (
-        f"train.dynamic_sampling_rounds={rounds}: no group of one sample is both right "
-        "and wrong, so nothing would be trained; expected rollout.group_size of 2 or "
+        f"train.dynamic_sampling_rounds={rounds}: no group of one sample is both "
+        "correct and incorrect, so nothing would be trained; expected "
+        "rollout.group_size of 2 or "
         "more"
     )
 
@@ -118,7 +119,7 @@ def _of_masking(config: TrainConfig, name: str, family: TableFamily) -> str:
     )
     if config.objective.rewards != "binary":
         return f"{begin}: its objective is that of rewards given that one finished"
-    # An example: of ten completions three are correct, three wrong and four cut.
+    # An example: of ten completions three are correct, three incorrect and four cut.
     kept, right = 0.6, 0.5
     on_right, on_kept = kept_update(family, kept, right)
     example = (

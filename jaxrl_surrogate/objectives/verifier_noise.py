@@ -1,7 +1,7 @@
 """What a verifier that errs makes of an objective, and the weights that undo it.
 
 A verifier that calls a correct answer wrong with probability `false_negative` and a
-wrong one right with probability `false_positive`, each time independently, shows
+incorrect one right with probability `false_positive`, each time independently, shows
 successes at the rate
 
     r(p) = false_positive + (1 - false_negative - false_positive) p
