@@ -21,11 +21,13 @@ from jaxrl_surrogate.training.optimizer import OptimizerConfig
 class TrainConfig:
     """Everything about a run."""
 
-    name: Annotated[str, "of the run; default the config file's", "operational"] = "run"
-    run_dir: Annotated[str, "where it lives; {name} is replaced", "operational"] = (
-        "runs/{name}"
-    )
-    seed: Annotated[int, "all randomness follows from it", "kept"] = 0
+    name: Annotated[
+        str, "the run's name; by default the config file's", "operational"
+    ] = "run"
+    run_dir: Annotated[
+        str, "directory of the run; {name} is replaced by its name", "operational"
+    ] = "runs/{name}"
+    seed: Annotated[int, "seed of all random numbers", "kept"] = 0
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)

@@ -11,7 +11,9 @@ from jaxrl_surrogate.training.step import ComputeConfig
 class LoopConfig(ComputeConfig):
     """How many steps are trained, and what is done with each rollout."""
 
-    steps: Annotated[int, "rollouts with their updates", "numbers"] = 100
+    steps: Annotated[
+        int, "steps of the run: rollouts with their updates", "numbers"
+    ] = 100
     epochs: Annotated[int, "passes over each rollout", "numbers"] = 1
     minibatches: Annotated[int, "optimizer steps of a pass", "numbers"] = 1
     dynamic_sampling_rounds: Annotated[
@@ -49,10 +51,20 @@ class LoopConfig(ComputeConfig):
 class EvalConfig:
     """Evaluation on the task's test problems."""
 
-    every: Annotated[int, "steps between; 0: before and after only", "operational"] = 0
-    prompts: Annotated[int, "test problems; 0: no evaluation", "numbers"] = 128
-    samples: Annotated[int, "completions of each, n of pass@k", "numbers"] = 8
-    temperature: Annotated[float, "of the sampled completions", "numbers"] = 1.0
+    every: Annotated[
+        int,
+        "steps between evaluations; 0: before and after training only",
+        "operational",
+    ] = 0
+    prompts: Annotated[int, "number of test problems; 0: no evaluation", "numbers"] = (
+        128
+    )
+    samples: Annotated[
+        int, "completions of each problem, the n of pass@k", "numbers"
+    ] = 8
+    temperature: Annotated[
+        float, "temperature of the sampled completions", "numbers"
+    ] = 1.0
     batch_prompts: Annotated[int, "problems sampled at once; 0: all", "operational"] = 0
 
     def __post_init__(self):
@@ -65,23 +77,29 @@ class CheckpointConfig:
 
     every: Annotated[int, "steps between checkpoints of the state", "operational"] = 10
     every_minutes: Annotated[
-        float, "store too when it is so long ago; 0: never", "operational"
+        float,
+        "also store when the last checkpoint is this old; 0: never",
+        "operational",
     ] = 0.0
     rollouts: Annotated[
-        bool, "also keep each step's rollout until then", "operational"
+        bool, "also store each rollout until the next state is stored", "operational"
     ] = True
-    keep_last: Annotated[int, "newest checkpoints that are kept", "operational"] = 3
+    keep_last: Annotated[int, "number of newest checkpoints to keep", "operational"] = 3
     keep_every: Annotated[
-        int, "multiples of this are kept for good; 0: none", "operational"
+        int, "keep steps that are multiples of this for good; 0: none", "operational"
     ] = 0
     keep_best: Annotated[
-        int, "checkpoints with the best metric kept; 0: none", "operational"
+        int,
+        "number of checkpoints with the best metric to keep; 0: none",
+        "operational",
     ] = 0
     best_metric: Annotated[
-        str, "of metrics.jsonl, at steps that are stored", "operational"
+        str, "name in metrics.jsonl, read at steps that are stored", "operational"
     ] = "eval/pass@1"
     best_is: Annotated[
-        Literal["highest", "lowest"], "which metric is best", "operational"
+        Literal["highest", "lowest"],
+        "whether the highest or the lowest metric is best",
+        "operational",
     ] = "highest"
 
     def __post_init__(self):

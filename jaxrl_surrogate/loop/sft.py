@@ -105,8 +105,8 @@ def encode_references(
 class SFTConfig:
     """The supervised warm start."""
 
-    steps: Annotated[int, "0: no warm start", "kept"] = 0
-    batch_size: Annotated[int, "problems of a step", "kept"] = 64
+    steps: Annotated[int, "steps of the supervised warm start; 0: none", "kept"] = 0
+    batch_size: Annotated[int, "problems of a warm-start step", "kept"] = 64
     optimizer: Annotated[OptimizerConfig, "its optimizer", "kept"] = dataclasses.field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3)
     )

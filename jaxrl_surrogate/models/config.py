@@ -198,10 +198,12 @@ class DecoderConfig:
 class ModelConfig:
     """The decoder."""
 
-    preset: Annotated[str, "named shape", "kept"] = "tiny"
-    overrides: Annotated[dict[str, object], "fields of the shape", "kept"] = (
-        dataclasses.field(default_factory=dict)
-    )
+    preset: Annotated[
+        str, "name of a model shape, such as tiny or qwen3-8b", "kept"
+    ] = "tiny"
+    overrides: Annotated[
+        dict[str, object], "fields of the model shape that replace the preset's", "kept"
+    ] = dataclasses.field(default_factory=dict)
     init_from: Annotated[
         str | None,
         "whose parameters to start from: a run's directory, or a published model's, "
@@ -209,7 +211,9 @@ class ModelConfig:
         "kept",
     ] = None
     compute_dtype: Annotated[
-        Literal["float32", "bfloat16"], "of activations; parameters are float32", "kept"
+        Literal["float32", "bfloat16"],
+        "dtype of activations; parameters are float32",
+        "kept",
     ] = "float32"
     freeze: Annotated[
         tuple[str, ...],

@@ -15,16 +15,16 @@ class ObjectiveScheduleConfig:
     to: Annotated[
         str | None, "the objective to end with; none: no change", "numbers"
     ] = None
-    options: Annotated[dict[str, object], "its parameters", "numbers"] = (
-        dataclasses.field(default_factory=dict)
-    )
-    begin: Annotated[int, "last step of the first objective alone", "numbers"] = 1
+    options: Annotated[
+        dict[str, object], "parameters of the objective to end with", "numbers"
+    ] = dataclasses.field(default_factory=dict)
+    begin: Annotated[int, "last step with the first objective alone", "numbers"] = 1
     end: Annotated[
-        int, "first step of the second alone; 0: the last of the run", "numbers"
+        int, "first step with the second objective alone; 0: the run's last", "numbers"
     ] = 0
     shape: Annotated[
         Literal["linear", "cosine", "hold"],
-        "how its share grows; hold: a jump at end",
+        "how the second objective's share grows; hold: it jumps at end",
         "numbers",
     ] = "linear"
 
@@ -48,9 +48,9 @@ class ObjectiveConfig:
         "your own my.py:my_rule in jax.numpy, of any rewards, without an exact h",
         "numbers",
     ] = "auto"
-    options: Annotated[dict[str, object], "parameters, such as k", "numbers"] = (
-        dataclasses.field(default_factory=dict)
-    )
+    options: Annotated[
+        dict[str, object], "parameters of the objective, such as k", "numbers"
+    ] = dataclasses.field(default_factory=dict)
     rewards: Annotated[
         RewardMode,
         "binary: in [0, 1], 0.5 and more is correct; graded, each with the method's "
@@ -67,7 +67,7 @@ class ObjectiveConfig:
     ] = "kantorovich"
     baseline: Annotated[
         str,
-        "of a surrogate's weights: leave_one_out, none, zero_sum, min_variance",
+        "baseline of a surrogate: leave_one_out, none, zero_sum, min_variance",
         "numbers",
     ] = "leave_one_out"
     prior: Annotated[

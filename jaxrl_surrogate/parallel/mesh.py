@@ -36,13 +36,15 @@ class MeshConfig:
         int, "copies of the parameters; -1: all devices that are left", "operational"
     ] = -1
     fsdp: Annotated[
-        int, "ways parameters and optimizer state are split; -1: rest", "operational"
+        int,
+        "number of shards of parameters and optimizer state; -1: rest",
+        "operational",
     ] = 1
     tensor: Annotated[
-        int, "ways heads, MLP and vocabulary are split; -1: rest", "operational"
+        int, "number of shards of heads, MLP and vocabulary; -1: rest", "operational"
     ] = 1
     expert: Annotated[
-        int, "ways experts, else the batch, are split; -1: rest", "operational"
+        int, "number of shards of experts, else of the batch; -1: rest", "operational"
     ] = 1
     sequence: Annotated[
         int,

@@ -16,10 +16,12 @@ class RolloutConfig:
 
     prompts_per_step: Annotated[int, "prompts G of a step", "kept"] = 16
     group_size: Annotated[int, "completions M of each prompt", "kept"] = 8
-    max_prompt_length: Annotated[int, "tokens; longer prompts are left out", "kept"] = (
-        32
-    )
-    max_completion_length: Annotated[int, "tokens, the end token included", "kept"] = 32
+    max_prompt_length: Annotated[
+        int, "most tokens of a prompt; longer prompts are left out", "kept"
+    ] = 32
+    max_completion_length: Annotated[
+        int, "most tokens of a completion, the end token included", "kept"
+    ] = 32
     stop: Annotated[
         tuple[str, ...],
         "texts of one token that end a completion, as its end token",

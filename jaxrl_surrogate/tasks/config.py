@@ -20,10 +20,14 @@ class TaskConfig:
         "ascii"
     )
     verify_workers: Annotated[
-        int, "verifier processes; 0: in the trainer", "operational"
+        int,
+        "number of verifier processes; 0: the trainer's process verifies",
+        "operational",
     ] = 0
     verify_timeout_s: Annotated[
-        float, "seconds per completion in a worker", "operational"
+        float,
+        "seconds that a verifier process may take for a completion",
+        "operational",
     ] = 10.0
     verify_memory_mb: Annotated[
         int, "MiB that a worker may use beyond what it starts with", "operational"

@@ -20,7 +20,7 @@ class LogConfig:
     completions: Annotated[int, "rows of such a table", "operational"] = 4
     digests: Annotated[
         bool,
-        "of what each step computed and of stored states, for jaxrl verify",
+        "record digests of what steps computed and of stored states",
         "operational",
     ] = True
     digests_every: Annotated[

@@ -43,7 +43,9 @@ class ComputeConfig:
         int, "tokens whose logits are in memory at once", "operational"
     ] = 1024
     remat: Annotated[
-        Literal["none", "block"], "what the backward pass recomputes", "operational"
+        Literal["none", "block"],
+        "what the backward pass recomputes instead of keeping it",
+        "operational",
     ] = "none"
 
     def __post_init__(self):
