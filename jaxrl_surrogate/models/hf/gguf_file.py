@@ -147,7 +147,7 @@ def _library(path):
         import gguf.quants
     except ImportError:
         raise FieldError(
-            "path", str(path), remedy="pip install 'jaxrl_surrogate[gguf]'",
+            "path", str(path), remedy="pip install -e '.[gguf]'",
             problem="reading it needs the package gguf",
         ) from None  # fmt: skip
     return gguf

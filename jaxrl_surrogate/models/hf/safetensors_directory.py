@@ -129,7 +129,7 @@ def _open(path: Path) -> Any:
         from safetensors import SafetensorError, safe_open
     except ImportError:
         raise FieldError(
-            "path", str(path), remedy="pip install 'jaxrl_surrogate[hf]'",
+            "path", str(path), remedy="pip install -e '.[hf]'",
             problem="reading it needs the package safetensors",
         ) from None  # fmt: skip
     try:
