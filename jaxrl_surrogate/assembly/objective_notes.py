@@ -49,8 +49,9 @@ def _of_a_function(config: TrainConfig) -> list[str]:
     notes = [
         f"objective.kind=function: {name} has no exact h(p). On graded rewards it "
         "ascends no objective in general; on rewards of 0 and 1 its mean update is "
-        "that of a weight table. objective.json and `jaxrl objective --replay` report "
-        "the effective objective, measured from the weights that it gave"
+        "that of a weight table. Where all rewards are 0 or 1, objective.json and "
+        "`jaxrl objective --replay` report the effective objective, measured from the "
+        "weights that it gave"
     ]
     if rounds:
         notes.append(

@@ -23,7 +23,7 @@ from jaxrl_surrogate.lab.ledger import ledger, trends, warnings
 from jaxrl_surrogate.lab.replay import replay
 from jaxrl_surrogate.objectives import WeightTable, mixed_only
 from jaxrl_surrogate.settings import SettingsError
-from jaxrl_surrogate.telemetry.run_log import read_events
+from jaxrl_surrogate.telemetry.run_log import read_events, read_metrics
 
 _RATES = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])
 
@@ -81,6 +81,14 @@ def report_of(
             f"objective.rewards={config.objective.rewards}: expected binary; a report "
             "is made from counts of correct answers, which say too little of graded"
             " ones"
+        )
+    rows = [row for row in read_metrics(directory) if row["step"] >= from_step]
+    graded = max((row.get("graded", 0) for row in rows), default=0)
+    if config.objective.kind == "function" and graded > 0:
+        raise SettingsError(
+            f"objective.kind=function: up to {graded:.0%} of a step's rewards are "
+            "neither 0 nor 1, and a report is made from counts of correct answers, "
+            "which say too little of graded ones"
         )
     groups = read_groups(directory, config.rollout.group_size)
     last = groups.step.max()
