@@ -11,7 +11,6 @@ from test_main_job import SMALL
 from jaxrl_surrogate import assembly, cli, models
 from jaxrl_surrogate.models import hf
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 CONFIG = "configs/quickstart.yaml"
 SHAPE = models.presets.get(
     "nano", vocab_size=104, embed_dim=16, head_dim=4, mlp_dim=16, attention_bias=True,

@@ -18,8 +18,6 @@ from jaxrl_surrogate.telemetry.run_log import RunLog
 from jaxrl_surrogate.training.freezing import leaf_paths, split
 from jaxrl_surrogate.training.state import abstract_params, init_params
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 CONFIG = "configs/quickstart.yaml"
 WORDS = [
     *SMALL,
@@ -41,7 +39,7 @@ def _train(directory, *words):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, quick_compiler):
+def trained(tmp_path_factory):
     return _train(tmp_path_factory.mktemp("frozen") / "run")
 
 

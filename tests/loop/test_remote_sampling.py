@@ -3,7 +3,6 @@
 import json
 
 import jax
-import pytest
 from sampler_server import serving
 from test_main_job import SMALL
 
@@ -11,8 +10,6 @@ from jaxrl_surrogate import assembly, cli
 from jaxrl_surrogate.rollout import http_sampler
 from jaxrl_surrogate.storage.state_reader import StateReader
 from jaxrl_surrogate.training.state import abstract_params
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 CONFIG = "configs/quickstart.yaml"
 WORDS = [*SMALL, "--train.steps=3", "--checkpoint.every=9"]

@@ -16,7 +16,6 @@ from jaxrl_surrogate.batch import Prompts
 from jaxrl_surrogate.models import families, hf
 from jaxrl_surrogate.rollout import DecodeConfig, RolloutConfig, SamplingConfig, rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
 # Their options are in other checkpoints too.

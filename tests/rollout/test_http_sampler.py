@@ -22,8 +22,6 @@ from jaxrl_surrogate.rollout import (
     http_sampler,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 MODEL = models.presets.get("nano", vocab_size=32)
 ONE = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
 CONFIG = RolloutConfig(

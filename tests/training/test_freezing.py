@@ -15,8 +15,6 @@ from jaxrl_surrogate.training.freezing import freeze, leaf_paths, merge, split
 from jaxrl_surrogate.training.state import abstract_state, restart
 from jaxrl_surrogate.training.step import ComputeConfig, UpdateConfig, make_update
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 CONFIG = models.presets.get("nano", vocab_size=40)
 AXES = models.logical_axes(CONFIG)
 ONE = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
