@@ -1,5 +1,7 @@
 """Reading GGUF files: quantised, and with rows in another order."""
 
+import struct
+
 import gguf
 import jax
 import numpy as np
@@ -117,6 +119,33 @@ def test_tensors_of_longer_contexts_are_refused(written):
         FieldErrors, match=r"rope_freqs\.weight: this family has no such"
     ):
         hf.load(written(add)[0])
+
+
+def header(values, *more):
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, values) + b"".join(more)
+
+
+NAME = struct.pack("<Q", 3) + b"abc"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        header(2**60),
+        header(1, struct.pack("<Q", 2**60), b"abc"),
+        header(1, NAME, struct.pack("<IIQ", 9, 4, 2**60)),
+        header(1, NAME, struct.pack("<IIQ", 9, 8, 2**60)),
+        header(1, NAME, struct.pack("<IIQ", 9, 9, 1), bytes(99)),
+        header(1, NAME, struct.pack("<IQ", 8, 2**63)),
+        header(1, NAME, struct.pack("<I", 77), bytes(99)),
+        b"GGML" + bytes(99),
+    ],
+    ids=["values", "name", "numbers", "texts", "arrays", "text", "kind", "magic"],
+)
+def test_headers_that_announce_more_than_there_is_are_refused(tmp_path, data):
+    (tmp_path / "model.gguf").write_bytes(data)
+    with pytest.raises(FieldErrors, match="not to be read"):
+        hf.load(tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize("cut", [3, 20, 200, 3000])

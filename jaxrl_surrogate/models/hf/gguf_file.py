@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrl_surrogate.errors import FieldError, FieldErrors
+from jaxrl_surrogate.models.hf.gguf_header import check_header
 from jaxrl_surrogate.models.hf.source import Index, Stored
 
 # From metadata to keys of config.json, for the architecture "llama".
@@ -60,6 +61,7 @@ class GGUFFile:
         """
         self._library = _library(path)
         try:
+            check_header(path)
             reader = self._library.GGUFReader(path)
             self.metadata = {
                 name: field.contents() for name, field in reader.fields.items()
