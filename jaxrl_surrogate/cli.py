@@ -283,6 +283,7 @@ def _open(config: TrainConfig):
             sinks=assembly.metric_sinks(config),
             config_changes=changes,
             take_up=functools.partial(assembly.store_config, config),
+            user_code=assembly.user_code(config),
         )
         hosts.wait_for_all("run directory")
         return run, log, held.pop_all()
@@ -306,6 +307,11 @@ def _evaluated(config: TrainConfig, console: Console):
     def warn(what):
         console.print(f"warning: {what}", highlight=False, markup=False)
 
+    if not run.eval_problems:
+        raise SettingsError(
+            f"eval.prompts={config.eval.prompts}: the task has no test problem to "
+            "evaluate on"
+        )
     for note in assembly.few_problems(config.eval.prompts, len(run.eval_problems)):
         console.print(note, highlight=False)
     params, step = loop.newest_params(run, warn)

@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxrl_surrogate import settings
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.errors import FieldErrors
 from jaxrl_surrogate.settings import SettingsError
 
 
@@ -43,6 +44,9 @@ def refused_at(section: str, make: Callable, *arguments: Any, **options: Any) ->
         return make(*arguments, **options)
     except SettingsError:
         raise
+    except FieldErrors as error:
+        lines = [_placed(section, str(one)) for one in error.errors]
+        raise SettingsError("\n".join(lines)) from error
     except ValueError as error:
         raise SettingsError(_placed(section, str(error))) from error
 

@@ -91,6 +91,22 @@ def source_digest(spec: str) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def line_that_raised(error: BaseException, file: str = "") -> str:
+    """Where to mend what raised an error, as file:line.
+
+    Args:
+      error: with its traceback.
+      file: an end of a path; the innermost line in such a file is taken, and the
+        innermost of all where there is none.
+    """
+    lines = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    own = [place for place in lines if place[0].endswith(file)]
+    return ":".join(map(str, (own or lines)[-1]))
+
+
 def _module(spec: str) -> ModuleType:
     place, colon, attribute = spec.rpartition(":")
     if not (colon and place and attribute.isidentifier()):
@@ -167,15 +183,8 @@ def _raised(name: str, error: BaseException) -> str:
     """What an import raised, and the line of the module at which it did."""
     if isinstance(error, SyntaxError):
         return f"importing {name} failed: {error.msg} ({error.filename}:{error.lineno})"
-    lines = [
-        f"{frame.f_code.co_filename}:{line}"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if "importlib" not in frame.f_code.co_filename
-    ][1:]  # the first is `_import`
-    file = f"{name.replace('.', os.sep)}.py:"
-    own = [line for line in lines if file in line] or lines
-    where = f" ({own[-1]})" if own else ""
-    return f"importing {name} raised {type(error).__name__}: {error}{where}"
+    where = line_that_raised(error, f"{os.sep}{name.replace('.', os.sep)}.py")
+    return f"importing {name} raised {type(error).__name__}: {error} ({where})"
 
 
 def _missing(spec: str, module: ModuleType, attribute: str) -> FieldError:

@@ -17,6 +17,7 @@ from jaxrl_surrogate.assembly.run import build_run
 from jaxrl_surrogate.assembly.sinks import metric_sinks
 from jaxrl_surrogate.assembly.stored_config import load_stored
 from jaxrl_surrogate.assembly.tokenizer import build_tokenizer
+from jaxrl_surrogate.assembly.user_code import user_code
 
 __all__ = [
     "build_job",
@@ -35,4 +36,5 @@ __all__ = [
     "open_directory",
     "run_directory",
     "store_config",
+    "user_code",
 ]

@@ -56,7 +56,7 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         weights = faults.at("objective", build_objective, config)
         notes = weights and faults.at("objective", objective_notes, config)
         faults.at("checkpoint", check_best_metric, config)
-        task = faults.at("task", tasks.get, config.task.name, **config.task.options)
+        task = faults.at("task", tasks.build, config.task)
         shape = faults.at("model", build_shape, config)
         parameters = shape and models.logical_axes(shape)
         is_frozen = parameters and faults.at(

@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     )
     step = found.difference.step if found.difference else last
     then = read_environment(directory, step)
-    changes = environment_difference(then, environment())
+    changes = environment_difference(then, environment(assembly.user_code(config)))
     stored = assembly.load_stored(directory, [here])
     changes += settings.difference(stored, config)
     if args.json:

@@ -2,11 +2,20 @@
 
 from typing import Any
 
-from jaxrl_surrogate.tasks import prompts, reasoning_gym, signatures, tokenizers
+from jaxrl_surrogate.errors import FieldErrors, unknown
+from jaxrl_surrogate.tasks import (
+    prompts,
+    reasoning_gym,
+    signatures,
+    tokenizers,
+    user_tasks,
+)
 from jaxrl_surrogate.tasks.arithmetic import Arithmetic
+from jaxrl_surrogate.tasks.config import TaskConfig
 from jaxrl_surrogate.tasks.countdown import Countdown
 from jaxrl_surrogate.tasks.gsm8k import GSM8K
 from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
+from jaxrl_surrogate.tasks.rewards import with_reward
 from jaxrl_surrogate.tasks.signatures import Option
 from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
 from jaxrl_surrogate.tasks.tokenizers import Tokenizer
@@ -24,42 +33,75 @@ def get(name: str, **options: Any) -> Task:
     """Return a task.
 
     Args:
-      name: one of `names()`, or `reasoning_gym:DATASET`.
+      name: one of `names()`, `reasoning_gym:DATASET`, or one of the user's own:
+        `file.py:attribute` or `module:attribute`, a class that takes the options, or an
+        object.
       **options: those that the function `options` lists for this name.
 
     Raises:
-      ValueError: naming what is unknown, ill-typed or impossible and what was expected;
-        a line for each unknown or ill-typed option.
+      FieldErrors: what is unknown, ill-typed or impossible and what was expected, of
+        the field `name`, or `options.` and an option.
 
     Examples:
       >>> task = get("arithmetic", max_digits=3)
       >>> task.verify(Problem("20+22=", answer=42), "42").reward
       1.0
     """
+    if _is_users(name):
+        return user_tasks.make(name, options)
     checked = signatures.check(name, _options(name), options)
     try:
         if name in _TASKS:
             return _TASKS[name](**checked)
         return reasoning_gym.ReasoningGym(_dataset(name), **checked)
-    except ValueError as error:
-        raise ValueError(f"options.{error}") from error
+    except FieldErrors as error:
+        raise error.inside("options") from error
+
+
+def build(config: TaskConfig) -> Task:
+    """The task of a config, which a run can be trained on, with the rewards it names.
+
+    Raises:
+      FieldErrors: as `get`, `rewards.with_reward`, `user_tasks.check` and
+        `user_tasks.check_travels`.
+    """
+    task = get(config.name, **config.options)
+    if _is_users(config.name):
+        needs_verifier = config.reward is None
+        user_tasks.check(task, config.name, needs_verifier=needs_verifier)
+    if config.reward is not None:
+        task = with_reward(task, config.reward)
+    if config.verify_workers:
+        user_tasks.check_travels(task, config.verify_workers)
+    return task
+
+
+def user_code(config: TaskConfig) -> list[str]:
+    """The specs of the user's own code that a task and its rewards come from."""
+    return [
+        *([config.name] if _is_users(config.name) else []),
+        *([config.reward] if config.reward is not None else []),
+    ]
 
 
 def options(name: str) -> dict[str, Option]:
     """Type, default and help of each option of a task.
 
     Raises:
-      ValueError: there is no such task, or it needs a library that is missing.
+      FieldError: there is no such task, or it needs a library that is missing.
     """
     if name in _TASKS:
         return signatures.read(_TASKS[name])
     if name.startswith(reasoning_gym.PREFIX):
         return reasoning_gym.dataset_options(_dataset(name))
-    known = (*_TASKS, reasoning_gym.PREFIX + "DATASET")
-    raise ValueError(
-        f"name={name!r}: expected one of {', '.join(known)}"
-        f"{signatures.nearest(name, known)}"
-    )
+    if _is_users(name):
+        return user_tasks.options(name)
+    known = (*_TASKS, reasoning_gym.PREFIX + "DATASET", "FILE.py:CLASS")
+    raise unknown("name", name, known, "task")
+
+
+def _is_users(name: str) -> bool:
+    return ":" in name and not name.startswith(reasoning_gym.PREFIX)
 
 
 _options = options  # `get` has an argument of this name
@@ -79,8 +121,10 @@ __all__ = [
     "Problem",
     "PromptStream",
     "Task",
+    "TaskConfig",
     "Tokenizer",
     "Verdict",
+    "build",
     "encode_prompts",
     "get",
     "names",
@@ -88,5 +132,6 @@ __all__ = [
     "prompts",
     "task_options",
     "tokenizers",
+    "user_code",
     "verify_all",
 ]

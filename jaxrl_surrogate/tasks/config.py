@@ -4,18 +4,25 @@ import dataclasses
 from typing import Annotated
 
 from jaxrl_surrogate.errors import at_least
+from jaxrl_surrogate.resolve import absolute
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
     """What is trained on."""
 
-    name: Annotated[str, "a built-in task or reasoning_gym:DATASET", "kept"] = (
-        "arithmetic"
-    )
+    name: Annotated[
+        str, "a built-in task, reasoning_gym:DATASET or your own my.py:MyTask", "kept"
+    ] = "arithmetic"
     options: Annotated[dict[str, object], "options of the task", "kept"] = (
         dataclasses.field(default_factory=dict)
     )
+    reward: Annotated[
+        str | None,
+        "your own my.py:my_reward of (completion, answer) in place of the task's "
+        "verifier: a number, or None to mask the sample",
+        "kept",
+    ] = None
     tokenizer: Annotated[str, "ascii, byte, bpe:SIZE or a tokenizer.json", "kept"] = (
         "ascii"
     )
@@ -40,6 +47,10 @@ class TaskConfig:
     ] = 0.5
 
     def __post_init__(self):
+        # Absolute: the run may be continued from another working directory.
+        object.__setattr__(self, "name", absolute(self.name))
+        if self.reward is not None:
+            object.__setattr__(self, "reward", absolute(self.reward))
         at_least(self, verify_workers=0, verify_memory_mb=16)
         if not 0 <= self.verify_max_failures < 1:
             raise ValueError(

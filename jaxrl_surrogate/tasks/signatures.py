@@ -1,10 +1,12 @@
 """Options of a task: the annotated arguments of its constructor, listed and checked."""
 
 import dataclasses
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import typing
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
+
+from jaxrl_surrogate.errors import FieldError, FieldErrors, nearest
 
 _WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
@@ -14,7 +16,7 @@ class Option:
     """An option that a task takes."""
 
     kind: Any  # a type, or a Literal of its values; Any where the task checks it
-    default: Any
+    default: Any  # `inspect.Parameter.empty` where it must be given
     help: str
 
     @property
@@ -38,41 +40,88 @@ def read(make: Callable[..., Any]) -> dict[str, Option]:
     }
 
 
+def of_any(make: Callable[..., Any]) -> dict[str, Option]:
+    """Options of a function or class of any form: its named arguments.
+
+    An argument `Annotated[type, help]` has a help text; one without an annotation takes
+    any value; one without a default must be given (`missing`).
+    """
+    try:
+        called = make.__init__ if isinstance(make, type) else make
+        hints = typing.get_type_hints(called, include_extras=True)
+    except (TypeError, NameError):  # names that only a type checker has
+        hints = {}
+    found = {}
+    for name, argument in _named(make).items():
+        kind, text = hints.get(name, Any), ""
+        if get_origin(kind) is Annotated:
+            kind, text = get_args(kind)[:2]
+        found[name] = Option(kind, argument.default, str(text))
+    return found
+
+
+def takes_any(make: Callable[..., Any]) -> bool:
+    """Whether a function or class takes options of any name, as **options."""
+    arguments = inspect.signature(make).parameters.values()
+    return any(argument.kind is argument.VAR_KEYWORD for argument in arguments)
+
+
+def _named(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Arguments that can be given by name."""
+    return {
+        name: argument
+        for name, argument in inspect.signature(make).parameters.items()
+        if argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY)
+    }
+
+
+def missing(known: Mapping[str, Option], given: Mapping[str, Any]) -> list[str]:
+    """Names of options that have no default and are not given."""
+    return [
+        name
+        for name, option in known.items()
+        if option.default is inspect.Parameter.empty and name not in given
+    ]
+
+
 def check(
     task: str, known: Mapping[str, Option], given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return `given` with numbers in the options' own types.
 
     Raises:
-      ValueError: with a line for each option that is unknown or of another type.
+      FieldErrors: one for each option that is unknown, of another type or missing.
     """
-    out, faults = {}, []
+    out, errors = {}, []
     for name, value in given.items():
         if name not in known:
-            faults.append(
-                f"options.{name}={value!r}: {task} has no such option; expected "
-                f"{', '.join(known)}{nearest(name, known)}"
+            errors.append(
+                FieldError(
+                    f"options.{name}",
+                    value,
+                    problem=f"{task} has no such option",
+                    expected=", ".join(known) or "none",
+                    remedy=nearest(name, known),
+                )
             )
             continue
         try:
             out[name] = _convert(known[name].kind, value)
         except TypeError:
-            also = ""
-            if get_origin(known[name].kind) is Literal:
-                also = nearest(str(value), get_args(known[name].kind))
-            faults.append(
-                f"options.{name}={value!r}: expected {known[name].type_name} "
-                f"({known[name].help}){also}"
+            option, near = known[name], ""
+            if get_origin(option.kind) is Literal:
+                near = nearest(str(value), map(str, get_args(option.kind)))
+            text = f" ({option.help})" if option.help else ""
+            errors.append(
+                FieldError(f"options.{name}", value, f"{option.type_name}{text}", near)
             )
-    if faults:
-        raise ValueError("\n".join(faults))
+    errors += [
+        FieldError(f"options.{name}", problem=f"{task} needs it and it is not given")
+        for name in missing(known, given)
+    ]
+    if errors:
+        raise FieldErrors(errors)
     return out
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is most like this one, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _convert(kind: Any, value: Any) -> Any:

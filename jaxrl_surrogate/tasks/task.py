@@ -32,7 +32,6 @@ class Task(Protocol):
     `verify_all` turns that into a masked sample. Must pickle for verifier processes.
     """
 
-    name: str
     train: Sequence[Problem]  # indexed at random; may be made on demand
     test: Sequence[Problem]  # shares no problem with `train`
 

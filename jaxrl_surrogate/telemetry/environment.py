@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -23,8 +24,12 @@ _PACKAGES = (
 _FLAGS = ("XLA_", "JAX_", "LIBTPU_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 
 
-def environment() -> dict:
-    """What a run depends on besides its config."""
+def environment(user_code: Mapping[str, str] | None = None) -> dict:
+    """What a run depends on besides its config.
+
+    Args:
+      user_code: SHA-256 of files of the user's own, by path.
+    """
     versions = {}
     for package in _PACKAGES:
         try:
@@ -45,6 +50,7 @@ def environment() -> dict:
             if name.startswith(_FLAGS)
         },
         "commit": _commit(),
+        "user_code": dict(user_code or {}),
         "command": sys.argv,
     }
 

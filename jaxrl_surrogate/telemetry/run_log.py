@@ -64,6 +64,7 @@ class RunLog:
         console: Console | None = None,
         config_changes: Sequence[tuple[str, object, object]] = (),
         take_up: Callable[[], None] = lambda: None,
+        user_code: Mapping[str, str] | None = None,
     ):
         """Open the log of a run, new or old.
 
@@ -76,6 +77,8 @@ class RunLog:
           config_changes: path, old and new value of what a resumed run is continued
             with; recorded when it resumes with a step to do.
           take_up: called after that; stores the config that those steps are done with.
+          user_code: SHA-256 of the user's own files, by path; recorded with the
+            environment. A run that goes on with other ones is warned of.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._total = directory, total_steps
@@ -88,8 +91,9 @@ class RunLog:
         self._said: set[str] = set()  # subjects of `note_once`
         self._notes: set[str] = set()  # of verifiers
         self._config_changes, self._take_up = config_changes, take_up
+        self._user_code = dict(user_code or {})
         (directory / "environment.json").write_text(
-            json.dumps(environment(), indent=2) + "\n"
+            json.dumps(environment(self._user_code), indent=2) + "\n"
         )
 
     def __enter__(self) -> "RunLog":
@@ -116,7 +120,8 @@ class RunLog:
         ]
         for name in ("events.jsonl", "warm_start.jsonl"):
             faults.append(self._keep(name, lambda row: True))
-        self.event(step, "start", environment=environment())
+        changed = self._changed_user_code()
+        self.event(step, "start", environment=environment(self._user_code))
         self._open_sinks(step)
         for fault in filter(None, faults):
             self.damage(fault)
@@ -127,8 +132,23 @@ class RunLog:
                 self.event(step, "config", name=name, old=old, new=new)
                 self.note(f"from step {step + 1} on: {name} {old} -> {new}")
             self._take_up()
+        for file in changed:
+            self.note(
+                f"warning: {file} has changed since this run used it; what is stored, "
+                "rewards too, was computed with the file as it was"
+            )
         if step:
             self.note(f"resumed after step {step}")
+
+    def _changed_user_code(self) -> list[str]:
+        """Files that are not as the process before this one found them."""
+        started = [row for row in read_events(self._directory) if "environment" in row]
+        before = started[-1]["environment"].get("user_code", {}) if started else {}
+        return [
+            file
+            for file, digest in self._user_code.items()
+            if before.get(file, digest) != digest
+        ]
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Record the metrics of a step. Values are finite floats or NaN."""
