@@ -13,16 +13,23 @@ _PROGRAM = re.compile(r"(\.venv/bin/)?(jaxrl|python3?|pytest)\b")
 # Installing and the tests themselves: CI does the first, and this is the second.
 _LEFT_OUT = re.compile(r"python3 -m venv|\.venv/bin/pip|(\.venv/bin/)?pytest\b")
 _SMALL = (
-    "--model.preset=nano --task.options.min_digits=1 --task.options.max_digits=1 "
-    "--rollout.prompts_per_step=8 --sft.steps=20 --sft.batch_size=8 "
-    "--sft.optimizer.warmup_steps=0 --train.steps=4 --eval.prompts=8 --eval.samples=4 "
+    "--model.preset=nano --rollout.prompts_per_step=8 --sft.steps=20 "
+    "--sft.batch_size=8 --sft.optimizer.warmup_steps=0 --train.steps=4 --eval.prompts=8 --eval.samples=4 "
     "--checkpoint.every=2"
 )
+_ONE_DIGIT = " --task.options.min_digits=1 --task.options.max_digits=1"
 _GSM8K = os.environ.get("JAXRL_GSM8K", ROOT.parent / "shared" / "data" / "gsm8k")
 # Commands that take long as they stand, by how they begin: what makes them small, and
 # what their output must hold. All others run as they stand.
 _SMALLER = {
-    "jaxrl train configs/quickstart.yaml": (_SMALL, "finished after step 4"),
+    "jaxrl train configs/quickstart.yaml": (
+        _SMALL + _ONE_DIGIT,
+        "finished after step 4",
+    ),
+    "jaxrl train configs/quickstart.yaml --name=reverse": (
+        _SMALL,
+        "finished after step 4",
+    ),
     "jaxrl train configs/gsm8k_small.yaml": (
         "--model.preset=nano --train.steps=1 --sft.steps=2 --eval.prompts=4 "
         "--task.tokenizer=bpe:300 --rollout.max_prompt_length=200 "

@@ -1,7 +1,6 @@
 """Any dataset of the library reasoning-gym, by name: `reasoning_gym:DATASET`.
 
 The library makes problem i of a dataset from `seed + i`. Training takes the problems
-from jaxrl_surrogate.errors import FieldError, nearest
 from the seed on, testing those after all of them, never two ranges that overlap.
 """
 
