@@ -14,8 +14,8 @@ _PROGRAM = re.compile(r"(\.venv/bin/)?(jaxrl|python3?|pytest)\b")
 _LEFT_OUT = re.compile(r"python3 -m venv|\.venv/bin/pip|(\.venv/bin/)?pytest\b")
 _SMALL = (
     "--model.preset=nano --rollout.prompts_per_step=8 --sft.steps=20 "
-    "--sft.batch_size=8 --sft.optimizer.warmup_steps=0 --train.steps=4 --eval.prompts=8 --eval.samples=4 "
-    "--checkpoint.every=2"
+    "--sft.batch_size=8 --sft.optimizer.warmup_steps=0 --train.steps=4 "
+    "--eval.prompts=8 --eval.samples=4 --checkpoint.every=2"
 )
 _ONE_DIGIT = " --task.options.min_digits=1 --task.options.max_digits=1"
 _GSM8K = os.environ.get("JAXRL_GSM8K", ROOT.parent / "shared" / "data" / "gsm8k")

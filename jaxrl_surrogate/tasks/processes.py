@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.tasks.confinement import confine, sweep
 from jaxrl_surrogate.tasks.environment import Environment, environment_of
 from jaxrl_surrogate.tasks.judging import judge, no_verdict
@@ -28,6 +29,7 @@ Job = tuple[Problem, str]
 
 # Signals that reach a whole group; the trainer decides what to do about them.
 _FOR_THE_TRAINER = (signal.SIGINT, signal.SIGTERM)
+_FIELD = "task.verify_workers"
 _START_S = 300.0  # to import what a task is made of, on a busy machine
 _KEPT = 4  # pools of processes at once; training and evaluation share one
 
@@ -46,15 +48,12 @@ class VerifierProcesses:
           memory_mb: MiB that a process may use beyond what it starts with.
 
         Raises:
-          RuntimeError: the task does not pickle.
+          FieldError: the task does not pickle.
         """
         try:
             self._task = pickle.dumps(task)
         except Exception as error:
-            raise RuntimeError(
-                f"verify_workers={count}: the task does not pickle, so it cannot be "
-                f"sent to a process; use 0 workers ({type(error).__name__}: {error})"
-            ) from error
+            raise unpicklable(count, error) from error
         self._count, self._memory_mb = count, memory_mb
         self._pool: list[_Process] = []
         self._lock = threading.Lock()
@@ -68,7 +67,7 @@ class VerifierProcesses:
         killed it for no fault of its own. One that takes too long is not.
 
         Raises:
-          RuntimeError: a process dies before it is ready.
+          FieldError: a process dies before it is ready.
         """
         with self._lock:
             try:
@@ -109,10 +108,12 @@ class VerifierProcesses:
                     continue
                 process.kill()
                 if index is None:
-                    raise RuntimeError(
-                        f"verify_workers={self._count}: a verifier process {event} "
-                        "before it was ready; standard error has its traceback. The "
-                        "task's class must be importable there; or use 0 workers"
+                    raise FieldError(
+                        _FIELD,
+                        self._count,
+                        problem=f"a verifier process {event} before it was ready; "
+                        "standard error has its traceback",
+                        remedy="mend the import of the task there, or use 0 workers",
                     )
                 self._pool[place] = _Process(self._task, self._memory_mb)
                 deaths[index] += 1
@@ -143,6 +144,18 @@ class VerifierProcesses:
 
 
 _LATE = "exceeded its limit"
+
+
+def unpicklable(count: int, error: Exception) -> FieldError:
+    """The error about a task that cannot be sent to `count` processes."""
+    return FieldError(
+        _FIELD,
+        count,
+        problem="the task or its reward does not pickle, so it cannot be sent to a "
+        f"process: {type(error).__name__}: {error}",
+        remedy="define functions and classes with def and class at the top of a file, "
+        "or use 0 workers",
+    )
 
 
 class _Process:
@@ -247,7 +260,7 @@ def judge_all(
     """Verdicts in the order of the jobs; see `verification.verify_all`.
 
     Raises:
-      RuntimeError: as `VerifierProcesses`.
+      FieldError: as `VerifierProcesses`.
     """
     if workers and jobs:
         return _shared(task, workers, memory_mb).judge_all(jobs, timeout_s)

@@ -8,6 +8,7 @@ from typing import Any
 from jaxrl_surrogate.errors import FieldError, FieldErrors
 from jaxrl_surrogate.resolve import line_that_raised, resolve, source_file
 from jaxrl_surrogate.tasks import signatures
+from jaxrl_surrogate.tasks.processes import unpicklable
 from jaxrl_surrogate.tasks.signatures import Option
 from jaxrl_surrogate.tasks.task import Problem
 
@@ -83,14 +84,7 @@ def check_travels(task: Any, workers: int) -> None:
     try:
         pickle.dumps(task)
     except Exception as error:
-        raise FieldError(
-            "verify_workers",
-            workers,
-            problem=f"the task or its reward does not pickle, so it cannot be sent to "
-            f"a process: {type(error).__name__}: {error}",
-            remedy="define functions and classes with def and class at the top of a "
-            "file, or use 0 workers",
-        ) from error
+        raise unpicklable(workers, error).at("verify_workers") from error
 
 
 def _makes_tasks(made: Any) -> bool:

@@ -42,7 +42,7 @@ def verify_all(
     Raises:
       ValueError: the completions are not G lists of one length, or a setting is out of
         range.
-      RuntimeError: a process does not start: the task does not pickle, or what it is
+      FieldError: a process does not start: the task does not pickle, or what it is
         made of cannot be imported.
     """
     if workers < 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.tasks import Problem, Verdict, processes, verify_all
 from jaxrl_surrogate.tasks.environment import OneTurn
 from jaxrl_surrogate.tasks.judging import judge, verifier_name
@@ -214,9 +215,9 @@ def test_large_completions_go_through():
 
 @pytest.mark.multiprocess
 def test_tasks_that_cannot_travel_are_refused():
-    with pytest.raises(RuntimeError, match=r"does not pickle.*use 0 workers"):
+    with pytest.raises(FieldError, match=r"does not pickle.*use 0 workers"):
         verify_all(Unpicklable(), PROBLEMS[:1], [["1"]], workers=1)
-    with pytest.raises(RuntimeError, match=r"died \(exit code 9\) before it was ready"):
+    with pytest.raises(FieldError, match=r"died \(exit code 9\) before it was ready"):
         verify_all(Unloadable(), PROBLEMS[:1], [["1"]], workers=1)
 
 
