@@ -9,8 +9,6 @@ import pytest
 from jaxrl_surrogate import cli
 from jaxrl_surrogate.tasks import processes
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 TASK = '''
 from typing import Annotated
 
