@@ -1,5 +1,6 @@
 """Rules for weights from a user's own file, through the commands that users type."""
 
+import hashlib
 import json
 import re
 
@@ -8,7 +9,11 @@ import pytest
 
 from jaxrl_surrogate import assembly, cli, objectives, yaml_text
 from jaxrl_surrogate.lab.groups import read_groups
-from jaxrl_surrogate.telemetry.run_log import read_digests, read_metrics
+from jaxrl_surrogate.telemetry.run_log import (
+    read_digests,
+    read_environment,
+    read_metrics,
+)
 
 RULES = '''
 import jax.numpy as jnp
@@ -240,3 +245,16 @@ def test_the_command_names_rules_as_the_config_does(folder, capsys):
     found = json.loads(capsys.readouterr().out)
     table = 2 * objectives.advantages.table("dr_grpo", 8)
     np.testing.assert_allclose(found["8"]["correct"], table.correct)
+
+
+def test_a_run_records_what_its_file_was_and_warns_of_another(folder, capsys):
+    path, file = folder
+    words = ["--sft.steps=0", "--train.steps=1"]
+    assert _train(folder, f"{file}:centred", *words) == 0
+    start = read_environment(path / "run", 1)["user_code"]
+    digest = hashlib.sha256((path / file).read_bytes()).hexdigest()
+    assert start == {str(path / file): digest}
+    with (path / file).open("a") as text:
+        text.write("\n# another file from here on\n")
+    assert _train(folder, f"{file}:centred", *words, "--train.steps=2") == 0
+    assert f"{path / file} has changed" in " ".join(capsys.readouterr().out.split())
