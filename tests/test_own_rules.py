@@ -39,6 +39,10 @@ def from_mean(rewards, mask):
     return rewards - rewards.sum() / jnp.maximum(mask.sum(), 1)
 
 
+def length(completion, answer):
+    return len(completion) / 2
+
+
 def undefined(rewards):
     return rewards / rewards.sum()
 
@@ -258,3 +262,20 @@ def test_a_run_records_what_its_file_was_and_warns_of_another(folder, capsys):
         text.write("\n# another file from here on\n")
     assert _train(folder, f"{file}:centred", *words, "--train.steps=2") == 0
     assert f"{path / file} has changed" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_function_gets_the_values_of_graded_rewards(folder, capsys):
+    """Rewards grow with completions, beyond 1 too; weights are them less their mean."""
+    path, file = folder
+    words = [f"--task.reward={file}:length", "--objective.kind=function"]
+    assert _train(folder, f"{file}:from_mean", *words) == 0
+    assert read_metrics(path / "run")[0]["graded"] > 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no objective.json" in printed and "neither 0 nor 1" in printed
+    assert cli.main(["objective", "--replay", str(path / "run")]) == 2
+    groups = read_groups(path / "run", 4)
+    number = np.stack([groups.correct, 4 - groups.correct], -1)
+    weights = np.stack([groups.correct_weight, groups.incorrect_weight], -1)
+    sums = np.where(number > 0, number * np.nan_to_num(weights), 0).sum(-1)
+    np.testing.assert_allclose(sums, 0, atol=1e-4)
+    assert np.nanmax(np.abs(weights)) > 0
