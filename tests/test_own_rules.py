@@ -40,7 +40,7 @@ def from_mean(rewards, mask):
 
 
 def length(completion, answer):
-    return len(completion) / 2
+    return 2 * len(completion) - 3.25
 
 
 def undefined(rewards):
@@ -265,7 +265,7 @@ def test_a_run_records_what_its_file_was_and_warns_of_another(folder, capsys):
 
 
 def test_a_function_gets_the_values_of_graded_rewards(folder, capsys):
-    """Rewards grow with completions, beyond 1 too; weights are them less their mean."""
+    """Rewards grow with the completion, from below 0 to beyond 1."""
     path, file = folder
     words = [f"--task.reward={file}:length", "--objective.kind=function"]
     assert _train(folder, f"{file}:from_mean", *words) == 0
