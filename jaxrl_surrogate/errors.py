@@ -4,9 +4,10 @@ A layer raises a `FieldError` that names its own field. Whoever knows in which s
 of the config that field stands puts the section in front, with `inside`.
 """
 
+import contextlib
 import difflib
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -128,6 +129,15 @@ class Collected:
         except FieldErrors as error:
             self.errors.append(error.inside(section))
             return None
+
+
+@contextlib.contextmanager
+def inside(section: str) -> Iterator[None]:
+    """Put `section.` in front of each field of the errors that a block raises."""
+    try:
+        yield
+    except FieldErrors as error:
+        raise error.inside(section) from error
 
 
 def at_least(section: Any, **least: float) -> None:

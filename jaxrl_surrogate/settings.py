@@ -8,7 +8,6 @@ expensive starts.
 import dataclasses
 import difflib
 import json
-import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from jaxrl_surrogate import yaml_text
-from jaxrl_surrogate.typed_fields import nearest, same, type_name
-
-
-class SettingsError(ValueError):
-    """A config that cannot be used; the message has a line for every fault."""
+from jaxrl_surrogate.errors import (
+    Collected,
+    FieldError,
+    nearest_or_all,
+    unknown,
+)
+from jaxrl_surrogate.typed_fields import converted, type_name
 
 
 def load(
@@ -42,23 +43,24 @@ def load(
       defaults: values for what the file leaves out.
 
     Raises:
-      SettingsError: what cannot be read, is unknown, ill-typed or does not fit.
+      FieldErrors: what cannot be read, is unknown, ill-typed or does not fit.
     """
     values = _merge(dict(defaults or {}), _read(path))
-    faults: list[str] = []
     kinds = {where: kind for where, kind, _, _ in fields(cls)}
-    for where, text in _pairs(overrides, faults):
-        _override(values, where, text, kinds, faults)
-    return _made(cls(), values, "", faults)
+    with Collected() as collected:
+        for word, where, text in _pairs(overrides):
+            collected.call("", _override, values, word, where, text, kinds)
+        made = collected.call("", _made, cls(), values)
+    return made
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
     """Build settings from nested dicts; what they leave out has its default.
 
     Raises:
-      SettingsError: naming every unknown or ill-typed field.
+      FieldErrors: naming every unknown or ill-typed field.
     """
-    return _made(cls(), values, "", [])
+    return _made(cls(), values)
 
 
 def updated(settings: Any, values: Mapping[str, Any], path: str = "") -> Any:
@@ -70,9 +72,9 @@ def updated(settings: Any, values: Mapping[str, Any], path: str = "") -> Any:
       path: the dotted path that errors put in front of a field.
 
     Raises:
-      SettingsError: naming every unknown or ill-typed field.
+      FieldErrors: naming every unknown or ill-typed field.
     """
-    return _made(settings, values, path, [])
+    return _made(settings, values, path)
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -102,14 +104,42 @@ def difference(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def help_text(cls: type) -> str:
-    """A line for every field: dotted path, help, type, default."""
-    rows = list(fields(cls))
-    left = max(len(path) for path, *_ in rows)
-    return "\n".join(
-        f"  --{path:<{left}}  {text} ({type_name(kind)}, default {_shown(default)})"
-        for path, kind, default, text in rows
-    )
+def help_text(cls: type, section: str = "") -> str:
+    """A line for every field of a section: dotted path, help, type, default.
+
+    Without a section: the fields outside of sections, and a line for every section.
+
+    Raises:
+      FieldError: there is no such section.
+    """
+    inner = _section_of(cls(), section)
+    prefix = f"{section}." if section else ""
+    rows = {
+        path: f"{text} ({type_name(kind)}, default {_shown(default)})"
+        for path, kind, default, text in _leaves(inner, prefix)
+        if section or "." not in path
+    }
+    for name, value in _sections(inner):
+        if not section:
+            rows[f"{name}.*"] = type(value).__doc__.splitlines()[0]
+    left = max(map(len, rows))
+    return "\n".join(f"  --{path:<{left}}  {text}" for path, text in rows.items())
+
+
+def _section_of(settings: Any, path: str) -> Any:
+    for name in filter(None, path.split(".")):
+        sections = dict(_sections(settings))
+        if name not in sections:
+            raise unknown("--help", path, sections, "section")
+        settings = sections[name]
+    return settings
+
+
+def _sections(settings: Any) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield field.name, value
 
 
 def fields(cls: type) -> Iterator[tuple[str, Any, Any, str]]:
@@ -138,20 +168,20 @@ def _read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The values of a file, laid over those of the file that it extends."""
     path = path.resolve() if below else path
     if path.resolve() in below:
-        raise SettingsError(f"{path}: extends itself")
+        raise FieldError(str(path), problem="extends itself")
     try:
         values = yaml_text.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         others = sorted(str(other) for other in path.parent.glob("*.yaml"))
         near = difflib.get_close_matches(str(path), others, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"{path}: no such file{hint}") from None
+        hint = f"did you mean {near[0]}?" if near else ""
+        raise FieldError(str(path), problem="no such file", remedy=hint) from None
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from error
+        raise FieldError(str(path), problem=f"cannot be read: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected sections, got {values!r}")
+        raise FieldError(str(path), expected=f"sections, got {values!r}")
     base = values.pop("extends", None)
     if base is None:
         return values
@@ -166,32 +196,30 @@ def _merge(base: dict, over: Mapping) -> dict:
     return out
 
 
-def _pairs(argv: Sequence[str], faults: list[str]) -> Iterator[tuple[str, str]]:
-    """Dotted paths and their texts, from `--path=text` and `--path text`."""
+def _pairs(argv: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
+    """Each argument with its dotted path and text: `--path=text` or `--path text`."""
     rest = list(argv)
     while rest:
         word = rest.pop(0)
         where, equals, text = word.removeprefix("--").partition("=")
         if not equals and word.startswith("--") and rest and rest[0][:2] != "--":
             text, equals = rest.pop(0), "="
-        if equals:
-            yield where, text
-        else:
-            faults.append(f"{word}: expected --section.field=value")
+        yield word, where, text if equals else None
 
 
 def _override(
-    values: dict, where: str, text: str, kinds: Mapping[str, Any], faults: list[str]
+    values: dict, word: str, where: str, text: str | None, kinds: Mapping[str, Any]
 ) -> None:
     """Put the value that `text` stands for at a dotted path."""
+    if text is None:
+        raise FieldError(word, expected="--section.field=value")
     if any(path.startswith(f"{where}.") for path in kinds):
-        faults.append(f"{where}: is a section; expected --{where}.field=value")
-        return
+        example = f"--{where}.field=value"
+        raise FieldError(where, problem="is a section", expected=example)
     try:
         value = text if _is_text(kinds.get(where), text) else yaml_text.load(text)
     except ValueError as error:
-        faults.append(f"{where}={text!r}: cannot be read: {error}")
-        return
+        raise FieldError(where, text, problem=f"cannot be read: {error}") from error
     *sections, key = where.split(".")
     for section in sections:
         if not isinstance(values.get(section), dict):
@@ -209,108 +237,42 @@ def _is_text(kind: Any, text: str) -> bool:
     return kind is str
 
 
-def _made(base: Any, values: Mapping, path: str, faults: list[str]) -> Any:
-    paths = [where for where, *_ in _leaves(base, "")] if not path else []
-    made = _build(base, values, path, paths, faults)
-    if faults:
-        raise SettingsError("\n".join(faults))
-    return made
-
-
-def _build(
-    base: Any, values: Any, path: str, paths: Sequence[str], faults: list[str]
+def _made(
+    base: Any, values: Any, path: str = "", known: Sequence[str] | None = None
 ) -> Any:
-    """`base` with `values`, or None and faults. `paths` are all fields there are."""
+    """`base` with `values`. `known` are the paths of all fields of the whole tree."""
     if values is None:  # a section of which every line is a comment
         values = {}
     if not isinstance(values, Mapping):
-        faults.append(f"{path}: expected a section, got {values!r}")
-        return None
+        raise FieldError(path, problem=f"expected a section, got {values!r}")
+    if known is None:
+        known = [] if path else [where for where, *_ in _leaves(base, "")]
     hints = typing.get_type_hints(type(base), include_extras=True)
-    known = [field.name for field in dataclasses.fields(base)]
-    made, before = {}, len(faults)
-    for key, value in values.items():
-        where = f"{path}.{key}" if path else str(key)
-        if key not in known:
-            faults.append(f"{where}: unknown field; {_meant(where, known, paths)}")
-        elif dataclasses.is_dataclass(getattr(base, key)):
-            made[key] = _build(getattr(base, key), value, where, paths, faults)
-        else:
-            kind, *_ = _unwrap(hints[key], None)
-            made[key] = _convert(kind, value, where, faults)
-    if len(faults) > before:
-        return None
-    try:
-        return dataclasses.replace(base, **made)
-    except ValueError as error:
-        prefix = f"{path}." if path else ""
-        faults += [f"{prefix}{line}" for line in str(error).splitlines()]
-        return None
+    names = [field.name for field in dataclasses.fields(base)]
+    made = {}
+    with Collected() as collected:
+        for name, value in values.items():
+            where = f"{path}.{name}" if path else str(name)
+            section = getattr(base, name) if name in names else None
+            if name not in names:
+                collected.call("", _refuse, where, names, known)
+            elif dataclasses.is_dataclass(section):
+                made[name] = collected.call("", _made, section, value, where, known)
+            else:
+                kind, *_ = _unwrap(hints[name], None)
+                made[name] = collected.call("", converted, kind, value, where)
+    with Collected() as collected:
+        return collected.call(path, dataclasses.replace, base, **made)
 
 
-def _meant(where: str, known: Sequence[str], paths: Sequence[str]) -> str:
-    """What an unknown field may stand for: one near by, or one of another section."""
-    section, dot, key = where.rpartition(".")
-    elsewhere = [path for path in paths if path.rpartition(".")[2] == key]
-    if elsewhere:
-        return f"did you mean {' or '.join(elsewhere)}?"
-    return nearest(where, [f"{section}{dot}{name}" for name in known])
-
-
-def _convert(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """`value` as `kind`, or a fault."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        kind = next(argument for argument in arguments if argument is not type(None))
-        return _convert(kind, value, where, faults)
-    if origin is Literal:
-        if any(value is choice or same(value, choice) for choice in arguments):
-            return value
-        hint = nearest(str(value), list(map(str, arguments)))
-        also = f"; {hint}" if hint.startswith("did") else ""
-        faults.append(f"{where}={value!r}: expected {type_name(kind)}{also}")
-        return None
-    if origin is dict:
-        if value is None:
-            return {}
-        if isinstance(value, Mapping) and all(map(_scalar, value.values())):
-            return {str(key): item for key, item in value.items()}
-    elif origin in (tuple, list):
-        if isinstance(value, list | tuple):
-            items = enumerate(value)
-            return origin(
-                _convert(arguments[0], item, f"{where}[{i}]", faults)
-                for i, item in items
-            )
-    elif kind in (int, float):
-        number = _number(value)
-        if kind is int and isinstance(number, float) and number.is_integer():
-            number = int(number)  # 1e3 steps
-        if isinstance(number, int if kind is int else int | float):
-            return kind(number)
-    elif isinstance(value, kind):
-        return value
-    quote = "; put it in quotes" if kind is str and value is not None else ""
-    faults.append(f"{where}={value!r}: expected {type_name(kind)}{quote}")
-    return None
-
-
-def _number(value: Any) -> int | float | None:
-    """A number that is one, also from quoted text; None for everything else."""
-    if isinstance(value, str):
-        for kind in (int, float):
-            try:
-                return _number(kind(value))
-            except ValueError:
-                continue
-    usable = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if usable and not math.isnan(value) else None
-
-
-def _scalar(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+def _refuse(where: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Say what an unknown field may stand for: one near by, or of another section."""
+    section, dot, name = where.rpartition(".")
+    elsewhere = [path for path in known if path.rpartition(".")[2] == name]
+    hints = {"remedy": f"did you mean {' or '.join(elsewhere)}?"}
+    if not elsewhere:
+        hints = nearest_or_all(where, [f"{section}{dot}{name}" for name in names])
+    raise FieldError(where, problem="unknown field", **hints)
 
 
 def _shown(value: Any) -> str:

@@ -1,5 +1,6 @@
 """The program: what it prints, and the status it ends with."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 import jaxrl_surrogate
 from jaxrl_surrogate import assembly, cli, objectives, settings, tasks
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.loop import loop
+from jaxrl_surrogate.typed_fields import type_name
 
 pytestmark = pytest.mark.both_pythons
 
@@ -36,15 +39,37 @@ def test_version(capsys):
 
 
 def test_help_lists_every_field_option_and_objective(capsys):
-    assert cli.main(["train", "--help"]) == 0
-    printed = capsys.readouterr().out
-    for path, _, _, text in settings.fields(TrainConfig):
-        assert f"--{path} " in printed and text in printed
+    printed = ""
+    for field in dataclasses.fields(TrainConfig):
+        words = [f"--help={field.name}"]
+        if not dataclasses.is_dataclass(getattr(TrainConfig(), field.name)):
+            words = ["some.yaml", "--help"]
+        assert cli.main(["train", *words]) == 0
+        printed += capsys.readouterr().out
+    for path, kind, _, text in settings.fields(TrainConfig):
+        assert f"--{path} " in printed and f"{text} ({type_name(kind)}" in printed
     for task in tasks.names():
         for option in tasks.task_options(task):
             assert f"--task.options.{option}=" in printed
     for name in (*objectives.advantages.names(), *objectives.surrogates.names()):
         assert name in printed
+
+
+def test_help_begins_with_a_line_for_every_section(capsys):
+    for command in ("train", "sft", "eval", "sample"):
+        assert cli.main([command, "--help"]) == 0
+        printed = capsys.readouterr().out
+        for section in ("task", "objective", "mesh"):
+            assert re.search(rf"^  --{section}\.\* +[A-Z].*\.$", printed, re.MULTILINE)
+        assert "--objective.kind" not in printed and "CONFIG" in printed
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_the_program_starts_without_jax(argument):
+    code = f"from jaxrl_surrogate import cli; cli.main(['{argument}']); import sys; "
+    code += "print(*{'jax', 'numpy', 'pydantic'} & {*sys.modules}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "\n")
 
 
 _PLACE = ["run_dir=", "expected a folder that can be made or written to"]
@@ -55,8 +80,19 @@ _NAME = ["name=", "expected a name below the folder of runs"]
     ("arguments", "words"),
     [
         (["trian", "x.yaml"], ["trian", "train?"]),
-        (["train"], ["expected a CONFIG"]),
-        (["train", "--seed=1"], ["expected a CONFIG"]),
+        (["train"], ["jaxrl train: ", "required: CONFIG"]),
+        (["train", "--seed=1"], ["required: CONFIG"]),
+        (["train", "--help=objectiv"], ["--help='objectiv'", "objective?"]),
+        (["--vers"], ["--vers"]),
+        (["runs", "{tmp}", "--jsn"], ["--jsn: unknown argument", "--json?"]),
+        (["runs", "{tmp}", "more"], ["more: unknown argument"]),
+        (["objective", "rloo", "--as=x"], ["--as='x'", "--replay RUN"]),
+        (["objective", "--replay=x", "--group-size=4"], ["--group-size=[4]", "leave"]),
+        (["objective", "rloo", "--group-size=x"], ["--group-size", "'x'"]),
+        (["plan", "--topology=cpu"], ["jaxrl plan: ", "required: CONFIG"]),
+        (["plan", "{tmp}/mine.yaml", "--tpology=cpu"], ["tpology: unknown field"]),
+        (["reproduce", "{tmp}"], ["has no config.yaml"]),
+        (["verify", "{tmp}"], ["has no config.yaml"]),
         (["train", "{tmp}/min.yaml"], ["no such file", "mine.yaml?"]),
         (["train", "{tmp}"], ["has no config.yaml", "mine.yaml"]),
         (["train", "{tmp}/mine.yaml", "--sed=1"], ["sed: unknown", "seed?"]),
@@ -104,7 +140,8 @@ def _raise(monkeypatch, error):
 
 
 def test_late_errors_about_the_config_are_the_users(config_file, monkeypatch, capsys):
-    _raise(monkeypatch, ValueError("rollout.max_prompt_length=6: a longer prompt"))
+    error = FieldError("rollout.max_prompt_length", 6, problem="a longer prompt")
+    _raise(monkeypatch, error)
     arguments = ["train", str(config_file), "--rollout.prompts_per_step=8"]
     assert cli.main([*arguments, "--log.tensorboard=false"]) == 2
     assert "jaxrl: rollout.max_prompt_length=6" in capsys.readouterr().err
@@ -156,12 +193,18 @@ def test_the_module_is_the_program(tmp_path):
     assert "none.yaml: no such file" in done.stderr and done.stdout == ""
 
 
-@pytest.mark.parametrize("words", [["--replay", "--help"], ["-h", "--replay=x"]])
-def test_help_for_the_report_of_a_run(words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["objective", *words])
-    assert ended.value.code == 0
-    assert "--from-step" in capsys.readouterr().out
+@pytest.mark.parametrize("command", ["objective", "plan", "runs", "reproduce"])
+def test_help_of_commands_with_arguments_of_their_own(command, capsys):
+    assert cli.main([command, "-h"]) == 0
+    wanted = {"objective": "--from-step", "plan": "--topology", "runs": "--compare"}
+    assert wanted.get(command, "--from STEP") in capsys.readouterr().out
+
+
+def test_overrides_keep_their_order_and_their_values(config_file):
+    args, overrides = cli.parse(
+        ["plan", str(config_file), "--seed", "5", "--topology=cpu", "--seed=-1", "x=2"]
+    )
+    assert (args.topology, overrides) == ("cpu", ["--seed", "5", "--seed=-1", "x=2"])
 
 
 def test_what_is_missing_is_installed_from_the_checkout():

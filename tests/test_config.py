@@ -7,6 +7,7 @@ import pytest
 
 from jaxrl_surrogate import assembly, objectives, settings
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.errors import FieldErrors
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -18,7 +19,7 @@ def _config(tmp_path, *overrides, text=""):
 
 
 def _refusal(function, *arguments):
-    with pytest.raises(settings.SettingsError) as caught:
+    with pytest.raises(FieldErrors) as caught:
         function(*arguments)
     return str(caught.value)
 

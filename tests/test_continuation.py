@@ -9,6 +9,7 @@ import pytest
 from jaxrl_surrogate import assembly, cli, settings
 from jaxrl_surrogate.assembly.continuation import Role, role
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.errors import FieldErrors
 
 SMALL = """
 model: {preset: nano}
@@ -186,7 +187,7 @@ def test_the_state_of_the_optimizer_keeps_its_parts(finished, tmp_path):
     config = cli.load_config(path, [*words, "--optimizer.b1=0.5"])
     assert assembly.check_directory(config) == tmp_path / "run"
     adam = cli.load_config(path, [f"--run_dir={tmp_path}/run"])
-    with pytest.raises(settings.SettingsError, match=r"optimizer\.name="):
+    with pytest.raises(FieldErrors, match=r"optimizer\.name="):
         assembly.check_directory(adam)
 
 

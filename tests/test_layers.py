@@ -13,7 +13,7 @@ OPEN = ("errors", "resolve", "rng", "batch", "terminal", "typed_fields")
 # What meets the user, from the ground up; `lab` and the layers below know none of it.
 # A command of the program that needs a run's config lives in `commands`.
 TOP = (
-    "yaml_text", "settings", "config", "faults", "assembly", "commands", "output",
+    "yaml_text", "settings", "config", "assembly", "commands", "output",
     "cli", "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -71,7 +71,7 @@ def test_objectives_are_mathematics_alone():
 
 def test_only_assembly_and_the_program_know_config_and_layers():
     known = {_layer(path) for path in FILES if "config" in dict(_imported(path))}
-    assert known <= {"assembly", "commands", "cli", "faults"}
+    assert known <= {"assembly", "commands", "cli"}
 
 
 def test_files_stay_small():

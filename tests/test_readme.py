@@ -44,9 +44,9 @@ _SAYS = {
     "jaxrl train runs/quickstart": "finished after step 4",
     "jaxrl eval": "pass@4",
     "jaxrl objective --replay": "maxrl",
-    "jaxrl verify": "same: steps",
+    "jaxrl reproduce": "same: steps",
     "jaxrl runs": "objective.name",
-    "jaxrl train --help": "--objective.name",
+    "jaxrl train --help=objective": "--objective.name",
     "jaxrl objective grpo": "arcsin",
     "jaxrl objective my.py:": "my.py:shrunk",
 }

@@ -9,7 +9,7 @@ from rich.console import Console
 from jaxrl_surrogate import cli, settings
 from jaxrl_surrogate.commands import runs
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.errors import FieldErrors
 from jaxrl_surrogate.storage.lock import RunLock
 
 
@@ -105,7 +105,7 @@ def test_the_table_names_every_number_and_cuts_nothing(
     assert rows["whole"]["objective"] == "rloo"
     with open(tmp_path / "screen", "w+") as screen:
         console = Console(file=screen, force_terminal=True, width=80, soft_wrap=True)
-        assert runs.main([str(folder)], console) == 0
+        assert runs.run(*cli.parse(["runs", str(folder)]), console) == 0
         screen.seek(0)
         lines = re.sub("\x1b\\[[0-9;]*m", "", screen.read()).rstrip().splitlines()
     assert max(map(len, lines)) <= 80
@@ -161,10 +161,10 @@ def test_what_is_no_run_is_said(folder, capsys):
     rows = report(folder, capsys=capsys)
     assert "unreadable" in [row["state"] for row in rows]
     assert cli.main(["runs", str(folder)]) == 0
-    with pytest.raises(SettingsError, match="did you mean whole"):
-        cli._dispatch(["runs", str(folder), "--compare", "whol", "new"])
-    with pytest.raises(SettingsError, match="no such folder"):
-        cli._dispatch(["runs", str(folder / "none")])
+    with pytest.raises(FieldErrors, match="did you mean whole"):
+        cli.run(*cli.parse(["runs", str(folder), "--compare", "whol", "new"]))
+    with pytest.raises(FieldErrors, match="no such folder"):
+        cli.run(*cli.parse(["runs", str(folder / "none")]))
     (folder / "empty").mkdir()
     assert cli.main(["runs", str(folder / "empty")]) == 0
     assert "holds no run" in capsys.readouterr().out

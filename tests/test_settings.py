@@ -6,17 +6,20 @@ from typing import Annotated, Literal
 import pytest
 
 from jaxrl_surrogate import settings, yaml_text
+from jaxrl_surrogate.errors import FieldError, FieldErrors
 
 
 @dataclasses.dataclass(frozen=True)
 class Inner:
+    """How fast it goes."""
+
     rate: Annotated[float, "a rate"] = 0.5
     count: Annotated[int, "a count"] = 2
     mode: Annotated[Literal["fast", "slow"], "a choice"] = "fast"
 
     def __post_init__(self):
         if self.rate < 0:
-            raise ValueError(f"rate={self.rate}: expected 0 or more")
+            raise FieldError("rate", self.rate, "0 or more", "take more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ def _load(tmp_path, text, *overrides):
 
 
 def _faults(tmp_path, text, *overrides):
-    with pytest.raises(settings.SettingsError) as caught:
+    with pytest.raises(FieldErrors) as caught:
         _load(tmp_path, text, *overrides)
     return str(caught.value).splitlines()
 
@@ -71,6 +74,11 @@ def _faults(tmp_path, text, *overrides):
         ("", ["--options.a=3"], "options", {"a": 3}),
         ("options: {a: 1e-4, b: '7', c: null}", [], "options",
          {"a": 1e-4, "b": "7", "c": None}),
+        ("", ["--options.x=[1,[2]]"], "options", {"x": [1, [2]]}),
+        ("options: {a: {b: [1, {c: 2.5}]}}", [], "options",
+         {"a": {"b": [1, {"c": 2.5}]}}),
+        ("options: {a: {b: 1, c: 2}}", ["--options.a.c=[{d: null}]"], "options",
+         {"a": {"b": 1, "c": [{"d": None}]}}),
         ("options: {a: 1}", ["--options.b=yes"], "options", {"a": 1, "b": True}),
         ("options: {a: 1}", ["--options={b: 2}"], "options", {"b": 2}),
         ("inner:\n  # all of it is a comment\n", [], "inner.count", 2),
@@ -105,7 +113,8 @@ def test_values_are_typed(tmp_path, text, overrides, field, expected):
         ("name: no", [], ["name=False", "expected text"]),
         ("sizes: [1, x]", [], ["sizes[1]='x'", "expected integer"]),
         ("sizes: 3", [], ["sizes=3", "list, each integer"]),
-        ("options: {a: [1]}", [], ["options={'a': [1]}", "number"]),
+        ("options: {a: 2020-01-01}", [], ["options=", "a plain value"]),
+        ("options: [1]", [], ["options=[1]", "each a name with a plain value"]),
         ("options: 3", [], ["options=3", "options"]),
         ("inner: 3", [], ["inner: expected a section, got 3"]),
         ("- 1", [], ["c.yaml: expected sections"]),
@@ -123,6 +132,17 @@ def test_values_are_typed(tmp_path, text, overrides, field, expected):
 def test_what_is_refused_is_named(tmp_path, text, overrides, words):
     (line,) = _faults(tmp_path, text, *overrides)
     assert all(word in line for word in words), line
+
+
+def test_errors_are_values_with_fields(tmp_path):
+    with pytest.raises(FieldErrors) as caught:
+        _load(tmp_path, "inner: {rate: -1}\nother: {cuont: 4}\n", "--sizes=[1, x, y]")
+    found = {error.field: error for error in caught.value.errors}
+    assert list(found) == ["inner.rate", "other.cuont", "sizes[1]", "sizes[2]"]
+    rate, name, size = (found[f] for f in ("inner.rate", "other.cuont", "sizes[1]"))
+    assert (rate.value, rate.expected, rate.remedy) == (-1.0, "0 or more", "take more")
+    assert (name.problem, name.remedy) == ("unknown field", "did you mean other.count?")
+    assert (size.value, size.expected) == ("x", "integer")
 
 
 def test_all_faults_are_reported_together(tmp_path):
@@ -155,7 +175,7 @@ def test_extends_merges_sections_and_options(tmp_path):
 
 def test_a_missing_file_names_the_nearest(tmp_path):
     (tmp_path / "quick.yaml").write_text("")
-    with pytest.raises(settings.SettingsError, match=r"did you mean .*quick\.yaml\?"):
+    with pytest.raises(FieldErrors, match=r"did you mean .*quick\.yaml\?"):
         settings.load(Root, tmp_path / "quik.yaml")
 
 
@@ -172,6 +192,7 @@ def test_defaults_lie_below_the_file(tmp_path):
         Root(),
         Root("010", True, "null", (7,), {"a": "1e-4", "b": 1e-5}, Inner(1e-7, 3)),
         Root(name="é\n: #", options={"a": None, "b": True}),
+        Root(options={"a": [1, [2.5, {"b": "010"}]], "c": {"d": []}}),
     ],
 )
 def test_round_trip(tmp_path, root):
@@ -193,18 +214,25 @@ def test_difference():
 
 def test_updated_starts_from_what_it_is_given():
     assert settings.updated(Inner(rate=3.0), {"count": 9}) == Inner(3.0, 9)
-    with pytest.raises(
-        settings.SettingsError, match=r"at\.here\.rte: .*at\.here\.rate"
-    ):
+    with pytest.raises(FieldErrors, match=r"at\.here\.rte: .*at\.here\.rate"):
         settings.updated(Inner(), {"rte": 1}, "at.here")
 
 
 def test_help_lists_path_help_type_and_default():
-    lines = [" ".join(line.split()) for line in settings.help_text(Root).splitlines()]
-    assert "--inner.mode a choice (fast | slow, default fast)" in lines
-    assert "--other.rate a rate (number, default 7.0)" in lines
-    assert "--path perhaps a path (text or null, default null)" in lines
-    assert len(lines) == len(list(settings.fields(Root))) == 11
+    def lines(section=""):
+        text = settings.help_text(Root, section)
+        return [" ".join(line.split()) for line in text.splitlines()]
+
+    assert lines("inner")[2] == "--inner.mode a choice (fast | slow, default fast)"
+    assert "--other.rate a rate (number, default 7.0)" in lines("other")
+    assert "--path perhaps a path (text or null, default null)" in lines()
+    assert lines()[-2:] == [
+        "--inner.* How fast it goes.",
+        "--other.* How fast it goes.",
+    ]
+    assert len(lines()) == 7
+    with pytest.raises(FieldErrors, match=r"--help='iner': .*did you mean inner\?"):
+        lines("iner")
 
 
 def test_yaml_text_reads_numbers_like_json():

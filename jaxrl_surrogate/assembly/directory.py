@@ -11,7 +11,7 @@ from jaxrl_surrogate.assembly.stored_config import (
     lost_config,
 )
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.errors import FieldError, FieldErrors
 from jaxrl_surrogate.storage import lock
 from jaxrl_surrogate.storage.state_reader import StateReader
 
@@ -33,7 +33,7 @@ def check_directory(
       changes: `config_changes` of it, where they are known; None: read here.
 
     Raises:
-      SettingsError: there can be no such directory, or it holds a run whose results
+      FieldErrors: there can be no such directory, or it holds a run whose results
         would not be continued.
       OtherFormat: the run there was written by another version.
     """
@@ -41,13 +41,17 @@ def check_directory(
     changes = config_changes(config) if changes is None else changes
     StateReader(directory).check_format()
     refused = [
-        f"{name}={new!r}: {directory} was started with {old!r}; give it back, or "
-        f"start another run with {_elsewhere(config)}"
+        FieldError(
+            name,
+            new,
+            problem=f"{directory} was started with {old!r}",
+            remedy=f"give it back, or start another run with {_elsewhere(config)}",
+        )
         for name, old, new in changes
         if role(name) == "kept" or _changes_state(config, name, old, new)
     ]
     if refused:
-        raise SettingsError("\n".join(refused))
+        raise FieldErrors(refused)
     return directory
 
 
@@ -61,7 +65,7 @@ def check_continuation(
       changes: as `check_directory`.
 
     Raises:
-      SettingsError: as `check_directory`, or the run there has no step left that its
+      FieldErrors: as `check_directory`, or the run there has no step left that its
         other numbers would hold for.
     """
     changes = config_changes(config) if changes is None else changes
@@ -69,14 +73,16 @@ def check_continuation(
     newest = max(StateReader(directory).steps(), default=0)
     changed = [row for row in changes if role(row[0]) == "numbers"]
     if changed and newest and config.train.steps <= newest:
-        raise SettingsError(
-            "\n".join(
-                f"{name}={new!r}: {directory} has done {newest} steps with {old!r}, "
-                "and no step is left for another value; start another run with "
-                f"{_elsewhere(config)}, or go on with this one with --train.steps of "
-                f"more than {newest}"
-                for name, old, new in changed
+        raise FieldErrors(
+            FieldError(
+                name,
+                new,
+                problem=f"{directory} has done {newest} steps with {old!r}, and no "
+                "step is left for another value",
+                remedy=f"start another run with {_elsewhere(config)}, or go on with "
+                f"this one with --train.steps of more than {newest}",
             )
+            for name, old, new in changed
         )
     return directory
 
@@ -85,7 +91,7 @@ def config_changes(config: TrainConfig) -> list[Change]:
     """What a run would be continued with; empty for a new run, and where it lives.
 
     Raises:
-      SettingsError: there can be no such directory, or its config cannot be read.
+      FieldErrors: there can be no such directory, or its config cannot be read.
     """
     directory = run_directory(config)
     try:
@@ -94,7 +100,7 @@ def config_changes(config: TrainConfig) -> list[Change]:
     except OSError:  # a name that is too long, a folder that may not be looked into
         fault = True
     if fault:
-        raise SettingsError(lock.no_place(directory, "it or a part of it is no folder"))
+        raise lock.no_place(directory, "it or a part of it is no folder")
     if (directory / "config.yaml").exists():
         stored = load_stored(directory)
     else:
@@ -118,7 +124,7 @@ def open_directory(
       changes: as `check_directory`.
 
     Raises:
-      SettingsError: as `check_continuation`, or it cannot be written.
+      FieldErrors: as `check_continuation`, or it cannot be written.
     """
     directory = check_continuation(config, changes)
     if not (directory / "config.yaml").exists():
@@ -130,7 +136,7 @@ def store_config(config: TrainConfig) -> None:
     """Make this config the one that the run directory is resumed with.
 
     Raises:
-      SettingsError: it cannot be written.
+      FieldErrors: it cannot be written.
     """
     directory = run_directory(config)
     # Whole or not at all: a run is resumed from this file.
@@ -140,7 +146,7 @@ def store_config(config: TrainConfig) -> None:
         temporary.write_text(config_text(config), encoding="utf-8")
         temporary.replace(directory / "config.yaml")
     except OSError as error:
-        raise SettingsError(lock.no_place(directory, str(error))) from error
+        raise lock.no_place(directory, str(error)) from error
 
 
 def _changes_state(config: TrainConfig, name: str, old: object, new: object) -> bool:

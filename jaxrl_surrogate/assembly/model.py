@@ -9,22 +9,25 @@ from jaxrl_surrogate.assembly.published import (
     starts_from_published,
 )
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.faults import refused_at
-from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.errors import FieldError, FieldErrors, inside
 from jaxrl_surrogate.tasks import Tokenizer
 
 
 def stop_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
     """Ids that end a completion: the end token and each text's one token."""
     ids = {text: tokenizer.encode(text) for text in texts}
-    faults = [
-        f"rollout.stop={text!r}: {tokenizer.name} spells it in {len(found)} tokens; "
-        "expected texts of one token each"
+    errors = [
+        FieldError(
+            "rollout.stop",
+            text,
+            "texts of one token each",
+            problem=f"{tokenizer.name} spells it in {len(found)} tokens",
+        )
         for text, found in ids.items()
         if len(found) != 1
     ]
-    if faults:
-        raise SettingsError("\n".join(faults))
+    if errors:
+        raise FieldErrors(errors)
     return tuple({tokenizer.eos_id: None} | {found[0]: None for found in ids.values()})
 
 
@@ -34,21 +37,24 @@ def build_shape(config: TrainConfig) -> models.DecoderConfig:
     A published model that the run starts from has its own.
 
     Raises:
-      SettingsError: unknown preset or field, or values that do not fit together.
+      FieldErrors: unknown preset or field, or values that do not fit together.
     """
-    if starts_from_published(config.model):
-        shape = refused_at("model", published_shape, config.model)
-        return dataclasses.replace(shape, compute_dtype=config.model.compute_dtype)
-    preset = refused_at("model", models.presets.get, config.model.preset)
+    with inside("model"):
+        if starts_from_published(config.model):
+            preset = published_shape(config.model)
+        else:
+            preset = models.presets.get(config.model.preset)
     preset = dataclasses.replace(preset, compute_dtype=config.model.compute_dtype)
+    if starts_from_published(config.model):
+        return preset
     return settings.updated(preset, config.model.overrides, "model.overrides")
 
 
-def _vocabulary(config):
-    """Who says how many tokens there are."""
+def _vocabulary(config: TrainConfig) -> tuple[str, object]:
+    """The field that says how many tokens there are, and its value."""
     if "vocab_size" in config.model.overrides:
-        return f"model.overrides.vocab_size={config.model.overrides['vocab_size']}"
-    return f"model.init_from={config.model.init_from!r}, its vocabulary"
+        return "model.overrides.vocab_size", config.model.overrides["vocab_size"]
+    return "model.init_from", config.model.init_from
 
 
 def build_model(
@@ -57,14 +63,14 @@ def build_model(
     """The decoder's shape with room for the tokenizer's vocabulary.
 
     Raises:
-      SettingsError: an explicit vocabulary that is smaller than the tokenizer's.
+      FieldError: an explicit vocabulary that is smaller than the tokenizer's.
     """
     overridden = "vocab_size" in config.model.overrides
     if overridden or starts_from_published(config.model):
         if shape.vocab_size < tokenizer.vocab_size:
-            raise SettingsError(
-                f"{_vocabulary(config)}: expected at least the "
-                f"{tokenizer.vocab_size} tokens of {tokenizer.name}"
+            raise FieldError(
+                *_vocabulary(config),
+                f"at least the {tokenizer.vocab_size} tokens of {tokenizer.name}",
             )
         return shape
     published = models.presets.is_published(config.model.preset)

@@ -1,17 +1,16 @@
 """What is maximised, as tables of weights by step."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from types import ModuleType
 
 from jaxrl_surrogate import objectives, settings
 from jaxrl_surrogate.assembly import own_rules
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.errors import FieldError
-from jaxrl_surrogate.faults import refused_at
+from jaxrl_surrogate.errors import FieldError, FieldErrors, inside, unknown
 from jaxrl_surrogate.objectives import GeneralRule, TableFamily, names, schedules
 from jaxrl_surrogate.objectives.config import ObjectiveConfig
-from jaxrl_surrogate.settings import SettingsError
 
 
 def build_objective(
@@ -26,7 +25,7 @@ def build_objective(
       A `Schedule` of tables; with objective.kind=function one rule for all steps.
 
     Raises:
-      SettingsError: unknown name or option, or one the group size cannot serve.
+      FieldError: unknown name or option, or one the group size cannot serve.
     """
     change = config.objective.schedule
     if config.objective.kind == "function":
@@ -40,19 +39,13 @@ def build_objective(
     first, last = parts
     end = change.end or config.train.steps
     if not change.begin < end:
-        raise SettingsError(
-            f"objective.schedule.begin={change.begin}: expected a step before the end "
-            f"of the change, {end}"
+        raise FieldError(
+            "objective.schedule.begin",
+            change.begin,
+            f"a step before the end of the change, {end}",
         )
-    return refused_at(
-        "objective.schedule",
-        schedules.interpolate,
-        first,
-        last,
-        change.begin,
-        end,
-        change.shape,
-    )
+    with inside("objective.schedule"):
+        return schedules.interpolate(first, last, change.begin, end, change.shape)
 
 
 def named_families(config: TrainConfig) -> list[tuple[str, TableFamily]]:
@@ -61,7 +54,7 @@ def named_families(config: TrainConfig) -> list[tuple[str, TableFamily]]:
     None with objective.kind=function, which has no tables.
 
     Raises:
-      SettingsError: as `build_objective`.
+      FieldErrors: as `build_objective`.
     """
     wanted, change = config.objective, config.objective.schedule
     if wanted.kind == "function":
@@ -86,14 +79,20 @@ def _home(config: TrainConfig, path: str, field: str, name: str) -> ModuleType:
         "surrogate": (surrogates,),
     }[config.objective.kind]
     if "=" in name:
-        known, given = refused_at(f"{path}.{field}", names.parse, name)
+        try:
+            known, given = names.parse(name)
+        except FieldError as error:
+            raise error.at(f"{path}.{field}") from error
         options = " ".join(f"--{path}.options.{key}={x}" for key, x in given.items())
-        raise SettingsError(
-            f"{path}.{field}={name!r}: in a config parameters are options; expected "
-            f"--{path}.{field}={known} {options}"
+        raise FieldError(
+            f"{path}.{field}",
+            name,
+            f"--{path}.{field}={known} {options}",
+            problem="in a config parameters are options",
         )
     if advantages.is_own_code(name):
-        own = refused_at(path, own_rules.is_own_surrogate, name, field)
+        with inside(path):
+            own = own_rules.is_own_surrogate(name, field)
         return homes[-1] if own else homes[0]
     if ":" in name and advantages in homes:  # a peer's rule: verl:grpo
         return advantages
@@ -101,48 +100,60 @@ def _home(config: TrainConfig, path: str, field: str, name: str) -> ModuleType:
         if name in home.names():
             return home
     known = dict.fromkeys(name for home in homes for name in home.names())
-    raise SettingsError(
-        f"{path}.{field}={name!r}: unknown; {settings.nearest(name, list(known))}"
-    )
+    raise unknown(f"{path}.{field}", name, known)
 
 
 def _refuse_what_nothing_reads(config: TrainConfig, homes: list[ModuleType]) -> None:
     """Fields that were set and do nothing with this objective: a mistake by the user.
 
     Raises:
-      SettingsError: a line for each.
+      FieldErrors: a line for each.
     """
     wanted, plain = config.objective, ObjectiveConfig()
-    faults = []
+    errors = []
     if wanted.kind == "function" and wanted.rewards != plain.rewards:
-        faults.append(
-            f"objective.rewards={wanted.rewards!r}: lifts tables to graded rewards, "
-            "and a function gets the rewards as they are; leave it out"
+        errors.append(
+            FieldError(
+                "objective.rewards",
+                wanted.rewards,
+                problem="lifts tables to graded rewards, and a function gets the "
+                "rewards as they are",
+                remedy="leave it out",
+            )
         )
     if wanted.kind == "function" and wanted.schedule.to is not None:
-        raise SettingsError(
-            f"objective.schedule.to={wanted.schedule.to!r}: a schedule mixes tables, "
-            "and objective.kind=function has none; leave it out, or leave out the kind "
-            "to have the rule as a table"
+        raise FieldError(
+            "objective.schedule.to",
+            wanted.schedule.to,
+            problem="a schedule mixes tables, and objective.kind=function has none",
+            remedy="leave it out, or leave out the kind to have the rule as a table",
         )
     if objectives.surrogates not in homes:
         names = " and ".join(filter(None, (wanted.name, wanted.schedule.to)))
         for field in ("method", "baseline", "prior", "weight_options"):
             value = getattr(wanted, field)
             if value != getattr(plain, field):
-                faults.append(
-                    f"objective.{field}={value!r}: makes weights of a surrogate, and "
-                    f"{names} has weights of its own; leave it out, or name a "
-                    "surrogate (objective.kind=surrogate where both have the name)"
+                errors.append(
+                    FieldError(
+                        f"objective.{field}",
+                        value,
+                        problem=f"makes weights of a surrogate, and {names} has "
+                        "weights of its own",
+                        remedy="leave it out, or name a surrogate "
+                        "(objective.kind=surrogate where both have the name)",
+                    )
                 )
     if wanted.schedule.to is None:
-        faults += [
-            f"objective.schedule.{name}={value!r}: needs objective.schedule.to, the "
-            "objective to end with"
+        errors += [
+            FieldError(
+                f"objective.schedule.{name}",
+                value,
+                problem="needs objective.schedule.to, the objective to end with",
+            )
             for name, _, value in settings.difference(plain.schedule, wanted.schedule)
         ]
-    if faults:
-        raise SettingsError("\n".join(faults))
+    if errors:
+        raise FieldErrors(errors)
 
 
 def _family(
@@ -155,15 +166,8 @@ def _family(
 ) -> TableFamily:
     """An advantage function or a surrogate, as tables."""
     wanted = config.objective
-    if objectives.advantages.is_own_code(name):
-        rules = home is objectives.advantages
-        make = own_rules.own_function if rules else own_rules.own_surrogate
-        method = refused_at(path, make, name, options, field)
-    else:
-        where = f"{path}.{field}" if ":" in name else f"{path}.options"
-        method = refused_at(where, home.get, name, **options)
 
-    def table(size):
+    def table(size, method):
         if home is objectives.advantages:
             return own_rules.tabulated(method, size, name, field)
         return objectives.from_surrogate(
@@ -175,8 +179,27 @@ def _family(
             **wanted.weight_options,
         )
 
-    group_size = config.rollout.group_size
-    return refused_at(path, objectives.table_family, table, group_size)
+    places = {
+        "name": f"{path}.{field}",
+        field: f"{path}.{field}",
+        "group_size": "rollout.group_size",
+        **{field: f"objective.{field}" for field in ("method", "baseline", "prior")},
+        **{key: f"objective.weight_options.{key}" for key in wanted.weight_options},
+    }
+    try:
+        if objectives.advantages.is_own_code(name):
+            rules = home is objectives.advantages
+            make = own_rules.own_function if rules else own_rules.own_surrogate
+            method = make(name, options, field)
+        else:
+            method = home.get(name, **options)
+        make_table = functools.partial(table, method=method)
+        return objectives.table_family(make_table, config.rollout.group_size)
+    except FieldErrors as error:
+        raise FieldErrors(
+            one.at(places.get(one.field, f"{path}.options.{one.field}"))
+            for one in error.errors
+        ) from error
 
 
 def _general_rule(config: TrainConfig) -> GeneralRule:
@@ -184,22 +207,21 @@ def _general_rule(config: TrainConfig) -> GeneralRule:
     wanted = config.objective
     _refuse_what_nothing_reads(config, [])
     if not objectives.advantages.is_own_code(wanted.name):
-        raise SettingsError(
-            f"objective.name={wanted.name!r}: objective.kind=function takes a function "
-            "of your own; expected my.py:my_rule, or another kind for a rule by name"
+        raise FieldError(
+            "objective.name",
+            wanted.name,
+            "my.py:my_rule, or another kind for a rule by name",
+            problem="objective.kind=function takes a function of your own",
         )
-    function = refused_at(
-        "objective",
-        own_rules.own_function,
-        wanted.name,
-        wanted.options,
-        may_take_mask=True,
-    )
+    with inside("objective"):
+        function = own_rules.own_function(
+            wanted.name, wanted.options, may_take_mask=True
+        )
     try:
         rule = objectives.general_rule(function, config.rollout.group_size)
     except FieldError as error:
-        raise SettingsError(
-            f"objective.name={wanted.name!r}: {error.problem}"
+        raise FieldError(
+            "objective.name", wanted.name, problem=error.problem
         ) from error
     return dataclasses.replace(
         rule, mixed_only=config.train.dynamic_sampling_rounds > 0

@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxrl_surrogate.assembly.objective import build_objective, named_families
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import (
     TableFamily,
     WeightTable,
@@ -12,14 +13,13 @@ from jaxrl_surrogate.objectives import (
     mixed_groups,
     mixed_only,
 )
-from jaxrl_surrogate.settings import SettingsError
 
 
 def objective_notes(config: TrainConfig) -> tuple[str, ...]:
     """A sentence for every setting that makes the run ascend something else.
 
     Raises:
-      SettingsError: a setting with which the objective falls somewhere, so that correct
+      FieldErrors: a setting with which the objective falls somewhere, so that correct
         answers would be trained against, or with which there is none.
     """
     if config.objective.kind == "function":
@@ -45,7 +45,7 @@ def _of_a_function(config: TrainConfig) -> list[str]:
     rule, name = build_objective(config)(1), config.objective.name
     rounds = config.train.dynamic_sampling_rounds
     if rounds and rule.group_size == 1:
-        raise SettingsError(_one_sample(rounds))
+        raise _one_sample(rounds)
     notes = [
         f"objective.kind=function: {name} has no exact h(p). On graded rewards it "
         "ascends no objective in general; on rewards of 0 and 1 its mean update is "
@@ -68,27 +68,33 @@ def _of_a_function(config: TrainConfig) -> list[str]:
     return notes
 
 
-def _one_sample(rounds: int) -> str:
-    return (
-        f"train.dynamic_sampling_rounds={rounds}: no group of one sample is both "
-        "correct and incorrect, so nothing would be trained; expected "
-        "rollout.group_size of 2 or "
-        "more"
+def _one_sample(rounds: int) -> FieldError:
+    return FieldError(
+        "train.dynamic_sampling_rounds",
+        rounds,
+        "rollout.group_size of 2 or more",
+        problem="no group of one sample is both correct and incorrect, so nothing "
+        "would be trained",
     )
 
 
 def _of_dynamic_sampling(
     config: TrainConfig, name: str, table: WeightTable
 ) -> list[str]:
-    setting = f"train.dynamic_sampling_rounds={config.train.dynamic_sampling_rounds}"
+    setting = (
+        "train.dynamic_sampling_rounds",
+        config.train.dynamic_sampling_rounds,
+    )
     if table.group_size == 1:
-        raise SettingsError(_one_sample(config.train.dynamic_sampling_rounds))
+        raise _one_sample(config.train.dynamic_sampling_rounds)
     if config.objective.rewards == "mean" and not _sums_to_zero(mixed_only(table)):
-        raise SettingsError(
-            f"{setting}: groups of equal graded rewards are replaced, and with "
+        raise FieldError(
+            *setting,
+            problem="groups of equal graded rewards are replaced, and with "
             f"objective.rewards=mean they carry weight under {name}, so that what is "
-            "left has no known objective; take objective.rewards=layer_cake, or a rule "
-            "whose weights sum to 0 in every group, such as rloo"
+            "left has no known objective",
+            remedy="take objective.rewards=layer_cake, or a rule whose weights sum to "
+            "0 in every group, such as rloo",
         )
     change = mixed_groups.change(table)
     if change is None:
@@ -97,17 +103,19 @@ def _of_dynamic_sampling(
         at = (change.p, change.after, f", not {change.before:.3f}")
         if change.after >= 0:
             at = (change.lowest_at, change.lowest, "")
-        raise SettingsError(
-            f"{setting}: groups that are all correct or all incorrect are replaced, "
-            f"and without them the objective of {name} falls: at p = {at[0]:.2g} its "
-            f"slope h' is {at[1]:.3f}{at[2]}, so that correct answers would be trained "
-            f"against. Set it to 0{_instead(config, name, table)}"
+        raise FieldError(
+            *setting,
+            problem="groups that are all correct or all incorrect are replaced, and "
+            f"without them the objective of {name} falls: at p = {at[0]:.2g} its "
+            f"slope h' is {at[1]:.3f}{at[2]}, so that correct answers would be "
+            "trained against",
+            remedy=f"set it to 0{_instead(config, name, table)}",
         )
     return [
-        f"{setting}: groups that are all correct or all incorrect are replaced and "
-        f"weigh nothing, so {name} ascends the objective of mixed groups, not its own: "
-        f"at p = {change.p:.2g} the slope h' is {change.after:.3f}, not "
-        f"{change.before:.3f}"
+        f"{'='.join(map(str, setting))}: groups that are all correct or all incorrect "
+        f"are replaced and weigh nothing, so {name} ascends the objective of mixed "
+        f"groups, not its own: at p = {change.p:.2g} the slope h' is "
+        f"{change.after:.3f}, not {change.before:.3f}"
     ]
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 
-from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.errors import FieldError, FieldErrors
 from jaxrl_surrogate.tasks import Problem, Tokenizer
 from jaxrl_surrogate.tasks.prompts import Subset
 
@@ -36,9 +36,11 @@ class Fitting:
 
         def reference(problem):
             if problem.completion is None:
-                raise SettingsError(
-                    "sft.steps: the task has no reference completion for "
-                    f"{problem.prompt[:60]!r}; expected 0, no warm start"
+                raise FieldError(
+                    "sft.steps",
+                    problem="the task has no reference completion for "
+                    f"{problem.prompt[:60]!r}",
+                    expected="0, no warm start",
                 )
             return len(tokenizer.encode(problem.completion)) + 1  # the end token
 
@@ -57,7 +59,7 @@ class Fitting:
         """The problems whose prompt fits; `what` names them in notes.
 
         Raises:
-          SettingsError: none fits, or an endless source has some that do not.
+          FieldErrors: none fits, or an endless source has some that do not.
         """
         return self._those_within(source, what, [self._prompt])
 
@@ -65,7 +67,7 @@ class Fitting:
         """The problems whose prompt and reference completion fit.
 
         Raises:
-          SettingsError: as `prompts`, or a problem has no reference.
+          FieldErrors: as `prompts`, or a problem has no reference.
         """
         return self._those_within(source, what, [self._prompt, self._reference])
 
@@ -76,10 +78,12 @@ class Fitting:
             for index in range(0, len(source), len(source) // _PROBED):
                 for limit in limits:
                     if not limit.fits(source[index]):
-                        raise SettingsError(
-                            f"{limit.field}={limit.most}: too short for "
-                            f"{source[index].prompt[:60]!r}, which needs "
-                            f"{limit.length(source[index])}; {_REMEDY}"
+                        raise FieldError(
+                            limit.field,
+                            limit.most,
+                            problem=f"too short for {source[index].prompt[:60]!r}, "
+                            f"which needs {limit.length(source[index])}",
+                            remedy=_REMEDY,
                         )
             return source
         lengths = [
@@ -93,21 +97,26 @@ class Fitting:
         ]
         if len(kept) == len(source):
             return source
-        said = "; ".join(
-            f"{limit.field}={limit.most}: too short for {{which}} {what}, whose "
-            f"{limit.texts} have {min(found)} to {max(found)} tokens, half of them "
-            f"more than {statistics.median_low(found) - 1}"
+        which = f"{'some' if kept else 'each'} of {len(source):,}"
+        errors = [
+            FieldError(
+                limit.field,
+                limit.most,
+                problem=f"too short for {which} {what}, whose {limit.texts} have "
+                f"{min(found)} to {max(found)} tokens, half of them more than "
+                f"{statistics.median_low(found) - 1}",
+                remedy="" if kept else _REMEDY,
+            )
             for limit, found in zip(limits, lengths, strict=True)
             if not all(1 <= length <= limit.most for length in found)
-        )
+        ]
         if not kept:
-            said = said.format(which=f"each of {len(source):,}")
-            raise SettingsError(f"{said}; {_REMEDY}")
+            raise FieldErrors(errors)
         left_out = len(source) - len(kept)
         loud = "warning: " * (left_out > _MANY * len(source))
-        said = said.format(which=f"some of {len(source):,}")
         self.notes.append(
-            f"{loud}{said}; {left_out:,} are left out, {len(kept):,} are used"
+            f"{loud}{'; '.join(map(str, errors))}; {left_out:,} are left out, "
+            f"{len(kept):,} are used"
         )
         return Subset(source, kept)
 

@@ -10,7 +10,7 @@ from jaxrl_surrogate.assembly.model import build_model, build_shape
 from jaxrl_surrogate.assembly.objective import build_objective
 from jaxrl_surrogate.assembly.published import starts_from_published
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.faults import refused_at
+from jaxrl_surrogate.errors import inside
 from jaxrl_surrogate.lab.plan import Job
 from jaxrl_surrogate.rollout import (
     DecodeConfig,
@@ -71,7 +71,7 @@ def build_job(config: TrainConfig, platform: str) -> Job:
     A published shape keeps its vocabulary; a toy's follows its tokenizer, as in a run.
 
     Raises:
-      SettingsError: values that do not fit together, with their dotted paths.
+      FieldErrors: values that do not fit together, with their dotted paths.
     """
     model = build_shape(config)
     own = starts_from_published(config.model)
@@ -79,19 +79,20 @@ def build_job(config: TrainConfig, platform: str) -> Job:
         model = build_model(config, model, _vocabulary(config.task.tokenizer))
     updates = config.train.epochs * config.train.minibatches
     parameters = models.logical_axes(model)
-    is_frozen = refused_at("model", freeze, config.model.freeze, parameters)
+    with inside("model"):
+        is_frozen = freeze(config.model.freeze, parameters)
+    with inside("optimizer"):
+        optimizer = make_optimizer(
+            config.optimizer,
+            max(1, config.train.steps * updates),
+            split(parameters, is_frozen)[0],
+        )
     return Job(
         model=model,
         loss=config.loss,
         reward_mode=config.objective.reward_mode,
         loop=config.train,
-        optimizer=refused_at(
-            "optimizer",
-            make_optimizer,
-            config.optimizer,
-            max(1, config.train.steps * updates),
-            split(parameters, is_frozen)[0],
-        ),
+        optimizer=optimizer,
         # Which tokens end a completion changes nothing that is measured.
         decode=decode_config(
             config, model, range(1 + len(config.rollout.stop)), platform
@@ -115,4 +116,5 @@ def _vocabulary(name: str) -> Tokenizer | _Untrained:
     size = name.removeprefix("bpe:")
     if size != name and size.isdecimal():
         return _Untrained(name, int(size))
-    return refused_at("task", tasks.tokenizers.get, name)
+    with inside("task"):
+        return tasks.tokenizers.get(name)

@@ -23,14 +23,13 @@ from jaxrl_surrogate.assembly.published import published_params, starts_from_pub
 from jaxrl_surrogate.assembly.stored_config import load_stored
 from jaxrl_surrogate.assembly.tokenizer import build_tokenizer
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.faults import Faults, refused_at
+from jaxrl_surrogate.errors import Collected, FieldError, FieldErrors, inside
 from jaxrl_surrogate.loop.collect import Collector
 from jaxrl_surrogate.loop.run import Run
 from jaxrl_surrogate.loop.sft import WarmStart
 from jaxrl_surrogate.loop.verification import Verification
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.rollout import SamplingConfig
-from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.storage.state_reader import StateReader
 from jaxrl_surrogate.tasks import PromptStream
 from jaxrl_surrogate.training import offload
@@ -47,30 +46,30 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         anything is written into it. None: a reader, who writes nothing.
 
     Raises:
-      SettingsError: values that no layer could check alone, with their dotted paths.
+      FieldErrors: values that no layer could check alone, with their dotted paths.
     """
     directory = run_directory(config)
     updates = config.train.epochs * config.train.minibatches
-    with Faults() as faults:  # of layers that do not need each other: all at once
-        mesh = faults.at("mesh", parallel.make_mesh, config.mesh)
-        weights = faults.at("objective", build_objective, config)
-        notes = weights and faults.at("objective", objective_notes, config)
-        faults.at("checkpoint", check_best_metric, config)
-        task = faults.at("task", tasks.build, config.task)
-        shape = faults.at("model", build_shape, config)
+    with Collected() as collected:  # of layers that do not need each other: all at once
+        mesh = collected.call("mesh", parallel.make_mesh, config.mesh)
+        weights = collected.call("", build_objective, config)
+        notes = weights and collected.call("", objective_notes, config)
+        collected.call("checkpoint", check_best_metric, config)
+        task = collected.call("task", tasks.build, config.task)
+        shape = collected.call("", build_shape, config)
         parameters = shape and models.logical_axes(shape)
-        is_frozen = parameters and faults.at(
+        is_frozen = parameters and collected.call(
             "model", freeze, config.model.freeze, parameters
         )
         axes = is_frozen and split(parameters, is_frozen)[0]
-        optimizer = axes and faults.at(
+        optimizer = axes and collected.call(
             "optimizer",
             make_optimizer,
             config.optimizer,
             max(1, config.train.steps * updates),
             axes,
         )
-        sft_optimizer = (axes and config.sft.steps) and faults.at(
+        sft_optimizer = (axes and config.sft.steps) and collected.call(
             "sft.optimizer",
             make_optimizer,
             config.sft.optimizer,
@@ -78,16 +77,15 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
             axes,
         )
         if mesh is not None:
-            faults.at("", _check_divisible, config, mesh)
+            collected.call("", _check_divisible, config, mesh)
             device = mesh.devices.flat[0]
             for field, rule in (
                 ("optimizer", optimizer),
                 ("sft.optimizer", sft_optimizer),
             ):
-                faults.at(field, offload.check, rule, device)
-    tokenizer = refused_at(
-        "task", build_tokenizer, config.task.tokenizer, task, directory, own
-    )
+                collected.call(field, offload.check, rule, device)
+    with inside("task"):
+        tokenizer = build_tokenizer(config.task.tokenizer, task, directory, own)
     model = build_model(config, shape, tokenizer)
     lengths = (config.rollout.max_prompt_length, config.rollout.max_completion_length)
     fitting = Fitting(tokenizer, *lengths)
@@ -99,8 +97,10 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         reward_mode=config.objective.reward_mode,
         overlong=config.train.overlong,
     )
+    with inside("rollout"):
+        sampler = build_sampler(config.rollout, model, mesh)
     collector = Collector(
-        sampler=refused_at("rollout", build_sampler, config.rollout, model, mesh),
+        sampler=sampler,
         rollout=config.rollout,
         stop_tokens=stops,
         seed=config.seed,
@@ -166,9 +166,11 @@ def _initial_params(config: TrainConfig, model: models.DecoderConfig, mesh):
         return published_params(config.model, model, mesh)
     source = Path(config.model.init_from)
     if not (source / "config.yaml").is_file():
-        raise SettingsError(
-            f"model.init_from={config.model.init_from!r}: expected the directory of a "
-            "run, with a config.yaml, or of a published model, with a config.json"
+        raise FieldError(
+            "model.init_from",
+            config.model.init_from,
+            "the directory of a run, with a config.yaml, or of a published model, with "
+            "a config.json",
         )
     StateReader(source).check_format()
     stored = load_stored(source)
@@ -179,9 +181,10 @@ def _initial_params(config: TrainConfig, model: models.DecoderConfig, mesh):
     if other.model != dataclasses.replace(
         model, compute_dtype=other.model.compute_dtype
     ):
-        raise SettingsError(
-            f"model.init_from={str(source)!r}: its model is {other.model}, expected "
-            f"{model}"
+        raise FieldError(
+            "model.init_from",
+            str(source),
+            problem=f"its model is {other.model}, expected {model}",
         )
 
     def load(on_damage):
@@ -197,14 +200,18 @@ def _check_divisible(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
     num_shards = partition.num_batch_shards(mesh)
     part = config.rollout.prompts_per_step // config.train.minibatches
     part = config.train.microbatch_prompts or part
-    faults = [
-        f"{name}={value}: expected a multiple of {num_shards}, the devices that share "
-        "a batch (mesh.data x mesh.fsdp x mesh.expert)"
+    errors = [
+        FieldError(
+            name,
+            value,
+            f"a multiple of {num_shards}, the devices that share a batch (mesh.data x "
+            "mesh.fsdp x mesh.expert)",
+        )
         for name, value in (
             ("prompts of a microbatch", part),
             ("sft.batch_size", config.sft.batch_size if config.sft.steps else 0),
         )
         if value % num_shards
     ]
-    if faults:
-        raise SettingsError("\n".join(faults))
+    if errors:
+        raise FieldErrors(errors)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jaxrl_surrogate import settings, yaml_text
 from jaxrl_surrogate.config import TrainConfig
-from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.storage.state_reader import StateReader
 
 _SEAL = b"# sha256 of the lines above: "
@@ -26,28 +26,32 @@ def load_stored(directory: Path, overrides: Sequence[str] = ()) -> TrainConfig:
       overrides: see `settings.load`.
 
     Raises:
-      SettingsError: it is damaged, or see `settings.load`.
+      FieldErrors: it is damaged, or see `settings.load`.
     """
     path = directory / "config.yaml"
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from error
+        raise FieldError(str(path), problem=f"cannot be read: {error}") from error
     text, mark, seal = content.rpartition(_SEAL)
     remedy = (
         f"remove {path} to go on with the config file and options that the run was "
         "started with"
     )
     if mark and seal.strip() != _digest(text):
-        raise SettingsError(
-            f"{path}: is damaged, or was edited. If you edited it, take out its last "
-            f"line, a digest of the others; if not, {remedy}"
+        raise FieldError(
+            str(path),
+            problem="is damaged, or was edited. If you edited it, take out its last "
+            "line, a digest of the others",
+            remedy=f"if not, {remedy}",
         )
     if not mark and (directory / "checkpoints").exists() and not _is_complete(content):
-        raise SettingsError(
-            f"{path}: has neither all fields nor a digest in its last line: it is "
+        raise FieldError(
+            str(path),
+            problem="has neither all fields nor a digest in its last line: it is "
             "damaged, or an earlier version wrote it. Read such a run with that "
-            f"version; if it is damaged, {remedy}"
+            "version",
+            remedy=f"if it is damaged, {remedy}",
         )
     return settings.load(TrainConfig, path, overrides)
 

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import functools
 import json
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.console import Console
 from jaxrl_surrogate import objectives, terminal
 from jaxrl_surrogate.commands import frontier, rules
 from jaxrl_surrogate.commands.replay import check_figure, finite
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.lab import figures
 from jaxrl_surrogate.lab.analysis import (
     RATES,
@@ -34,16 +34,10 @@ from jaxrl_surrogate.objectives import (
     other_trainers,
     surrogates,
 )
-from jaxrl_surrogate.settings import SettingsError
 
 
-def main(arguments: list[str], console: Console | None = None) -> int:
-    """Print a report for each group size; returns the exit status.
-
-    Raises:
-      SettingsError: an unknown name, or a function that is not one of counts.
-    """
-    parser = argparse.ArgumentParser("jaxrl objective", description=__doc__)
+def add_arguments(parser: argparse._ActionsContainer) -> None:
+    """Declare the arguments of an analysis."""
     parser.add_argument(
         "name",
         nargs="?",
@@ -89,16 +83,23 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         action="store_true",
         help="of mixed groups alone, as train.dynamic_sampling_rounds makes it",
     )
-    parser.add_argument("--figure", type=Path, help="draw it: .svg, .png or .pdf")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args(arguments)
+
+
+def run(args: argparse.Namespace, console: Console | None = None) -> int:
+    """Print a report for each group size; returns the exit status.
+
+    Raises:
+      FieldErrors: an unknown name, or a function that is not one of counts.
+    """
     if (args.name is None) == (args.surrogate is None):
-        parser.error("expected either a NAME or --from SURROGATE")
+        expected = "either a NAME, or --from SURROGATE, or --replay RUN"
+        raise FieldError("jaxrl objective", expected=expected)
     if args.param:
         example = f"{args.name or args.surrogate}:{args.param}"
-        parser.error(f"--param {args.param}: parameters follow the name, as {example}")
+        problem = f"parameters follow the name, as {example}"
+        raise FieldError("--param", args.param, problem=problem)
     if args.frontier and not args.surrogate:
-        parser.error("--frontier: expected --from SURROGATE")
+        raise FieldError("--frontier", expected="--from SURROGATE")
     if args.figure:
         check_figure(args.figure)
     against = rules.surrogate(args.against) if args.against else None
@@ -131,7 +132,8 @@ def main(arguments: list[str], console: Console | None = None) -> int:
                 weigh = graded_rule or lifted
                 graded[size] = circulation(weigh, args.levels, size)
         except ValueError as error:
-            raise SettingsError(f"{args.name or args.surrogate}: {error}") from error
+            name = args.name or args.surrogate
+            raise FieldError(name, problem=str(error)) from error
     if args.figure:
         figures.draw(_panels(reports, against), args.figure)
     if args.json:

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from jaxrl_surrogate import terminal
 from jaxrl_surrogate.commands.replay import finite
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import Surrogate, baselines, inverse, variance
-from jaxrl_surrogate.settings import SettingsError
 
 
 def show(
@@ -29,14 +29,14 @@ def show(
       console: default the terminal.
 
     Raises:
-      SettingsError: a prior with no density, or a group size below 1.
+      FieldError: a prior with no density, or a group size below 1.
     """
     try:
         rows = variance.frontier(
             surrogate, inverse.methods(), group_sizes, baselines.names(), prior
         )
     except ValueError as error:
-        raise SettingsError(f"--frontier: {error}") from error
+        raise FieldError("--frontier", problem=str(error)) from error
     if as_json:
         plain = [dataclasses.asdict(row) for row in rows]
         print(json.dumps(finite(plain), indent=2))

@@ -4,52 +4,49 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
 from jaxrl_surrogate import assembly, settings
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.lab.plan import Plan, make_plan
 from jaxrl_surrogate.lab.plan import text as plan_text
 from jaxrl_surrogate.lab.plan import topology as topologies
 from jaxrl_surrogate.lab.plan.drawing import drawings
 from jaxrl_surrogate.lab.plan.search import search
-from jaxrl_surrogate.settings import SettingsError
 
 
-def main(arguments: list[str]) -> int:
+def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Plan a step; returns the exit status: 0 where it fits, else 1.
 
     Raises:
-      SettingsError: an unknown topology, or a config or mesh that does not fit it.
+      FieldErrors: an unknown topology, or a config or mesh that does not fit it.
     """
-    args, overrides = _parser().parse_known_args(arguments)
     if topologies.names_a_pod(args.topology):
         _stay_off_devices()
     try:
         topology = topologies.get(args.topology)
-    except ValueError as error:
-        raise SettingsError(f"--{error}") from error
+    except FieldError as error:
+        raise error.at("--topology") from error
     path = Path(args.config)
     config = settings.load(
         TrainConfig, path, overrides, defaults={"name": path.stem or "run"}
     )
     platform = topology.devices[0].platform
     job = assembly.build_job(config, platform)
-    try:
-        job.make_mesh(topology.devices)
-        if args.shardings:
-            print(plan_text.shardings_text(job, topology.devices))
-            return 0
-        if args.draw:
-            print(drawings(job, topology.devices, args.draw))
-            return 0
-        if args.search:
-            return _search(job, topology, args)
-        plan = make_plan(job, topology, config.name, _say)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
+    job.make_mesh(topology.devices)
+    if args.shardings:
+        print(plan_text.shardings_text(job, topology.devices))
+        return 0
+    if args.draw:
+        print(drawings(job, topology.devices, args.draw))
+        return 0
+    if args.search:
+        return _search(job, topology, args)
+    plan = make_plan(job, topology, config.name, _say)
     remedies = []
     if not plan.fits and args.remedies:
         remedies = search(
@@ -67,13 +64,9 @@ def main(arguments: list[str]) -> int:
     return 0 if plan.fits else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "jaxrl plan",
-        description=__doc__,
-        epilog="Other arguments are fields of the config: --section.field=value.",
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; others are fields of the config."""
+    parser.epilog = "Other arguments are fields of the config: --section.field=value."
     parser.add_argument("config", metavar="CONFIG", help="a YAML file")
     parser.add_argument(
         "--topology",
@@ -107,7 +100,6 @@ def _parser() -> argparse.ArgumentParser:
         help="compile at most N other settings where the config does not fit",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
 
 
 def _search(job, topology, args) -> int:
@@ -115,9 +107,11 @@ def _search(job, topology, args) -> int:
         job, topology, args.search, on_candidate=lambda c: _say(str(c.fields))
     )
     if not tried:
-        raise SettingsError(
-            f"--topology={args.topology}: no mesh divides the model and the batch; "
-            "expected rollout.prompts_per_step to be a multiple of more of the chips"
+        raise FieldError(
+            "--topology",
+            args.topology,
+            "rollout.prompts_per_step to be a multiple of more of the chips",
+            problem="no mesh divides the model and the batch",
         )
     if args.json:
         print(

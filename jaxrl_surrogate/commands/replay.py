@@ -16,26 +16,21 @@ from jaxrl_surrogate import assembly, terminal
 from jaxrl_surrogate.commands import replay_text as text
 from jaxrl_surrogate.commands.rules import rule
 from jaxrl_surrogate.config import TrainConfig
+from jaxrl_surrogate.errors import FieldError, FieldErrors
 from jaxrl_surrogate.lab import figures
 from jaxrl_surrogate.lab.effective import effective_objective
 from jaxrl_surrogate.lab.groups import Groups, read_groups
 from jaxrl_surrogate.lab.ledger import ledger, trends, warnings
 from jaxrl_surrogate.lab.replay import replay
 from jaxrl_surrogate.objectives import WeightTable, mixed_only
-from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.telemetry.run_log import read_events, read_metrics
 
 _RATES = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])
 
 
-def main(arguments: list[str], console: Console | None = None) -> int:
-    """Print the report of a run; returns the exit status.
-
-    Raises:
-      SettingsError: not a run, a run without steps, or an unknown rule.
-    """
-    parser = argparse.ArgumentParser("jaxrl objective", description=__doc__)
-    parser.add_argument("--replay", required=True, metavar="RUN", help="run directory")
+def add_arguments(parser: argparse._ActionsContainer) -> None:
+    """Declare the arguments of a report."""
+    parser.add_argument("--replay", metavar="RUN", help="run directory")
     parser.add_argument(
         "--as",
         dest="rules",
@@ -43,21 +38,29 @@ def main(arguments: list[str], console: Console | None = None) -> int:
         help="other rules by commas, parameters after colons: maxrl,pass_at_k:k=8",
     )
     parser.add_argument("--from-step", type=int, default=1, help="first step counted")
-    parser.add_argument("--figure", type=Path, help="draw it: .svg, .png or .pdf")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args(arguments)
+
+
+def run(args: argparse.Namespace, console: Console | None = None) -> int:
+    """Print the report of a run; returns the exit status.
+
+    Raises:
+      FieldErrors: not a run, a run without steps, or an unknown rule.
+    """
     directory = Path(args.replay)
     if not (directory / "config.yaml").is_file():
-        raise SettingsError(
-            f"--replay={args.replay!r}: has no config.yaml; expected the directory of "
-            "a run"
+        raise FieldError(
+            "--replay",
+            args.replay,
+            "the directory of a run",
+            problem="has no config.yaml",
         )
     if args.figure:
         check_figure(args.figure)
     config = assembly.load_stored(directory)
     report = report_of(config, directory, args.rules.split(","), args.from_step)
     if args.figure and report["effective"] is None:
-        raise SettingsError("--figure: all groups were all incorrect or all correct")
+        problem = "all groups were all incorrect or all correct"
+        raise FieldError("--figure", problem=problem)
     if args.figure:
         figures.draw(_panels(report["effective"]), args.figure)
     if args.json:
@@ -73,36 +76,40 @@ def report_of(
     """`make_report` of a run directory, other rules by what `--as` says.
 
     Raises:
-      SettingsError: an unknown rule, or no whole group from `from_step` on.
+      FieldErrors: an unknown rule, or no whole group from `from_step` on.
       ValueError: the run has no step.
     """
     if config.objective.rewards != "binary":
-        raise SettingsError(
-            f"objective.rewards={config.objective.rewards}: expected binary; a report "
-            "is made from counts of correct answers, which say too little of graded"
-            " ones"
+        raise FieldError(
+            "objective.rewards",
+            config.objective.rewards,
+            "binary",
+            "a report is made from counts of correct answers, which say too little of "
+            "graded ones",
         )
     rows = [row for row in read_metrics(directory) if row["step"] >= from_step]
     graded = max((row.get("graded", 0) for row in rows), default=0)
     if config.objective.kind == "function" and graded > 0:
-        raise SettingsError(
-            f"objective.kind=function: up to {graded:.0%} of a step's rewards are "
-            "neither 0 nor 1, and a report is made from counts of correct answers, "
-            "which say too little of graded ones"
+        raise FieldError(
+            "objective.kind",
+            "function",
+            problem=f"up to {graded:.0%} of a step's rewards are neither 0 nor 1, and "
+            "a report is made from counts of correct answers, which say too little of "
+            "graded ones",
         )
     groups = read_groups(directory, config.rollout.group_size)
     last = groups.step.max()
     groups = groups.where(groups.step >= from_step)
     if not len(groups):
-        raise SettingsError(
-            f"--from-step={from_step}: expected at most {last}, the run's last step"
-        )
+        expected = f"at most {last}, the run's last step"
+        raise FieldError("--from-step", from_step, expected)
     if not len(groups.whole):
-        raise SettingsError(
-            f"{directory}: from step {from_step} on no group kept all its "
-            f"{groups.group_size} samples, and a report is made from those that did; "
-            "a sample is lost where the verifier gives no verdict, or where "
-            "train.overlong=mask drops it"
+        raise FieldError(
+            str(directory),
+            problem=f"from step {from_step} on no group kept all its "
+            f"{groups.group_size} samples, and a report is made from those that did",
+            remedy="a sample is lost where the verifier gives no verdict, or where "
+            "train.overlong=mask drops it",
         )
     nominal = _nominal(config, groups)
     others = {name: _table(name, nominal.group_size) for name in rules if name}
@@ -148,7 +155,7 @@ def _notes(config: TrainConfig) -> list[str]:
     """What the run said of its objective, or would be refused for today."""
     try:
         return list(assembly.objective_notes(config))
-    except SettingsError as error:
+    except FieldErrors as error:
         return [str(error)]
 
 
@@ -240,7 +247,7 @@ def _table(name: str, group_size: int) -> WeightTable:
     try:
         return rule(name).table(group_size)
     except ValueError as error:
-        raise SettingsError(f"--as={name}: {error}") from error
+        raise FieldError("--as", name, problem=str(error)) from error
 
 
 def _panels(found: dict) -> list[figures.Panel]:
@@ -281,12 +288,12 @@ def check_figure(path: Path) -> None:
     """Refuse a figure that could not be written, before anything is computed.
 
     Raises:
-      SettingsError: as `figures.check_path`.
+      FieldErrors: as `figures.check_path`.
     """
     try:
         figures.check_path(path)
-    except ValueError as error:
-        raise SettingsError(f"--{error}") from error
+    except FieldError as error:
+        raise error.at("--figure") from error
 
 
 def finite(value: object) -> object:

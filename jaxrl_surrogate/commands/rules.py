@@ -22,7 +22,6 @@ from jaxrl_surrogate.objectives import (
     surrogates,
     tabulate,
 )
-from jaxrl_surrogate.settings import SettingsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,23 +36,21 @@ def rule(text: str) -> Rule:
     """A registered rule, another trainer's, or a function of rewards of the user's.
 
     Raises:
-      SettingsError: an unknown name or parameter, with the nearest; or a function that
+      FieldError: an unknown name or parameter, with the nearest; or a function that
         cannot be imported.
     """
-    try:
-        name, params = names.parse(text)
-        if advantages.is_own_code(name):
+    name, params = names.parse(text)
+    if advantages.is_own_code(name):
+        try:
             fn = own_rules.own_function(name, params, "rule")
-            return Rule(functools.partial(tabulate, fn), fn)
-        table, graded = advantages.get(name, **params).table, None
-    except FieldError as error:
-        raise SettingsError(
-            f"{error}; parameters of a rule have names, as in pass_at_k:k=4"
-            if error.field == "rule"
-            else str(error)
-        ) from error
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
+        except FieldError as error:
+            remedy = "parameters of a rule have names, as in pass_at_k:k=4"
+            remedy = "; ".join(filter(None, (error.remedy, remedy)))
+            raise FieldError(
+                error.field, error.value, error.expected, remedy, problem=error.problem
+            ) from error
+        return Rule(functools.partial(tabulate, fn), fn)
+    table, graded = advantages.get(name, **params).table, None
     if ":" in name:
         weigh = other_trainers.rule(name, **params)
         graded = lambda rewards: weigh(np.asarray(rewards))  # noqa: E731
@@ -64,9 +61,6 @@ def surrogate(text: str) -> Surrogate:
     """A registered surrogate.
 
     Raises:
-      SettingsError: an unknown name or parameter, with the nearest.
+      FieldError: an unknown name or parameter, with the nearest.
     """
-    try:
-        return surrogates.parse(text)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
+    return surrogates.parse(text)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from jaxrl_surrogate import assembly, settings, terminal
 from jaxrl_surrogate.commands.replay import finite
-from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.errors import FieldError, unknown
 from jaxrl_surrogate.storage.lock import holder
 from jaxrl_surrogate.telemetry.run_log import read_metrics, read_warm_start
 
@@ -20,21 +21,25 @@ _CURVES = ("reward", "eval/pass@1", "loss", "grad_norm", "entropy", "length")
 _POINTS = 5
 
 
-def main(arguments: list[str], console: Console | None = None) -> int:
-    """Print the table or the comparison; returns the exit status.
-
-    Raises:
-      SettingsError: no such folder, or not a run.
-    """
-    parser = argparse.ArgumentParser("jaxrl runs", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of runs")
     parser.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="two runs in it, by name"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args(arguments)
+
+
+def run(
+    args: argparse.Namespace, overrides: Sequence[str], console: Console | None = None
+) -> int:
+    """Print the table or the comparison; returns the exit status.
+
+    Raises:
+      FieldError: no such folder, or not a run.
+    """
     if not args.folder.is_dir():
-        raise SettingsError(f"{args.folder}: no such folder")
+        raise FieldError(str(args.folder), problem="no such folder")
     if args.compare:
         report = compare(*(_run(args.folder, name) for name in args.compare))
     else:
@@ -129,9 +134,7 @@ def _run(folder: Path, name: str) -> Path:
         if (path / "config.yaml").is_file():
             return path
     runs = [str(path.relative_to(folder)) for path in find(folder)]
-    raise SettingsError(
-        f"--compare {name}: no such run; {settings.nearest(name, runs)}"
-    )
+    raise unknown("--compare", name, runs, "run")
 
 
 def _last_evaluation(rows: list[dict]) -> dict[str, float]:

@@ -15,6 +15,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.lab.groups import Groups
 from jaxrl_surrogate.objectives import WeightTable, induced_surrogate
 from jaxrl_surrogate.objectives.bernstein import basis
@@ -107,12 +108,14 @@ def effective_objective(
         none is left, it is known that they were given no weight.
 
     Raises:
-      ValueError: another group size than the groups', or no whole group that was mixed.
+      FieldError: another group size than the groups', or no whole group that was mixed.
     """
     groups, size = groups.whole, nominal.group_size
     if size != groups.group_size:
-        raise ValueError(
-            f"group_size={groups.group_size}: the table is for groups of {size}"
+        raise FieldError(
+            "group_size",
+            groups.group_size,
+            problem=f"the table is for groups of {size}",
         )
     means, covariance = _by_count(groups, size)
     if mixed_only:
@@ -126,9 +129,10 @@ def effective_objective(
     share = counts[:, None] * seen * asked
     scale, norm = (share * np.nan_to_num(means)).sum(), (share * asked).sum()
     if not norm > 0 or not scale > 0:
-        raise ValueError(
-            "groups: none of them carries a weight of the objective; expected a run "
-            "with groups that are not all incorrect or all correct"
+        raise FieldError(
+            "groups",
+            problem="none of them carries a weight of the objective",
+            expected="a run with groups that are not all incorrect or all correct",
         )
     scale /= norm
     filled = np.where(seen, means, scale * asked)

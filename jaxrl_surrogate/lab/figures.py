@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
+
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (8, 2)), "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -44,17 +46,19 @@ def check_path(path: Path) -> None:
     """Refuse a figure that could not be written, before anything is computed.
 
     Raises:
-      ValueError: an ending that is not known, no such folder, or matplotlib is missing.
+      FieldError: an ending that is not known, no such folder, or matplotlib is missing.
     """
     if path.suffix not in (".svg", ".png", ".pdf"):
-        raise ValueError(f"figure={str(path)!r}: expected a name in .svg, .png or .pdf")
+        raise FieldError("figure", str(path), "a name in .svg, .png or .pdf")
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"figure={str(path)!r}: {path.parent} is not a folder")
+        raise FieldError("figure", str(path), problem=f"{path.parent} is not a folder")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ValueError(
-            "figure: needs matplotlib; in the checkout: pip install -e '.[plots]'"
+        raise FieldError(
+            "figure",
+            problem="needs matplotlib",
+            remedy="in the checkout: pip install -e '.[plots]'",
         ) from error
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.storage.json_lines import read_rows
 
 
@@ -45,29 +46,36 @@ def read_groups(directory: Path, group_size: int) -> Groups:
       group_size: M, as its config says.
 
     Raises:
-      ValueError: there is no such file, it holds no step, or another version of the
+      FieldError: there is no such file, it holds no step, or another version of the
         program wrote it.
     """
     path = directory / "groups.jsonl"
     if not path.is_file():
-        raise ValueError(
-            f"run_dir={str(directory)!r}: has no groups.jsonl; expected a run that "
-            "`jaxrl train` made at least one step of"
+        raise FieldError(
+            "run_dir",
+            str(directory),
+            problem="has no groups.jsonl",
+            expected="a run that `jaxrl train` made at least one step of",
         )
     columns = {name: [] for name in _COLUMNS}
     steps = []
     for row in read_rows(path):
         missing = [name for name in _COLUMNS if name not in row]
         if missing:
-            raise ValueError(
-                f"run_dir={str(directory)!r}: groups.jsonl has no {missing[0]} in step "
-                f"{row['step']}: another version wrote it; expected a run of this one"
+            raise FieldError(
+                "run_dir",
+                str(directory),
+                problem=f"groups.jsonl has no {missing[0]} in step {row['step']}: "
+                "another version wrote it",
+                expected="a run of this one",
             )
         steps += [row["step"]] * len(row["correct"])
         for name in _COLUMNS:
             columns[name] += row[name]
     if not steps:
-        raise ValueError(f"run_dir={str(directory)!r}: groups.jsonl holds no step")
+        raise FieldError(
+            "run_dir", str(directory), problem="groups.jsonl holds no step"
+        )
     return Groups(
         group_size=group_size,
         step=np.array(steps),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.lab.groups import Groups
 from jaxrl_surrogate.objectives import WeightTable, advantages, surrogates
 from jaxrl_surrogate.objectives.pass_at_k import pass_at_k
@@ -49,11 +50,13 @@ def ledger(groups: Groups, nominal: WeightTable) -> dict[str, Estimate]:
     """Estimates of all objectives over the whole groups given.
 
     Raises:
-      ValueError: no whole group.
+      FieldError: no whole group.
     """
     correct = groups.whole.correct
     if not len(correct):
-        raise ValueError("groups: every group lost samples; expected whole ones")
+        raise FieldError(
+            "groups", problem="every group lost samples", expected="whole ones"
+        )
     out = {}
     for name, values in estimators(nominal).items():
         found = values[correct]

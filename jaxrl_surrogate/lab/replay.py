@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.lab.groups import Groups
 from jaxrl_surrogate.objectives import WeightTable
 
@@ -28,14 +29,18 @@ def replay(groups: Groups, nominal: WeightTable, other: WeightTable) -> Replayed
       other: the rule asked about, of the same group size.
 
     Raises:
-      ValueError: another group size, or no whole group.
+      FieldError: another group size, or no whole group.
     """
     size = nominal.group_size
     if other.group_size != size:
-        raise ValueError(f"group_size={other.group_size}: the run has groups of {size}")
+        raise FieldError(
+            "group_size", other.group_size, problem=f"the run has groups of {size}"
+        )
     correct = groups.whole.correct
     if not len(correct):
-        raise ValueError("groups: every group lost samples; expected whole ones")
+        raise FieldError(
+            "groups", problem="every group lost samples", expected="whole ones"
+        )
     wrong = size - correct
 
     def weights(table):

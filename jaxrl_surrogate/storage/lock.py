@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.storage.stops import RunInUse
 
 
@@ -37,7 +38,7 @@ class RunLock:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
-            raise ValueError(no_place(self._path.parent, str(error))) from error
+            raise no_place(self._path.parent, str(error)) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -47,8 +48,10 @@ class RunLock:
                 return self
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise RunInUse(
-                    f"run_dir={str(self._path.parent)!r}: in use by {_named(holder)}; "
-                    "wait for it, stop it, or choose another run_dir"
+                    "run_dir",
+                    str(self._path.parent),
+                    problem=f"in use by {_named(holder)}",
+                    remedy="wait for it, stop it, or choose another run_dir",
                 ) from error
             raise
         os.ftruncate(file, 0)
@@ -70,12 +73,10 @@ class RunLock:
             self._file = None
 
 
-def no_place(directory: Path, why: str) -> str:
-    """What is said of a run directory that cannot be."""
-    return (
-        f"run_dir={str(directory)!r}: expected a folder that can be made or written "
-        f"to; {why}"
-    )
+def no_place(directory: Path, why: str) -> FieldError:
+    """The error about a run directory that cannot be."""
+    expected = "a folder that can be made or written to"
+    return FieldError("run_dir", str(directory), expected, why)
 
 
 def holder(directory: Path) -> str | None:

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxrl_surrogate.errors import FieldError
 
-class RunInUse(ValueError):
+
+class RunInUse(FieldError):
     """Another process trains in this run directory."""
 
 

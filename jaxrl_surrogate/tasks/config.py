@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from jaxrl_surrogate.errors import at_least
+from jaxrl_surrogate.errors import FieldError, at_least
 from jaxrl_surrogate.resolve import absolute
 
 
@@ -53,11 +53,10 @@ class TaskConfig:
             object.__setattr__(self, "reward", absolute(self.reward))
         at_least(self, verify_workers=0, verify_memory_mb=16)
         if not 0 <= self.verify_max_failures < 1:
-            raise ValueError(
-                f"verify_max_failures={self.verify_max_failures}: expected 0 or more "
-                "and less than 1, a share of completions"
+            raise FieldError(
+                "verify_max_failures",
+                self.verify_max_failures,
+                "0 or more and less than 1, a share of completions",
             )
         if not self.verify_timeout_s > 0:
-            raise ValueError(
-                f"verify_timeout_s={self.verify_timeout_s}: expected more than 0"
-            )
+            raise FieldError("verify_timeout_s", self.verify_timeout_s, "more than 0")

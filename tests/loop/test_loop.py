@@ -15,8 +15,8 @@ from rich.console import Console
 
 from jaxrl_surrogate import assembly, cli, parallel
 from jaxrl_surrogate.commands import replay
+from jaxrl_surrogate.errors import FieldErrors
 from jaxrl_surrogate.loop import loop, reexecution
-from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.storage import digests
 from jaxrl_surrogate.telemetry import run_log
 
@@ -169,7 +169,7 @@ def test_refilling_that_turns_an_objective_is_refused(tmp_path, words, said):
     words = ["--rollout.group_size=8", *words, "--train.dynamic_sampling_rounds=2"]
     config = cli.load_config(QUICKSTART, [f"--run_dir={tmp_path}/run", *words])
     with pytest.raises(
-        SettingsError, match=rf"train\.dynamic_sampling_rounds=2: .*{said}"
+        FieldErrors, match=rf"train\.dynamic_sampling_rounds=2: .*{said}"
     ):
         assembly.build_run(config)
     words[-1] = "--train.dynamic_sampling_rounds=0"

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxrl_surrogate.commands import analyse
+from jaxrl_surrogate import cli
 from jaxrl_surrogate.objectives import (
     WeightTable,
     advantages,
@@ -124,7 +124,7 @@ def test_graded_groups_of_equal_rewards_weigh_nothing(name):
 
 def test_the_command_says_it(capsys):
     words = ["pkpo:k=2", "--dynamic-sampling", "--json"]
-    assert analyse.main(words) == 0
+    assert cli.main(["objective", *words]) == 0
     found = json.loads(capsys.readouterr().out)["8"]
     slope = dict(zip(found["p"], found["slope"], strict=True))
     assert slope[0.9] == pytest.approx(0.2 - 2 * 0.9**7)

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from jaxrl_surrogate.commands import analyse
+from jaxrl_surrogate import cli
 from jaxrl_surrogate.objectives import other_trainers
 
 CASES = {
@@ -206,7 +206,7 @@ def test_levels_are_judged_by_what_the_rule_does(capsys):
         "0.5",
         "1",
     ]
-    assert analyse.main([*words, "--json"]) == 0
+    assert cli.main(["objective", *words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["4"]["graded"]
     assert not found["has_objective"]
     assert found["share"] == pytest.approx(worst / largest, rel=1e-9)

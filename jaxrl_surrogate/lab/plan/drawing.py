@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 from jax.sharding import NamedSharding
 
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.lab.plan.job import Job, cache_arrays, decode_weights
 
 
@@ -13,7 +14,7 @@ def drawings(job: Job, devices: Sequence[jax.Device], name: str) -> str:
     """All arrays of a step whose name holds `name`, drawn.
 
     Raises:
-      ValueError: no array has such a name; says which there are.
+      FieldError: no array has such a name; says which there are.
     """
     mesh = job.make_mesh(devices)
     state = jax.tree.leaves_with_path(job.abstract_state(mesh))
@@ -28,9 +29,11 @@ def drawings(job: Job, devices: Sequence[jax.Device], name: str) -> str:
         arrays |= {f"{owner}/{inner}": pair for inner, pair in pairs.items()}
     found = [draw(n, a.shape, s) for n, (a, s) in arrays.items() if name in n]
     if not found:
-        raise ValueError(
-            f"draw={name!r}: in the name of no array; expected a part of one of "
-            f"{', '.join(arrays)}"
+        raise FieldError(
+            "draw",
+            name,
+            problem="in the name of no array",
+            expected=f"a part of one of {', '.join(arrays)}",
         )
     return "\n\n".join(found)
 

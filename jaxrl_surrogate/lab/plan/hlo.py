@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Mapping
 
+from jaxrl_surrogate.errors import FieldError
+
 _BYTES = {
     "pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4,
     "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16,
@@ -115,7 +117,7 @@ def parse(text: str) -> Module:
     """Read the text of a compiled module (`compiled.as_text()`).
 
     Raises:
-      ValueError: no entry computation is in it.
+      FieldError: no entry computation is in it.
     """
     computations, entry, name, body = {}, None, None, {}
     for line in text.splitlines():
@@ -131,7 +133,7 @@ def parse(text: str) -> Module:
             if instruction is not None:
                 body[instruction.name] = instruction
     if entry is None:
-        raise ValueError(f"text={text[:60]!r}: expected a compiled HLO module")
+        raise FieldError("text", text[:60], "a compiled HLO module")
     return Module(computations[entry], computations)
 
 

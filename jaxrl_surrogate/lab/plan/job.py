@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 
 from jaxrl_surrogate import models, rng
 from jaxrl_surrogate.batch import Prompts, batch_shapes
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.loop.config import LoopConfig
 from jaxrl_surrogate.losses import LossConfig
 from jaxrl_surrogate.objectives import GeneralRule, TableFamily
@@ -74,11 +75,13 @@ class Job:
             ("train.microbatch_prompts", slices),
         ):
             if size % ways:
-                raise ValueError(
-                    f"{field}: {size} prompts are not a multiple of the {ways} ways "
+                raise FieldError(
+                    field,
+                    problem=f"{size} prompts are not a multiple of the {ways} ways "
                     f"that mesh axes data={mesh.shape['data']}, "
                     f"fsdp={mesh.shape['fsdp']} and expert={mesh.shape['expert']} "
-                    "split a batch; raise tensor or sequence, or prompts"
+                    "split a batch",
+                    remedy="raise tensor or sequence, or prompts",
                 )
         return mesh
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import jax
 
+from jaxrl_surrogate.errors import FieldError
+
 _GIB = 2**30
 
 
@@ -104,23 +106,28 @@ def get(name: str) -> Topology:
         devices of this machine.
 
     Raises:
-      ValueError: unknown, ill-formed, not built by XLA's TPU compiler, or the compiler
+      FieldError: unknown, ill-formed, not built by XLA's TPU compiler, or the compiler
         is not installed.
     """
     if name in ("local", "cpu", "cuda", "gpu", "tpu"):
         return _local(name)
     found = re.fullmatch(r"(?:([1-9]\d*)\*)?(\w+):(\d+(?:x\d+)*)", name)
     if not found or found[2] not in CHIPS:
-        raise ValueError(
-            f"topology={name!r}: expected KIND:SIZES with KIND one of "
-            f"{', '.join(CHIPS)}, such as {EXAMPLES}, or local, cpu, cuda, tpu"
+        raise FieldError(
+            "topology",
+            name,
+            f"KIND:SIZES with KIND one of {', '.join(CHIPS)}, such as {EXAMPLES}, or "
+            "local, cpu, cuda, tpu",
         )
     slices, chip = int(found[1] or 1), CHIPS[found[2]]
     shape = tuple(map(int, found[3].split("x")))
     if len(shape) != chip.dimensions or 0 in shape:
-        raise ValueError(
-            f"topology={name!r}: expected {chip.dimensions} sizes of at least 1, the "
-            f"network of {chip.name} has as many dimensions; such as {EXAMPLES}"
+        raise FieldError(
+            "topology",
+            name,
+            f"{chip.dimensions} sizes of at least 1, the network of {chip.name} has "
+            "as many dimensions",
+            f"such as {EXAMPLES}",
         )
     one = f"{found[2]}:{found[3]}"
     devices = _described(one, slices, math.prod(shape))
@@ -139,9 +146,12 @@ def available() -> bool:
 
 def _described(name: str, slices: int, num_chips: int) -> Sequence[jax.Device]:
     if not available():
-        raise ValueError(
-            f"topology={name!r}: expected package libtpu, which holds XLA's compiler "
-            "for TPUs and runs on any machine; in the checkout: pip install -e '.[tpu]'"
+        raise FieldError(
+            "topology",
+            name,
+            "package libtpu, which holds XLA's compiler for TPUs and runs on any "
+            "machine",
+            "in the checkout: pip install -e '.[tpu]'",
         )
     # The library asks what machine it is on; elsewhere than on a TPU it must be told.
     for variable, value in (
@@ -159,14 +169,18 @@ def _described(name: str, slices: int, num_chips: int) -> Sequence[jax.Device]:
         )
     except Exception as error:  # the library's own, of many types
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"topology={name!r}: refused by the TPU compiler ({reason}); expected a "
-            f"slice that can be had, such as {EXAMPLES}"
+        raise FieldError(
+            "topology",
+            name,
+            problem=f"refused by the TPU compiler ({reason})",
+            expected=f"a slice that can be had, such as {EXAMPLES}",
         ) from error
     if len(found.devices) != slices * num_chips:
-        raise ValueError(
-            f"topology={name!r}: has {len(found.devices)} devices on {num_chips} "
-            "chips; expected chips that are one device each"
+        raise FieldError(
+            "topology",
+            name,
+            problem=f"has {len(found.devices)} devices on {num_chips} chips",
+            expected="chips that are one device each",
         )
     return found.devices
 
@@ -175,10 +189,11 @@ def _local(name: str) -> Topology:
     try:
         devices = jax.devices() if name == "local" else jax.devices(name)
     except RuntimeError as error:
-        raise ValueError(
-            f"topology={name!r}: this machine has no such device "
-            f"({str(error).splitlines()[0]}); expected local, or a pod such as "
-            f"{EXAMPLES}"
+        raise FieldError(
+            "topology",
+            name,
+            problem=f"this machine has no such device ({str(error).splitlines()[0]})",
+            expected=f"local, or a pod such as {EXAMPLES}",
         ) from error
     kind = devices[0].device_kind
     chip = next((chip for key, chip in _GPUS.items() if key in kind), None)

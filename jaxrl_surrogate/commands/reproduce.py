@@ -1,4 +1,4 @@
-"""`jaxrl verify RUN`: are these the numbers that the run's config and state give?
+"""`jaxrl reproduce RUN`: are these the numbers that the run's config and state give?
 
 Executes a stretch of a run again from one of its stored states and compares every
 digest. Nothing is written into the run directory; the run may be in progress.
@@ -7,28 +7,20 @@ digest. Nothing is written into the run directory; the run may be in progress.
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxrl_surrogate import assembly, settings
+from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.loop.reexecution import Comparison, reexecute
-from jaxrl_surrogate.settings import SettingsError
 from jaxrl_surrogate.storage.state_reader import StateReader
 from jaxrl_surrogate.telemetry.environment import environment, environment_difference
 from jaxrl_surrogate.telemetry.run_log import read_digests, read_environment
 
 
-def main(arguments: list[str]) -> int:
-    """Verify a run; returns the exit status: 0 the same, 1 different.
-
-    Raises:
-      SettingsError: not a run, or nothing to compare from where it was asked.
-      OtherFormat: another version wrote the run.
-    """
-    parser = argparse.ArgumentParser(
-        "jaxrl verify",
-        description=__doc__,
-        epilog="--section.field=value changes the config, such as --mesh.data=1",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; others change the config."""
+    parser.epilog = "--section.field=value changes the config, such as --mesh.data=1"
     parser.add_argument("run", metavar="RUN", help="run directory")
     parser.add_argument(
         "--from",
@@ -41,11 +33,19 @@ def main(arguments: list[str]) -> int:
         "--steps", type=int, metavar="N", help="at most; default all that are logged"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    args, overrides = parser.parse_known_args(arguments)
+
+
+def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Reproduce a run; returns the exit status: 0 the same, 1 different.
+
+    Raises:
+      FieldErrors: not a run, or nothing to compare from where it was asked.
+      OtherFormat: another version wrote the run.
+    """
     directory = Path(args.run)
     if not (directory / "config.yaml").is_file():
-        raise SettingsError(
-            f"{args.run}: has no config.yaml; expected the directory of a run"
+        raise FieldError(
+            args.run, problem="has no config.yaml", expected="the directory of a run"
         )
     StateReader(directory).check_format()
     here = f"--run_dir={directory}"  # a run may have been moved
@@ -86,26 +86,28 @@ def _stretch(
 ) -> tuple[int, int]:
     """The step whose state to begin from, and the last one to execute."""
     if not logged:
-        raise SettingsError(
-            f"{directory}: has no digests.jsonl; expected a run that was trained with "
-            "--log.digests=true"
+        raise FieldError(
+            str(directory),
+            problem="has no digests.jsonl",
+            expected="a run that was trained with --log.digests=true",
         )
     newest = max(logged)
     stored = [step for step in StateReader(directory).steps() if step < newest]
     if not stored:
-        raise SettingsError(
-            f"{directory}: no state is stored before step {newest}, the newest that is "
-            "logged; raise checkpoint.keep_last to keep more of them"
+        raise FieldError(
+            str(directory),
+            problem=f"no state is stored before step {newest}, the newest that is "
+            "logged",
+            remedy="raise checkpoint.keep_last to keep more of them",
         )
     if start is None:
         start = stored[-1]
     if start not in stored:
-        raise SettingsError(
-            f"--from={start}: expected a step whose state is stored, one of "
-            f"{', '.join(map(str, stored))}"
-        )
+        known = ", ".join(map(str, stored))
+        expected = f"a step whose state is stored, one of {known}"
+        raise FieldError("--from", start, expected)
     if steps is not None and steps < 1:
-        raise SettingsError(f"--steps={steps}: expected at least 1")
+        raise FieldError("--steps", steps, "at least 1")
     return start, newest if steps is None else min(newest, start + steps)
 
 

@@ -1,4 +1,4 @@
-"""`jaxrl verify`: an honest run is confirmed, and what was changed is named."""
+"""`jaxrl reproduce`: an honest run is confirmed, and what was changed is named."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ import pytest
 from test_main_job import SMALL
 
 from jaxrl_surrogate import assembly, cli
-from jaxrl_surrogate.settings import SettingsError
+from jaxrl_surrogate.errors import FieldErrors
 from jaxrl_surrogate.storage.checkpoint import RunCheckpoints
 from jaxrl_surrogate.storage.state_reader import StateReader
 from jaxrl_surrogate.training.state import abstract_state
@@ -150,8 +150,8 @@ def test_what_cannot_be_verified_is_said(run, tmp_path):
         ([str(run), "--from", "3"], "one of 0, 2"),
         ([str(run), "--steps", "0"], "--steps=0"),
     ):
-        with pytest.raises(SettingsError, match=text):
-            cli._dispatch(["verify", *words])
+        with pytest.raises(FieldErrors, match=text):
+            cli.run(*cli.parse(["verify", *words]))
     (run / "digests.jsonl").unlink()
-    with pytest.raises(SettingsError, match=r"log\.digests=true"):
-        cli._dispatch(["verify", str(run)])
+    with pytest.raises(FieldErrors, match=r"log\.digests=true"):
+        cli.run(*cli.parse(["verify", str(run)]))
