@@ -166,7 +166,10 @@ def test_equal_rewards_have_equal_weights_and_equal_groups_none(lift):
     table = advantages.table("grpo", 5)
     with jax.enable_x64(False):
         weights = np.asarray(lift(table, np.array([0.3, 0.3, 0.7, 0.3, 0.7])))
-        assert len({*weights[[0, 1, 3]]}) == len({*weights[[2, 4]]}) == 1
+        # A mean adds the chances of the others in their order, which may round.
+        rounding = 0 if lift is layer_cake else 4 * np.finfo(np.float32).eps
+        assert np.ptp(weights[[0, 1, 3]]) <= rounding
+        assert np.ptp(weights[[2, 4]]) <= rounding
         assert weights.dtype == np.float32
     if lift is layer_cake:
         same = np.full((3, 5), [[0.1], [-2.0], [0.9]])
