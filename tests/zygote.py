@@ -22,7 +22,7 @@ import tokenizers  # noqa: F401
 
 from jaxrl_surrogate import assembly, cli  # noqa: F401
 from jaxrl_surrogate.__main__ import program
-from jaxrl_surrogate.commands import replay, runs, verify  # noqa: F401
+from jaxrl_surrogate.commands import replay, reproduce, runs  # noqa: F401
 from jaxrl_surrogate.loop import loop  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
