@@ -40,7 +40,7 @@ def test_a_run_with_graded_rewards_is_warned_of_nothing(tmp_path, rewards, capsy
     assert line.startswith(f"no objective.json: objective.rewards={rewards} trains on")
     assert not (tmp_path / "objective.json").exists()
     assert cli.main(["objective", "--replay", str(tmp_path)]) == 2  # who asks is told
-    assert f"objective.rewards={rewards}: expected" in capsys.readouterr().err
+    assert f"objective.rewards={rewards!r}: expected" in capsys.readouterr().err
 
 
 def test_a_first_step_after_the_last(tmp_path, capsys):
