@@ -128,7 +128,8 @@ def policy_loss(
         truncation of this policy excludes the token. Such a token was sampled by the
         policy before an update: its ratio is 0 and it has no score, so that it counts
         nothing. The weights of the others stay as they are.
-      old_logprobs: (G, M, T) float32, under the policy that sampled.
+      old_logprobs: (G, M, T) float32, `Completions.sampler_logprobs`: as the sampler
+        gave them. The trainer does not compute them again, in later epochs either.
       advantages: (G, M) float32; no gradient flows into them.
       weights: (G, M, T) float32 from `token_weights`.
 
@@ -195,6 +196,14 @@ def kl_penalty(
     return jnp.exp(-log_ratio) - 1 + log_ratio
 
 
+def term_metrics(config: LossConfig) -> tuple[str, ...]:
+    """The metrics that the terms of this loss add to those of every step."""
+    return (
+        *["kl"] * (config.kl_coef != 0),
+        *["entropy_exact"] * (config.entropy_coef != 0),
+    )
+
+
 def total_loss(
     config: LossConfig,
     logprobs: jax.Array,
@@ -210,8 +219,9 @@ def total_loss(
     Args:
       config: terms and coefficients.
       logprobs, old_logprobs, advantages, weights: as for `policy_loss`.
-      entropy: (G, M, T) float32, needed where `entropy_coef` is not 0.
-      ref_logprobs: (G, M, T) float32, needed where `kl_coef` is not 0.
+      entropy: (G, M, T) float32, or None, which leaves the term and its metric out;
+        it must be given where `entropy_coef` is not 0.
+      ref_logprobs: (G, M, T) float32, or None, likewise of `kl_coef`.
 
     Returns:
       The scalar loss and metrics, each a sum over counted tokens.
@@ -246,10 +256,10 @@ def applied_weights(
 
     The derivative of the loss by the log-probability of every token, summed over a
     sample's tokens and divided by the part that `sequence_sum` gives them: with that
-    normalisation, policy_gradient and no KL term it is the advantage itself. Clipping
-    and exclusion set tokens to zero, ratios scale them, a KL term adds to them and
-    length normalisation divides them; all of it shows here, as a mean over tokens. The
-    entropy bonus is not a function of sampled log-probabilities and is left out.
+    normalisation, policy_gradient and no other term it is the advantage itself.
+    Clipping and exclusion set tokens to zero, ratios scale them, further terms add to
+    them and length normalisation divides them; this shows all, as a mean over tokens.
+    The entropy bonus is not a function of sampled log-probabilities and is left out.
 
     Args:
       config, logprobs, old_logprobs, advantages, weights, ref_logprobs: as for

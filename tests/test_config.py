@@ -162,7 +162,7 @@ def test_sections_are_all_checked_at_once(tmp_path):
         # An endless source, of which only some problems are too long.
         (
             ["--task.options.max_digits=9", "--rollout.max_prompt_length=8"],
-            ["rollout.max_prompt_length=8", "too short for '"],
+            ["rollout.max_prompt_length=8", "too short for the prompt '"],
         ),
         (
             ["--sft.steps=1", "--rollout.max_completion_length=1"],

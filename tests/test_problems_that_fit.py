@@ -1,21 +1,29 @@
 """Problems that are too long: how many are left out is said, and of how many."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 
 from jaxrl_surrogate import assembly, cli
+from jaxrl_surrogate.losses import LossConfig, term_metrics
 from jaxrl_surrogate.telemetry import metric_names
 
-CONFIG = """
-model: {preset: nano}
-task: {name: gsm8k, tokenizer: byte}
-rollout: {prompts_per_step: 8, group_size: 2, max_completion_length: 4}
-train: {steps: 1}
-eval: {prompts: 8, samples: 3}
-loss: {kl_coef: 0.1, entropy_coef: 0.01}
-log: {tensorboard: false}
+# Every term that a loss can have, so that one without a name for its metric is found.
+COEFFICIENTS = [
+    field.name
+    for field in dataclasses.fields(LossConfig)
+    if field.name.endswith("_coef")
+]
+CONFIG = f"""
+model: {{preset: nano}}
+task: {{name: gsm8k, tokenizer: byte}}
+rollout: {{prompts_per_step: 8, group_size: 2, max_completion_length: 4}}
+train: {{steps: 1}}
+eval: {{prompts: 8, samples: 3}}
+loss: {json.dumps(dict.fromkeys(COEFFICIENTS, 0.1))}
+log: {{tensorboard: false}}
 """
 
 
@@ -87,10 +95,11 @@ def test_the_run_says_it_and_shows_n(path, tmp_path, capsys):
     notes = [row["what"] for row in map(json.loads, events) if row["event"] == "note"]
     assert len(notes) == 3 and notes[1].startswith("warning: ")
     # The names that `checkpoint.best_metric` may have are those that there are.
+    terms = term_metrics(LossConfig(**dict.fromkeys(COEFFICIENTS, 0.1)))
     scores = metric_names.of_an_evaluation(metric_names.evaluated_ks(3))
     names = {"step", *scores}
     assert set(before) == names
-    assert set(step) == names | set(metric_names.of_a_step(2, kl=True, entropy=True))
+    assert set(step) == names | set(metric_names.of_a_step(2, terms))
     assert cli.main(["eval", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out
     assert "eval.prompts=8: evaluating on 3" in printed and "3 test problems" in printed

@@ -5,6 +5,7 @@ import math
 from jaxrl_surrogate.config import TrainConfig
 from jaxrl_surrogate.errors import FieldError, unknown
 from jaxrl_surrogate.loop.config import CheckpointConfig
+from jaxrl_surrogate.losses import term_metrics
 from jaxrl_surrogate.telemetry import metric_names
 
 
@@ -26,10 +27,7 @@ def check_best_metric(config: TrainConfig) -> None:
             )
         return
     group_size, samples = config.rollout.group_size, plan.samples
-    loss = config.loss
-    of_steps = metric_names.of_a_step(
-        group_size, kl=loss.kl_coef > 0, entropy=loss.entropy_coef != 0
-    )
+    of_steps = metric_names.of_a_step(group_size, term_metrics(config.loss))
     scores = metric_names.of_an_evaluation(metric_names.evaluated_ks(samples))
     if wanted.best_metric in of_steps:
         return

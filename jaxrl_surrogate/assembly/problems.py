@@ -22,6 +22,7 @@ class _Limit:
     field: str
     most: int
     texts: str  # what is measured
+    text: str  # one of them, before its problem's prompt
     length: Callable[[Problem], int]
 
     def fits(self, problem: Problem) -> bool:
@@ -48,10 +49,15 @@ class Fitting:
             "rollout.max_prompt_length",
             max_prompt,
             "prompts",
+            "the prompt",
             lambda problem: len(tokenizer.encode(problem.prompt)),
         )
         self._reference = _Limit(
-            "rollout.max_completion_length", max_completion, "references", reference
+            "rollout.max_completion_length",
+            max_completion,
+            "references",
+            "the reference completion, with its end token, of",
+            reference,
         )
         self.notes: list[str] = []
 
@@ -81,8 +87,9 @@ class Fitting:
                         raise FieldError(
                             limit.field,
                             limit.most,
-                            problem=f"too short for {source[index].prompt[:60]!r}, "
-                            f"which needs {limit.length(source[index])}",
+                            problem=f"too short for {limit.text} "
+                            f"{source[index].prompt[:60]!r}, which needs "
+                            f"{limit.length(source[index])} tokens",
                             remedy=_REMEDY,
                         )
             return source

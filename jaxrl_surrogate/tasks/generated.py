@@ -102,9 +102,9 @@ def split(make: Maker, num_test: int) -> tuple[Generated, tuple[Problem, ...]]:
         raise FieldError(
             "num_test",
             num_test,
-            problem="so few problems are possible with these options that none is "
-            "left for training or for testing",
-            expected="more of them",
+            problem="the other options allow so few problems that none is left for "
+            "training or for testing",
+            remedy="allow longer, larger or more varied ones",
         )
     return train, test
 

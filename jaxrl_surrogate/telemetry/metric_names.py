@@ -16,13 +16,12 @@ def evaluated_ks(samples: int) -> list[int]:
     return [k for k in range(1, samples + 1) if k & (k - 1) == 0 or k == samples]
 
 
-def of_a_step(group_size: int, *, kl: bool, entropy: bool) -> tuple[str, ...]:
-    """What every step has; `kl` and `entropy` where the loss has that term.
+def of_a_step(group_size: int, terms: Iterable[str]) -> tuple[str, ...]:
+    """What every step has, with what the terms of the loss add (`losses.term_metrics`).
 
     "entropy" is always the rollout's estimate, the mean of -log p over sampled tokens;
     "entropy_exact" is the mean of the exact entropies that the loss computes.
     """
-    terms = [*["kl"] * kl, *["entropy_exact"] * entropy]
     return (*_OF_A_STEP.split(), f"pass@{group_size}", *terms)
 
 

@@ -97,7 +97,7 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
         raise FieldError(
             "warmup_steps",
             config.warmup_steps,
-            f"at most the run's {total_steps} steps",
+            f"at most the {total_steps} updates that are made with it",
         )
     peak, warmup = config.learning_rate, config.warmup_steps
     decay_steps = max(total_steps - 1 - warmup, 1)

@@ -6,7 +6,7 @@ from jaxrl_surrogate import tasks
 
 
 def test_names():
-    assert tasks.names() == ("arithmetic", "countdown", "gsm8k")
+    assert {"arithmetic", "countdown", "gsm8k"} <= set(tasks.names())
     with pytest.raises(ValueError, match=r"^name='arithmetik'.*mean arithmetic\?"):
         tasks.get("arithmetik")
 

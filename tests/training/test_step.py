@@ -148,6 +148,9 @@ def test_graded_rewards_are_weighed_level_by_level(params, batch, random):
 ALL_TERMS = LossConfig(
     "ppo_clip", 0.01, 0.02, "dr_grpo", kl_coef=0.5, kl_estimator="k3", entropy_coef=0.1
 )
+assert all(
+    value for name, value in vars(ALL_TERMS).items() if name.endswith("_coef")
+), "a term of the loss that no test has: give it a coefficient here"
 
 
 @pytest.mark.parametrize(
