@@ -79,7 +79,7 @@ def test_global_random_state_is_left_alone(library):
 def test_names_and_options_are_checked(library):
     with pytest.raises(ValueError, match="did you mean chain_sum"):
         tasks.get("reasoning_gym:chainsum")
-    with pytest.raises(ValueError, match=r"options\.min_term=3.*did you mean 'min_te"):
+    with pytest.raises(ValueError, match=r"options\.min_term=3.*did you mean min_te"):
         tasks.get("reasoning_gym:chain_sum", min_term=3)
     with pytest.raises(ValueError, match=r"options\.min_terms='3': expected integer"):
         tasks.get("reasoning_gym:chain_sum", min_terms="3")
