@@ -1,8 +1,11 @@
-"""The records that cross layers. Axis letters: G prompts, M samples of each, P prompt
-positions, T completion positions.
+"""The data classes that layers pass to each other: prompts, completions, batches.
 
-All are frozen and registered as pytrees, so they pass through jit, sharding and Orbax
-unchanged. Lengths are explicit everywhere: no array is ever compared with a pad token.
+Shapes use four letters: G prompts, M samples of each prompt, P prompt positions and T
+completion positions.
+
+All classes are frozen and registered as pytrees, so they pass through jit, sharding and
+Orbax unchanged. Lengths are stored explicitly: no code compares tokens with a pad token
+to find where a sequence ends.
 """
 
 import dataclasses
@@ -26,20 +29,21 @@ class Prompts:
 class Completions:
     """Sampled completions, M of each prompt.
 
-    What the policy chose is trained and measured; other tokens of a completion (results
-    of tools, turns of a user) are read by the model and count in no loss.
+    Only the tokens that the policy sampled (`loss_mask`) enter the loss and the token
+    metrics. The model reads the other tokens of a completion, such as tool results or
+    user turns, but they have no loss.
     """
 
     tokens: jax.Array  # (G, M, T) int32, 0 past the completion's end
     lengths: jax.Array  # (G, M) int32, 1 <= length <= T; a stop token is counted
     truncated: jax.Array  # (G, M) bool, True where T was reached without a stop token
     sampler_logprobs: jax.Array  # (G, M, T) float32, under the sampling distribution
-    loss_mask: jax.Array  # (G, M, T) bool, True on tokens that the policy chose
-    policy_step: jax.Array  # (G, M) int32, the step after which it had these parameters
+    loss_mask: jax.Array  # (G, M, T) bool, True on tokens that the policy sampled
+    policy_step: jax.Array  # (G, M) int32, the step whose update made the parameters
 
     @property
     def mask(self) -> jax.Array:
-        """(G, M, T) bool: True on tokens of the completion, its stop token included."""
+        """(G, M, T) bool, True on all tokens of a completion, also its stop token."""
         positions = jnp.arange(self.tokens.shape[-1])[None, None]
         return positions < self.lengths[..., None]
 
@@ -47,7 +51,7 @@ class Completions:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """What the update consumes: completions with their verified rewards."""
+    """The input of an update: prompts, completions and their rewards."""
 
     prompts: Prompts
     completions: Completions
@@ -58,7 +62,7 @@ class Batch:
 def batch_shapes(
     num_prompts: int, group_size: int, max_prompt_length: int, max_length: int
 ) -> Batch:
-    """Shapes and dtypes of a step's batch: G, M, P and T in this order."""
+    """Return a `Batch` of `jax.ShapeDtypeStruct`; the arguments are G, M, P and T."""
     row, sample = (num_prompts,), (num_prompts, group_size)
     token, shape = (*sample, max_length), jax.ShapeDtypeStruct
     return Batch(

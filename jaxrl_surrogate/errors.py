@@ -1,7 +1,7 @@
-"""Errors about what a user gave: values with fields, which no code has to parse.
+"""Errors about values that a user gave, with attributes for the field and the value.
 
-A layer raises a `FieldError` that names its own field. Whoever knows in which section
-of the config that field stands puts the section in front, with `inside`.
+A layer raises a `FieldError` that names its own field. The caller, which knows the
+section of the config that holds this field, prepends the section with `inside`.
 """
 
 import contextlib
@@ -19,39 +19,39 @@ NO_VALUE = _NoValue.NO_VALUE
 
 
 class FieldErrors(ValueError):
-    """One or more fields hold what cannot be used; `str` has a line for each.
+    """One or more fields have values that cannot be used; `str` gives a line for each.
 
     Attributes:
       errors: the `FieldError` of each field, in the order in which they were found.
     """
 
     def __init__(self, errors: Iterable["FieldErrors"]):
-        """Group errors; groups among them are taken apart."""
+        """Group errors; groups among them are flattened."""
         self.errors = tuple(one for error in errors for one in error.errors)
         super().__init__(self.errors)
 
     def __str__(self) -> str:
-        """A line for each field."""
+        """Return a line for each field."""
         return "\n".join(map(str, self.errors))
 
     def inside(self, section: str) -> "FieldErrors":
-        """The same errors with `section.` in front of each field."""
+        """Return the same errors with `section.` in front of each field."""
         return FieldErrors(error.inside(section) for error in self.errors)
 
 
 class FieldError(FieldErrors):
-    """A field holds what cannot be used: a group of one.
+    """A field has a value that cannot be used; also a `FieldErrors` of one error.
 
     >>> print(FieldError("steps", -1, "at least 0").inside("train"))
     train.steps=-1: expected at least 0
 
     Attributes:
-      field: what the user gave the value by: a dotted path, an option of the command
-        line, or a file.
-      value: what was given, or `NO_VALUE` where the field alone says it.
-      expected: what would have been taken, or "".
-      remedy: what to do, or "".
-      problem: what is wrong with the value where `expected` does not say it, or "".
+      field: where the user gave the value: a dotted path in the config, an option of
+        the command line, or a file.
+      value: the value that was given, or `NO_VALUE` to leave it out of the message.
+      expected: a description of the values that are accepted, or "".
+      remedy: what the user can do, or "".
+      problem: what is wrong with the value if `expected` does not say it, or "".
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class FieldError(FieldErrors):
         *,
         problem: str = "",
     ):
-        """Take the parts of the sentence."""
+        """Store the parts of the message; see the class for their meaning."""
         self.field, self.value, self.problem = field, value, problem
         self.expected, self.remedy = expected, remedy
         ValueError.__init__(self, field, value, expected, remedy)
 
     @property
     def errors(self) -> tuple["FieldError", ...]:
-        """The error itself."""
+        """Return a tuple that holds this error alone."""
         return (self,)
 
     def __str__(self) -> str:
-        """`field=value: problem; expected ...; remedy`, without what is absent."""
+        """Return `field=value: problem; expected ...; remedy` without empty parts."""
         name = self.field
         if self.value is not NO_VALUE:
             is_scalar = getattr(self.value, "shape", None) == ()  # of an array library
@@ -84,18 +84,21 @@ class FieldError(FieldErrors):
         return f"{name}: {said}"
 
     def inside(self, section: str) -> "FieldError":
-        """The same error with `section.` in front of its field, if there is one."""
+        """Return the same error with `section.` in front of its field.
+
+        An empty section leaves the field as it is.
+        """
         return self.at(f"{section}.{self.field}" if section else self.field)
 
     def at(self, field: str) -> "FieldError":
-        """The same error about a field of another name."""
+        """Return the same error for a field of another name."""
         return FieldError(
             field, self.value, self.expected, self.remedy, problem=self.problem
         )
 
 
 class Collected:
-    """Collects what several calls refuse; on leaving, raises all of it together.
+    """A context that collects the errors of several calls and raises them on exit.
 
     >>> with Collected() as collected:
     ...     seed = collected.call("", int, "7")
@@ -112,10 +115,10 @@ class Collected:
         return self
 
     def __exit__(self, kind: type | None, *exception: object) -> None:
-        """Raise what was collected.
+        """Raise the collected errors, unless the block itself raised.
 
         Raises:
-          FieldErrors: all of it.
+          FieldErrors: all collected errors.
         """
         if kind is None and self.errors:
             raise FieldErrors(self.errors)
@@ -123,7 +126,11 @@ class Collected:
     def call(
         self, section: str, make: Callable, *arguments: Any, **options: Any
     ) -> Any:
-        """What `make` returns, or None and its errors with `section.` in front."""
+        """Return the result of `make(*arguments, **options)`.
+
+        If it raises `FieldErrors`, collect them with `section.` in front of their
+        fields and return None.
+        """
         try:
             return make(*arguments, **options)
         except FieldErrors as error:
@@ -141,10 +148,14 @@ def inside(section: str) -> Iterator[None]:
 
 
 def at_least(section: Any, **least: float) -> None:
-    """Refuse every field of a dataclass that is below its least value.
+    """Check that fields of a dataclass are not below their least values.
+
+    Args:
+      section: the dataclass instance.
+      **least: the least value of each field, by name.
 
     Raises:
-      FieldErrors: an error for each.
+      FieldErrors: an error for each field that is too small.
     """
     errors = [
         FieldError(name, getattr(section, name), f"at least {bound}")
@@ -156,26 +167,28 @@ def at_least(section: Any, **least: float) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "did you mean ...?" with the known name that is most like this one, or ""."""
+    """Return "did you mean ...?" with the most similar known name, or "" for none."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {near[0]}?" if near else ""
 
 
 def unknown(field: str, name: str, known: Iterable[str], what: str = "") -> FieldError:
-    """The error about a name that is none of those known: the nearest one, or all.
+    """Return the error for an unknown name; it shows the most similar name, or all.
 
     Args:
-      field: that holds the name.
-      name: what was given.
-      known: names that are taken.
-      what: what is unknown, such as "task"; "" says unknown alone.
+      field: the field that holds the name.
+      name: the name that was given.
+      known: the names that are accepted.
+      what: the kind of name, such as "task"; "" leaves it out of the message.
     """
     problem = f"unknown {what}".rstrip()
     return FieldError(field, name, problem=problem, **nearest_or_all(name, known))
 
 
 def nearest_or_all(name: str, known: Iterable[str]) -> dict[str, str]:
-    """What an error says of names: `remedy`, the nearest, or `expected`, all of them.
+    """Return a keyword argument of `FieldError` that suggests known names.
+
+    It is `remedy` with the most similar name, or else `expected` with all names.
 
     >>> nearest_or_all("rlo", ["rloo", "grpo"]), nearest_or_all("k", ["rloo", "grpo"])
     ({'remedy': 'did you mean rloo?'}, {'expected': 'one of rloo, grpo'})

@@ -1,8 +1,8 @@
-"""Token log-probabilities and advantages to a scalar loss.
+"""The scalar loss, computed from token log-probabilities and advantages.
 
-Every term is a weighted sum over tokens whose weights are fixed before the first
-micro-batch runs (`token_weights`): a micro-batch adds its part of the sum, so loss and
-gradients do not depend on how a batch is cut.
+Every term is a weighted sum over tokens. The weights of a whole batch are computed
+before its first micro-batch runs (`token_weights`), and each micro-batch adds its part
+of the sum. So the loss and its gradient do not depend on how a batch is split.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from jaxrl_surrogate.typed_fields import check_fields
 
 Metrics = dict[str, jax.Array]
 
-# Differences of log-probabilities beyond this overflow or drown a batch; what they
-# stand for, a token that one model all but excludes, is said as well by e**20.
+# Log ratios are clipped to this size. Larger ones overflow or dominate a batch, and
+# e**20 already says that one of the two models practically excludes the token.
 _MAX_LOG_RATIO = 20.0
 
 
@@ -70,23 +70,26 @@ class LossConfig:
 def token_weights(
     normalization: str, loss_mask: jax.Array, sample_mask: jax.Array
 ) -> jax.Array:
-    """What one token counts in the loss of a whole batch.
+    """Return the weight of each token in the loss of a whole batch.
 
-    Only `sequence_sum` and `dr_grpo` keep the surrogate objective up to a constant: the
-    gradient of E[h(p)] is a sum of token scores over each completion. `dapo` keeps it
-    up to a factor that varies from batch to batch; `grpo` divides by the completion's
-    own length, which pushes towards longer answers and is the gradient of no objective.
+    The gradient of the surrogate objective E[h(p)] is a sum of token scores over each
+    completion. `sequence_sum` and `dr_grpo` keep this gradient up to a constant, and
+    `dapo` up to a factor that varies from batch to batch. `grpo` divides by the length
+    of each completion, which favours longer completions; the result is the gradient of
+    no objective.
 
     Args:
-      normalization: as `LossConfig.normalization`.
-      loss_mask: (G, M, T) bool, tokens of completions that the policy chose; the others
-        have weight 0 and are in no mean over tokens. `dr_grpo` divides by T as ever.
-      sample_mask: (G, M) bool, samples that have a verdict.
+      normalization: one of the values of `LossConfig.normalization`.
+      loss_mask: (G, M, T) bool, True on tokens that the policy sampled. Other tokens
+        have weight 0 and are left out of means over tokens; `dr_grpo` divides by T
+        whatever the mask is.
+      sample_mask: (G, M) bool, True on samples that have a reward.
 
     Returns:
-      (G, M, T) float32, zero on everything masked. A group's samples share the weight
-      of their prompt, so one that lost samples counts as much as a whole one; a prompt
-      without any verdict counts nothing and is not in the mean.
+      (G, M, T) float32, zero on masked tokens and samples. Except for `dapo`, the loss
+      is a mean over prompts of a mean over their samples, so a group that lost samples
+      counts as much as a complete one. A prompt none of whose samples has a reward has
+      weight zero and is not counted in the mean over prompts.
     """
     _check_choice("normalization", normalization)
     chex.assert_rank([loss_mask, sample_mask], [3, 2])
@@ -105,7 +108,7 @@ def token_weights(
 
 
 def _check_choice(field: str, name: str) -> None:
-    """Refuse what `LossConfig` would, where it is given alone."""
+    """Raise the error that `LossConfig` raises for this value of a field."""
     LossConfig(**{field: name})
 
 
@@ -116,27 +119,28 @@ def policy_loss(
     advantages: jax.Array,
     weights: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """The policy term: a sum over tokens with `weights`.
+    """Return the policy term of the loss, a sum over tokens with `weights`.
 
-    policy_gradient: -A log pi, whose gradient at any parameters is the weighted score.
+    policy_gradient: -A log pi, whose gradient is -A times the score of the token.
     ppo_clip (Schulman et al., arXiv 1707.06347, eq. 7; separate bounds as in DAPO,
     arXiv 2503.14476): -min(r A, clip(r, 1 - low, 1 + high) A), r = pi / pi_old.
 
     Args:
-      config: names the term and its bounds.
-      logprobs: (G, M, T) float32, under the parameters being trained; -inf where the
-        truncation of this policy excludes the token. Such a token was sampled by the
-        policy before an update: its ratio is 0 and it has no score, so that it counts
-        nothing. The weights of the others stay as they are.
-      old_logprobs: (G, M, T) float32, `Completions.sampler_logprobs`: as the sampler
-        gave them. The trainer does not compute them again, in later epochs either.
+      config: the name of the term and its bounds.
+      logprobs: (G, M, T) float32, under the parameters being trained; -inf where
+        truncated sampling (such as top-p) from these parameters excludes the token.
+        The policy before an update sampled such a token. Its ratio is 0 and it has no
+        score, so it adds nothing to the loss; the weights of other tokens do not
+        change.
+      old_logprobs: (G, M, T) float32, `Completions.sampler_logprobs` as the sampler
+        returned them. The trainer never recomputes them, not even in later epochs.
       advantages: (G, M) float32; no gradient flows into them.
       weights: (G, M, T) float32 from `token_weights`.
 
     Returns:
-      The scalar loss and sums over tokens (mean over the batch once all are added):
-      the shares of clipped and of excluded tokens, and the KL of the old to the new
-      policy.
+      The scalar loss, and metrics as sums over tokens: the KL of the old to the new
+      policy ("ratio_kl") and the numbers of clipped and of excluded tokens. The caller
+      adds them over micro-batches and divides by the number of tokens.
     """
     chex.assert_equal_shape([logprobs, old_logprobs, weights])
     chex.assert_rank(advantages, 2)
@@ -153,11 +157,12 @@ def policy_loss(
         "excluded_fraction": excluded.sum().astype(jnp.float32),
     }
     if config.policy == "policy_gradient":
-        # Masked positions hold anything, so they are cut before the product.
+        # Log-probabilities are arbitrary at masked positions, so they become 0 first.
         gain = jnp.where(counted, logprobs, 0.0) * advantages
     else:
-        # A choice, not jnp.minimum, which splits the gradient of equals: a ratio on a
-        # bound, as 1 is on bounds of 0, is not yet clipped and has all of its gradient.
+        # jnp.where, not jnp.minimum, which halves the gradient where both sides are
+        # equal. A ratio exactly on a bound is not clipped and keeps its full gradient;
+        # with bounds of 0, a ratio of 1 is such a case.
         bounded = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
         clipped = bounded * advantages < ratio * advantages
         gain = jnp.where(clipped, jax.lax.stop_gradient(bounded), ratio) * advantages
@@ -166,18 +171,19 @@ def policy_loss(
 
 
 def _excluded(logprobs: jax.Array, weights: jax.Array) -> jax.Array:
-    """Tokens of the loss that truncated sampling cannot produce any more."""
+    """Return a mask of tokens that truncated sampling from this policy excludes."""
     return (weights > 0) & jnp.isneginf(logprobs)
 
 
 def kl_penalty(
     estimator: str, logprobs: jax.Array, ref_logprobs: jax.Array
 ) -> jax.Array:
-    """Per-token estimates of KL(pi || pi_ref) at sampled tokens (Schulman, 2020).
+    """Return per-token estimates of KL(pi || pi_ref) at sampled tokens.
 
-    With l = log pi - log pi_ref: k1 = l, k2 = l^2 / 2, k3 = exp(-l) - 1 + l. As a loss
-    only k2 has the gradient of the KL in expectation; k1 has a gradient of mean zero,
-    and k3 that of the reverse KL. k1 is offered for comparison with published recipes.
+    With l = log pi - log pi_ref: k1 = l, k2 = l^2 / 2, k3 = exp(-l) - 1 + l (Schulman,
+    2020). Used as a loss, only k2 has the gradient of the KL in expectation. The
+    gradient of k1 has mean zero, and that of k3 is the gradient of the reverse KL. k1
+    exists for comparison with published recipes.
 
     Args:
       estimator: "k1", "k2" or "k3".
@@ -197,7 +203,7 @@ def kl_penalty(
 
 
 def term_metrics(config: LossConfig) -> tuple[str, ...]:
-    """The metrics that the terms of this loss add to those of every step."""
+    """Return the names of the metrics that optional terms of this loss add."""
     return (
         *["kl"] * (config.kl_coef != 0),
         *["entropy_exact"] * (config.entropy_coef != 0),
@@ -214,17 +220,19 @@ def total_loss(
     entropy: jax.Array | None = None,
     ref_logprobs: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """All terms of the loss for a (micro-)batch.
+    """Return the sum of all loss terms for a batch or micro-batch.
 
     Args:
       config: terms and coefficients.
       logprobs, old_logprobs, advantages, weights: as for `policy_loss`.
-      entropy: (G, M, T) float32, or None, which leaves the term and its metric out;
-        it must be given where `entropy_coef` is not 0.
-      ref_logprobs: (G, M, T) float32, or None, likewise of `kl_coef`.
+      entropy: (G, M, T) float32, the entropy of the policy at each token. None leaves
+        out the entropy bonus and its metric. It must be given if `entropy_coef` is
+        not 0.
+      ref_logprobs: (G, M, T) float32, under the reference model. None leaves out the
+        KL term and its metric. It must be given if `kl_coef` is not 0.
 
     Returns:
-      The scalar loss and metrics, each a sum over counted tokens.
+      The scalar loss, and metrics that are sums over tokens with a nonzero weight.
     """
     loss, metrics = policy_loss(config, logprobs, old_logprobs, advantages, weights)
     weights = jnp.where(_excluded(logprobs, weights), 0, weights)
@@ -252,23 +260,23 @@ def applied_weights(
     weights: jax.Array,
     ref_logprobs: jax.Array | None = None,
 ) -> jax.Array:
-    """What an update really multiplies each sample's score with.
+    """Return the factor by which an update multiplies the score of each sample.
 
-    The derivative of the loss by the log-probability of every token, summed over a
-    sample's tokens and divided by the part that `sequence_sum` gives them: with that
-    normalisation, policy_gradient and no other term it is the advantage itself.
-    Clipping and exclusion set tokens to zero, ratios scale them, further terms add to
-    them and length normalisation divides them; this shows all, as a mean over tokens.
-    The entropy bonus is not a function of sampled log-probabilities and is left out.
+    The factor is -d loss / d logprob, averaged over the tokens of a sample. It shows
+    what the loss makes of the advantages: clipping and exclusion set tokens to zero,
+    ratios scale them, the KL term adds to them and length normalisation divides them.
+    With `sequence_sum`, policy_gradient and no other term, the factor is the advantage
+    times the sample's weight in the mean, 1 / (samples x prompts); callers divide by
+    this weight. The entropy bonus is left out, because it is not a function of the
+    log-probabilities of sampled tokens.
 
     Args:
       config, logprobs, old_logprobs, advantages, weights, ref_logprobs: as for
         `total_loss`, of a whole batch or a slice of one.
 
     Returns:
-      (G, M) float32: the sum over tokens of -d loss / d logprob over the number of
-      counted tokens; 0 where none is. To be divided by the weight of a prompt's sample
-      in the mean, 1 / (samples x prompts).
+      (G, M) float32: the sum over tokens of -d loss / d logprob, divided by the number
+      of tokens with a nonzero weight; 0 for a sample without such tokens.
     """
     config = dataclasses.replace(config, entropy_coef=0.0)
 

@@ -1,10 +1,10 @@
-"""Objects of the user's own code, by name: `module:attribute` or `file.py:attribute`.
+"""Import objects of the user's own code by name.
 
-    resolve("rewards.py:exact_match")      # a file, found from the working directory
+    resolve("rewards.py:exact_match")      # a file, relative to the working directory
     resolve("my_package.rewards:exact")    # a module that can be imported from there
 
-A file is imported under its stem, with its folder at the end of `sys.path`: processes
-that this one spawns import it the same way, so objects that it defines can be pickled.
+A file is imported as the module of its stem, and its folder is appended to `sys.path`.
+Spawned processes import it in the same way, so objects that it defines can be pickled.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from jaxrl_surrogate.errors import FieldError, nearest
 
 
 def is_file_spec(spec: str) -> bool:
-    """Whether a spec names a file: `folder/file.py:attribute`."""
+    """Return whether a spec names a file, as in `folder/file.py:attribute`."""
     return spec.rpartition(":")[0].endswith(".py")
 
 
 def absolute(spec: str) -> str:
-    """The spec with its file as an absolute path; a module's spec as it is.
+    """Return a file's spec with an absolute path, and a module's spec unchanged.
 
     >>> absolute("package.module:attribute")
     'package.module:attribute'
@@ -38,20 +38,20 @@ def absolute(spec: str) -> str:
 
 
 def resolve(spec: str, field: str = "spec") -> Any:
-    """The object that a spec names.
+    """Return the object that a spec names.
 
-    A file or module is imported once in a process: what is written to it later has no
-    effect there.
+    A process imports a file or module once; later edits of the file have no effect in
+    that process.
 
     Args:
       spec: `module:attribute`, where the module can be imported from the working
         directory, or `file.py:attribute`.
-      field: that holds the spec, for the error.
+      field: the name of the field that holds the spec, for error messages.
 
     Raises:
-      FieldError: the spec has another form, there is no such file, module or
-        attribute, the import fails (with file and line), or another module has the name
-        that the file would be imported under.
+      FieldError: the spec has another form, the file, module or attribute does not
+        exist, the import fails (the message has file and line), or another module
+        already has the name under which the file would be imported.
 
     Examples:
       >>> resolve("json:dumps")([1])
@@ -68,7 +68,7 @@ def resolve(spec: str, field: str = "spec") -> Any:
 
 
 def source_file(spec: str) -> Path | None:
-    """The file of the module that a spec names; None where it has none, as built-ins.
+    """Return the file of the module that a spec names, or None for a built-in module.
 
     Raises:
       FieldError: as `resolve`.
@@ -78,9 +78,9 @@ def source_file(spec: str) -> Path | None:
 
 
 def source_digest(spec: str) -> str | None:
-    """SHA-256 of that file as it is now; None where there is none.
+    """Return the SHA-256 of the `source_file` of a spec, or None if it has no file.
 
-    What the file imports is not in it.
+    The digest covers the current content of this file, but not of files it imports.
 
     Raises:
       FieldError: as `resolve`.
@@ -92,12 +92,12 @@ def source_digest(spec: str) -> str | None:
 
 
 def line_that_raised(error: BaseException, file: str = "") -> str:
-    """Where to mend what raised an error, as file:line.
+    """Return the place in the code that raised an error, as file:line.
 
     Args:
-      error: with its traceback.
-      file: an end of a path; the innermost line in such a file is taken, and the
-        innermost of all where there is none.
+      error: the error, with its traceback.
+      file: the end of a path. The result is the innermost line of the traceback in a
+        file whose path ends so, or the innermost line of all if there is no such file.
     """
     lines = [
         (frame.f_code.co_filename, line)
@@ -124,7 +124,7 @@ def _module(spec: str) -> ModuleType:
 
 
 def _file_module(spec: str, path: Path) -> ModuleType:
-    """A file as the module of its stem, where no other module has that name."""
+    """Import a file as the module of its stem, unless another module has that name."""
     if not path.is_file():
         files = ", ".join(str(other) for other in sorted(path.parent.glob("*.py"))[:8])
         remedy = f"Python files there: {files}" if files else ""
@@ -153,7 +153,7 @@ def _file_module(spec: str, path: Path) -> ModuleType:
 
 
 def _file_of(name: str) -> str | None:
-    """The file that a module of this name has or would have here."""
+    """Return the file from which a module of this name is or would be imported."""
     if name in sys.modules:
         return getattr(sys.modules[name], "__file__", None)
     try:
@@ -180,7 +180,7 @@ def _import(spec: str, name: str) -> ModuleType:
 
 
 def _raised(name: str, error: BaseException) -> str:
-    """What an import raised, and the line of the module at which it did."""
+    """Return a message with the error of an import and the line that raised it."""
     if isinstance(error, SyntaxError):
         return f"importing {name} failed: {error.msg} ({error.filename}:{error.lineno})"
     where = line_that_raised(error, f"{os.sep}{name.replace('.', os.sep)}.py")
@@ -204,7 +204,7 @@ def _missing(spec: str, module: ModuleType, attribute: str) -> FieldError:
 
 
 def _append_to_path(folder: str) -> None:
-    """At the end: a user's file must not take the place of a library's."""
+    """Append a folder to `sys.path`, so that no user file shadows a library."""
     if folder not in sys.path:
         sys.path.append(folder)
     importlib.invalidate_caches()

@@ -1,9 +1,9 @@
-"""Keys by position: a random number is a function of a seed and of where it is used.
+"""PRNG keys that depend only on the run's seed and on where a random number is used.
 
-Nothing in the package calls `jax.random.split` along a control-flow path. A key is
-folded from the run's seed by a named stream and then by integers (step, prompt, sample,
-token), so a draw does not depend on batch layout, device count, retries or what ran
-before it.
+The package never calls `jax.random.split` along a control-flow path. A key is made by
+folding the name of a stream and then integers (step, prompt, sample, token) into the
+run's seed. So a draw does not depend on the order of a batch, the number of devices,
+retries, or what ran before it.
 """
 
 import zlib
@@ -16,12 +16,12 @@ Key = jax.Array
 
 
 def stream_key(seed: int, stream: str, *positions: int | jax.Array) -> Key:
-    """Return the key of a named stream of a run, folded by zero or more positions.
+    """Return the key of a run's named stream, with zero or more positions folded in.
 
     Args:
       seed: the run's seed, `0 <= seed < 2**32`.
-      stream: name of the consumer, such as "rollout", "init" or "evaluation". Two
-        streams share no keys.
+      stream: name of what uses the key, such as "rollout", "init" or "evaluation".
+        Streams of different names share no keys.
       *positions: integers (scalars, may be traced), folded in order.
 
     Returns:
@@ -30,7 +30,7 @@ def stream_key(seed: int, stream: str, *positions: int | jax.Array) -> Key:
     if not 0 <= seed < 2**32:
         raise FieldError("seed", seed, "an integer in [0, 2**32)")
     key = jax.random.key(seed)
-    # A checksum of the name, not Python's hash: the same in every process and version.
+    # CRC-32 of the name is the same in every process and version; Python's hash is not.
     return fold(jax.random.fold_in(key, zlib.crc32(stream.encode())), *positions)
 
 
@@ -45,7 +45,7 @@ def sample_keys(key: Key, prompt_ids: jax.Array, num_samples: int) -> Key:
     """Return one key per (prompt, sample).
 
     Args:
-      key: the key of this step's rollout stream; not consumed elsewhere.
+      key: the key of this step's rollout stream; it must not be used elsewhere.
       prompt_ids: (G,) uint32, the prompts' positions in the run's prompt stream.
       num_samples: M, samples of each prompt.
 

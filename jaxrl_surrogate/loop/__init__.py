@@ -1,1 +1,1 @@
-"""The run: rollouts and updates in turn, evaluation, re-execution."""
+"""The training loop: rollout, verification, update, evaluation and re-execution."""

@@ -1,4 +1,4 @@
-"""What a batch says of the policy that sampled it."""
+"""Metrics of a batch: rewards, groups, lengths and entropy."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from jaxrl_surrogate.batch import Batch
 
 
 def is_mixed(batch: Batch) -> np.ndarray:
-    """(G,) bool: groups whose verified rewards are not all equal.
+    """Return (G,) bool, True for groups whose verified rewards are not all equal.
 
-    The others carry no gradient under any centred objective; uncentred ones may give
-    them weight (`objectives.mixed_groups`).
+    The other groups have no gradient under a centred objective. An uncentred objective
+    may give them nonzero weights (`objectives.mixed_groups`).
     """
     highest = np.where(batch.reward_mask, batch.rewards, -np.inf).max(-1)
     lowest = np.where(batch.reward_mask, batch.rewards, np.inf).min(-1)
@@ -17,7 +17,13 @@ def is_mixed(batch: Batch) -> np.ndarray:
 
 
 def group_metrics(batch: Batch, share: float, rounds: int) -> dict[str, float]:
-    """How many groups had a gradient, of all sampled and of those that were kept."""
+    """Return metrics about mixed groups and refilling.
+
+    Args:
+      batch: the batch after refilling.
+      share: the fraction of mixed groups among all groups that were sampled.
+      rounds: rounds of refilling that were done.
+    """
     return {
         "mixed_group_fraction": share,
         "mixed_group_fraction_kept": float(is_mixed(batch).mean()),
@@ -26,11 +32,12 @@ def group_metrics(batch: Batch, share: float, rounds: int) -> dict[str, float]:
 
 
 def batch_metrics(batch: Batch, step: int) -> dict[str, float]:
-    """What the batch of a step says of the policy: rewards, groups, lengths, pass@M.
+    """Return the metrics of a step's batch: rewards, groups, lengths, pass@1, pass@M.
 
-    "length" counts all tokens of a completion, "loss_tokens" those that the policy
-    chose, of which "entropy" is a mean. "policy_lag" is how many steps the parameters
-    that sampled are behind those that the step begins with.
+    "length" counts all tokens of a completion. "loss_tokens" counts the tokens that the
+    policy sampled, and "entropy" is the mean of -log p over them. "policy_lag" is the
+    number of steps by which the parameters that sampled the batch are older than those
+    at the beginning of the step.
     """
     mask, rewards = batch.reward_mask, batch.rewards
     sizes = mask.sum(-1)

@@ -1,4 +1,4 @@
-"""The rollout phase with its verification: problems in, a batch with rewards out."""
+"""The rollout phase with its verification: from problems to a batch with rewards."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,9 +17,10 @@ from jaxrl_surrogate.tasks.prompts import PromptStream, encode_prompts
 
 @dataclasses.dataclass(frozen=True)
 class Collector:
-    """Asks a sampler for completions of problems, and has them verified.
+    """A sampler together with the verification of what it samples.
 
-    The host does text, the sampler does the rest. All arrays are NumPy.
+    The host encodes and decodes text; the sampler generates tokens. All arrays are
+    NumPy arrays.
     """
 
     sampler: Sampler
@@ -30,7 +31,7 @@ class Collector:
     stream: str = "rollout"  # the random stream; evaluation has its own
 
     def sample(self, problems: list[Problem], step: int) -> tuple[Prompts, Completions]:
-        """Sample M completions of each problem at a step's random stream.
+        """Sample M completions of each problem with the random keys of a step.
 
         Raises:
           SamplerError: see `Sampler`.
@@ -55,27 +56,31 @@ def collect_batch(
     on_sampled: Callable[[Prompts, Completions], None] = lambda *sampled: None,
     journal: RewardJournal | None = None,
 ) -> tuple[Batch, dict[str, float]]:
-    """Collect a step's batch, with bounded refilling of groups without signal.
+    """Collect a step's batch; optionally replace groups whose rewards are all equal.
 
-    Dynamic sampling (DAPO, arXiv 2503.14476): while some groups are all correct or all
-    wrong and rounds are left, fresh prompts are sampled and their mixed groups take
-    those places, in stream order. A prompt then contributes what its mixed groups do,
-    times one constant that all prompts share: the objective is that of mixed groups
-    (`objectives.mixed_groups`), the rule's own where all-correct and all-incorrect
-    groups weigh nothing in it, as in centred rules. Those that no group took the place
-    of are kept; the weights given to the update must be 0 for them. Sampling the same
-    prompt again until its group is mixed would change every objective.
+    The replacement is dynamic sampling (DAPO, arXiv 2503.14476). While some groups are
+    not mixed (all correct or all incorrect) and rounds are left, fresh prompts are
+    sampled, and their mixed groups replace those groups in stream order. Groups for
+    which no replacement was found stay in the batch; the weights that the update gives
+    them must be 0.
+
+    Up to one constant that all prompts share, each prompt then contributes what its
+    mixed groups contribute. So the batch estimates the gradient of the objective of
+    mixed groups (`objectives.mixed_groups`). It equals the rule's own objective if the
+    rule gives no weight to all-correct and all-incorrect groups, as centred rules do.
+    Sampling the same prompt again until its group is mixed would change every
+    objective.
 
     Args:
-      collector: samples, by the policy that its sampler has, and verifies.
-      prompts: the run's prompt stream, advanced.
-      step: names the random stream; prompt ids make the rounds differ.
-      refill_rounds: at most this many further rounds of G prompts.
-      on_phase: told of each phase as it starts.
-      on_notes: told what verifiers said and how often, where they said something.
-      on_sampled: told of prompts and completions before they are verified, where no
-        others may take their places (`refill_rounds` 0).
-      journal: of their rewards, then.
+      collector: samples with the policy that its sampler holds, and verifies.
+      prompts: the run's prompt stream; the call advances it.
+      step: the step whose random keys are used; rounds differ by their prompt ids.
+      refill_rounds: the largest number of further rounds of G prompts.
+      on_phase: called with the name of each phase as it starts.
+      on_notes: called with the count of each verifier note, if there are any.
+      on_sampled: called with prompts and completions before they are verified, only if
+        `refill_rounds` is 0.
+      journal: stores the rewards as they come, only if `refill_rounds` is 0.
 
     Returns:
       A batch of exactly G groups, and metrics of the collection.
@@ -107,7 +112,7 @@ def collect_batch(
 
 
 def _refill(kept: Batch, fresh: Batch) -> Batch:
-    """Put fresh groups with signal in the places of kept groups without."""
+    """Replace kept groups that are not mixed by fresh groups that are."""
     places = np.flatnonzero(~is_mixed(kept))
     sources = np.flatnonzero(is_mixed(fresh))[: len(places)]
     places = places[: len(sources)]

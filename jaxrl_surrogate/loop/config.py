@@ -9,7 +9,7 @@ from jaxrl_surrogate.training.step import ComputeConfig
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig(ComputeConfig):
-    """How many steps are trained, and what is done with each rollout."""
+    """The number of training steps, and what is done with each rollout."""
 
     steps: Annotated[
         int, "steps of the run: rollouts with their updates", "numbers"
@@ -49,7 +49,7 @@ class LoopConfig(ComputeConfig):
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation on the task's test problems."""
+    """When and how the policy is evaluated on the task's test problems."""
 
     every: Annotated[
         int,
@@ -73,7 +73,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """What is kept."""
+    """When checkpoints are stored, and which of them are kept."""
 
     every: Annotated[int, "steps between checkpoints of the state", "operational"] = 10
     every_minutes: Annotated[

@@ -16,12 +16,12 @@ from jaxrl_surrogate.telemetry.metric_names import evaluated_ks
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
-    num_correct: np.ndarray  # (prompts,) int, correct answers among `num_samples`
+    num_correct: np.ndarray  # (prompts,) int, correct completions of `num_samples`
     num_samples: int
     curve: PassAtKCurve
-    greedy: float  # share of prompts whose greedy completion is correct
+    greedy: float  # fraction of prompts whose greedy completion is correct
     problems: list[Problem]
     texts: list[list[str]]  # sampled completions, [prompt][sample]
     rewards: np.ndarray  # (prompts, samples) float32, 0 where there is no verdict
@@ -30,15 +30,15 @@ class Evaluation:
 
     @property
     def note_counts(self) -> dict[str, int]:
-        """How often each verifier note was given."""
+        """Return how often the verifier gave each note."""
         return dict(Counter(self.notes[self.notes != ""]))
 
     def metrics(self) -> dict[str, float]:
-        """Flat numbers for the log: pass@k for powers of two and n, greedy accuracy."""
+        """Return the logged metrics: pass@k for some k (`evaluated_ks`) and greedy."""
         return self.scores(evaluated_ks(self.num_samples))
 
     def row(self) -> dict[str, object]:
-        """The whole evaluation as JSON values."""
+        """Return the counts and the pass@k curve of the evaluation as JSON values."""
         return {
             "problems": [problem.id for problem in self.problems],
             "correct": self.num_correct.tolist(),
@@ -51,7 +51,11 @@ class Evaluation:
         }
 
     def scores(self, ks: Iterable[int] | None = None) -> dict[str, float]:
-        """Flat numbers with the ends of intervals; `ks` None: every k up to n."""
+        """Return pass@k with its confidence interval and the greedy accuracy by name.
+
+        Args:
+          ks: the values of k; None means every k up to `num_samples`.
+        """
         out = {}
         for k in map(int, self.curve.k if ks is None else ks):
             out[f"eval/pass@{k}"] = float(self.curve.mean[k - 1])
@@ -66,19 +70,19 @@ def evaluate(
     problems: list[Problem],
     batch_prompts: int,
 ) -> Evaluation:
-    """Sample each problem `group_size` times and once greedily.
+    """Sample each problem `group_size` times and once greedily, and verify all.
 
-    The random stream does not depend on the training step: evaluations of two
-    checkpoints share it, so their difference is less noisy than either.
+    The random keys do not depend on the training step. Evaluations of two checkpoints
+    share them, so their difference is less noisy than with independent keys.
 
     Args:
-      collector: with the evaluation's sampling distribution and group size; its
-        sampler has the policy.
+      collector: has the sampling settings and group size of the evaluation; its sampler
+        holds the policy.
       problems: the held-out problems, at least one.
       batch_prompts: prompts sampled at once; the last batch is padded to this size.
 
     Raises:
-      VerifierError: as `check_verdicts`, of the sampled completions.
+      VerifierError: the sampled completions fail `check_verdicts`.
       SamplerError: see `Sampler`.
     """
     greedy = dataclasses.replace(
@@ -127,5 +131,5 @@ def evaluate(
 
 
 def _correct(rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(G,) correct ones; a completion without a verdict counts as incorrect here."""
+    """Return (G,) counts of correct completions; one without a verdict is incorrect."""
     return ((rewards >= 0.5) & mask).sum(-1)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next phase border."""
+"""Ctrl-C and SIGTERM ask a run to stop at the end of the current phase."""
 
 import os
 import signal
@@ -8,17 +8,19 @@ from types import FrameType
 
 from jaxrl_surrogate.parallel import hosts
 
-_STOPPED = 130  # the exit status, as of a run that stopped at a border
+_STOPPED = 130  # exit status, the same as of a run that stopped between phases
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM sets `received`; a second one ends.
+    """A context in which a first signal asks the run to stop and a second one ends it.
 
-    The loop looks at `received` between phases, saves and returns: at most one phase
-    later. Who cannot wait asks twice, with either signal. Python's handlers run between
-    two bytecodes of the main thread, which may be waiting for a device; a thread learns
-    of signals at once, says so, and ends the process at the second one. Checkpoints are
-    atomic, so the last is intact.
+    The first SIGINT or SIGTERM sets `received`. The loop checks it between phases,
+    saves and returns, so the run stops at the end of the current phase. A second signal
+    of either kind ends the process at once. Checkpoints are atomic, so the last one
+    stays intact.
+
+    A thread reads the signals, because Python runs signal handlers only between two
+    bytecodes of the main thread, which may be waiting for a device.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -49,7 +51,7 @@ class StopRequest:
         self._thread.join()
 
     def agreed(self) -> bool:
-        """Whether a host was asked to stop; all hosts ask at the same places."""
+        """Return whether any host was asked to stop; all hosts must call this."""
         return hosts.any_of(self.received is not None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
-"""The main job: warm start, then roll out, verify, update, evaluate.
+"""The training loop: warm start, then rollout, verification, update and evaluation.
 
 Steps count from 1. The checkpoint of step s holds the state after its update; the store
-`start` holds what reinforcement learning started from. A run that is started again goes
-on from the newest update, with the stored rollouts of the steps after it.
+`start` holds the state from which reinforcement learning starts. A run that is started
+again resumes from the newest update and uses the stored rollouts of later steps.
 """
 
 import contextlib
@@ -42,16 +42,17 @@ from jaxrl_surrogate.training.step import make_update
 
 
 def train(run: Run, log: RunLog) -> Outcome:
-    """Run to the last step, from wherever the run directory says it stands.
+    """Train to the last step, from the newest stored state if there is one.
 
     Returns:
-      The outcome; `finished` is False where a signal stopped the run, which can then be
+      The outcome; `finished` is False if a signal stopped the run, which can then be
       started again.
 
     Raises:
-      NotFinite: too many updates in a row had a loss or gradient not finite.
-      VerifierError: too few verdicts, or rewards that the objective cannot take.
-      SamplerError: the sampler gives no completions; the newest state is stored.
+      NotFinite: too many updates in a row had a loss or gradient that is not finite.
+      VerifierError: the verifier gave too few verdicts, or rewards that the objective
+        cannot take.
+      SamplerError: the sampler returned no completions; the newest state is stored.
     """
     plan = run.loop
     for note in run.notes:
@@ -74,19 +75,19 @@ def train(run: Run, log: RunLog) -> Outcome:
             meta |= {"before": _evaluate(run, state, step, log)}
             log.metrics(step, meta["before"])
         missed = step and _evaluation_due(run, step) and step not in log.evaluated()
-        if hosts.any_of(bool(missed)):  # a signal came first
+        if hosts.any_of(bool(missed)):  # a signal stopped the run before it
             scores = _evaluate(run, state, step, log)
             log.add_metrics(step, scores)
             meta |= {"after": scores} if step == plan.steps else {}
         source = run.source(store, log)
         stored_at = time.monotonic()
-        skipped = 0  # updates, the last ones without a break
+        skipped = 0  # the number of last updates in a row that were skipped
         while step < plan.steps and not stop.agreed():
             began, compiles = time.perf_counter(), compile_count()
             source.load(state.params, step)
             try:
                 rollout = source.next(step + 1)
-            except SamplerError:  # which may be gone for long: nothing is done twice
+            except SamplerError:  # store the state, so that no step is repeated later
                 if step > (store.latest_update() or 0):
                     _save(store, step, state, meta)
                 raise
@@ -126,7 +127,8 @@ def train(run: Run, log: RunLog) -> Outcome:
                 late = hosts.any_of(minutes >= run.checkpoint.every_minutes)
             due = step % run.checkpoint.every == 0 or step == plan.steps
             store_now = due or late
-            # Recorded before it is stored: what is stored is not computed again.
+            # Logs are written before the state is stored: a stored step never runs
+            # again, so its rows could not be added later.
             found = None
             if run.log.digests:
                 every = run.log.digests_every
@@ -156,7 +158,7 @@ def train(run: Run, log: RunLog) -> Outcome:
 def _save(store, step, state, meta, metric=None, found=None):
     """Store a state without its frozen parameters, which the starting state holds.
 
-    `found` are the digests of all its arrays by name, where they are known.
+    `found` holds the digests of all arrays by name; None means to compute them here.
     """
     if found is None:
         found = digests.named_digests(state)
@@ -168,10 +170,13 @@ def _save(store, step, state, meta, metric=None, found=None):
 
 
 def starting_state(run: Run, log: RunLog) -> TrainState:
-    """The state that reinforcement learning starts from, made once and stored.
+    """Return the state from which reinforcement learning starts.
+
+    The first call makes the state, with the warm start if there is one, and stores it.
+    Later calls restore it.
 
     Raises:
-      DamagedCheckpoint: it is stored and not sound.
+      DamagedCheckpoint: the stored state is damaged.
     """
     directory = run.directory / "checkpoints" / "start"
     with RunCheckpoints(directory) as store:
@@ -187,16 +192,16 @@ def starting_state(run: Run, log: RunLog) -> TrainState:
             params = warm_start(
                 run.warm_start, params, run.model, run.mesh, log, run.is_frozen
             )
-        # Not before: the warm start has moments of its own.
+        # After the warm start, which has optimizer state of its own in memory.
         state = restart(params, run.model, run.optimizer, run.mesh, run.is_frozen)
         store.save_update(0, state, {})
         return state
 
 
 def _reference(run: Run, state: TrainState, log: RunLog) -> models.Params:
-    """The parameters that the KL penalty refers to: those of the starting state.
+    """Return the parameters of the starting state, the reference of the KL penalty.
 
-    The frozen ones are the same now, and are not held twice.
+    Frozen parameters have not changed since; they are shared with `state`, not copied.
     """
     abstract, _ = split(abstract_params(run.model, run.mesh), run.is_frozen)
     with _start(run, log) as reader:
@@ -205,7 +210,7 @@ def _reference(run: Run, state: TrainState, log: RunLog) -> models.Params:
 
 @contextlib.contextmanager
 def _start(run: Run, log: RunLog) -> Iterator[StateReader]:
-    """A reader of the starting state, which is made again if somebody removed it."""
+    """Yield a reader of the starting state; make the state again if it was removed."""
     reader = StateReader(run.directory)
     if 0 not in reader.steps():
         starting_state(run, log)
@@ -227,7 +232,15 @@ def _made_again_if_removed(directory: Path) -> Iterator[None]:
 def newest_params(
     run: Run, on_damage: Callable[[str], None]
 ) -> tuple[models.Params, int]:
-    """The newest stored parameters of a run and their step; see `StateReader`."""
+    """Return the newest stored parameters of a run and their step.
+
+    Args:
+      run: the run.
+      on_damage: called with a message for each newer state that is damaged.
+
+    Raises:
+      DamagedCheckpoint, ValueError: see `StateReader.newest_params`.
+    """
     abstract = abstract_params(run.model, run.mesh)
     return StateReader(run.directory).newest_params(abstract, on_damage)
 
@@ -242,7 +255,7 @@ def run_evaluation(run: Run, params: models.Params, step: int) -> Evaluation:
 
 
 def _evaluate(run: Run, state: TrainState, step: int, log: RunLog) -> dict[str, float]:
-    """The scores of a step; the evaluation they come from is recorded whole."""
+    """Evaluate after a step, log the whole evaluation, and return its metrics."""
     found = run_evaluation(run, state.params, step)
     log.evaluation(step, found.row())
     if found.note_counts:
@@ -262,7 +275,10 @@ def _open_store(run: Run) -> RunCheckpoints:
 
 
 def _newest(run: Run, store: RunCheckpoints, log: RunLog):
-    """Step, state and meta of the newest sound update; prompts go on from there."""
+    """Return step, state and meta of the newest sound update, or None if none exists.
+
+    The call also moves the run's prompt stream to the position after that step.
+    """
     abstract = abstract_state(run.model, run.optimizer, run.mesh, run.is_frozen)
     moving = dataclasses.replace(abstract, frozen={})
     found = store.newest_update(moving, log.damage)
@@ -285,13 +301,22 @@ def update_phase(
     reference: models.Params | None,
     step: int,
 ):
-    """All optimizer steps of `step` on its batch.
+    """Take all optimizer steps of a training step on its batch.
 
-    Returns the state, metrics that are means over the steps, and (G, M) the weight that
-    each sample was given on average over the epochs.
+    Args:
+      run: the run.
+      update: the compiled update (`make_update`).
+      state: the state before the step; donated except for its frozen parameters.
+      batch: the batch of the step, NumPy arrays.
+      reference: the reference model's parameters; None without a KL term.
+      step: the training step, from 1 on, which selects the objective.
+
+    Returns:
+      The new state, metrics that are means over the optimizer steps, and a (G, M) array
+      of the weight that each sample was given, averaged over the epochs.
     """
     began = time.perf_counter()
-    # Of the type that devices hold: hosts compare what they put in place.
+    # Cast to dtypes that devices hold: device_put compares the values between hosts.
     objective = jax.tree.map(
         lambda x: np.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype)),
         run.objective(step),
@@ -325,7 +350,7 @@ def update_phase(
 
 
 def _in_a_row(history: list[dict]) -> int:
-    """How many updates at the end had a loss or gradient that is not finite."""
+    """Count the last updates in a row whose loss or gradient is not finite."""
     finite = np.isfinite([(m["loss"], m["grad_norm"]) for m in history]).all(-1)
     return len(history) - (int(np.flatnonzero(finite)[-1]) + 1 if finite.any() else 0)
 
@@ -333,7 +358,7 @@ def _in_a_row(history: list[dict]) -> int:
 def step_digests(
     batch: Batch, applied: np.ndarray, state: TrainState | None
 ) -> digests.Digests:
-    """Digests of a step's phases; of the state where it is given."""
+    """Return the digests of a step's phases, with the state's if it is given."""
     row = digests.batch_digests(batch) | digests.update_digests(applied)
     return row if state is None else row | digests.state_digests(state)
 
@@ -346,6 +371,9 @@ def _evaluation_due(run: Run, step: int) -> bool:
 
 
 def _completions_due(run: Run, step: int) -> bool:
-    """The first step and the last one too: a short run has samples as well."""
+    """Return whether a step logs completions; the first and the last step always do.
+
+    With `completions_every` 0 no step does.
+    """
     every = run.log.completions_every
     return bool(every) and (step % every == 0 or step in (1, run.loop.steps))

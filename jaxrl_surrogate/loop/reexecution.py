@@ -1,4 +1,4 @@
-"""A stretch of a run executed again from a stored state, against its digests."""
+"""Execute steps of a run again from a stored state and compare the logged digests."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,25 +14,25 @@ from jaxrl_surrogate.training.step import make_update
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The first thing that came out otherwise."""
+    """The first step and phase whose digests differ from those that were logged."""
 
     step: int
     phase: str  # one of `digests.PHASES`
-    arrays: list[str]  # of the phase, those whose digests differ
+    arrays: list[str]  # names of the arrays of the phase whose digests differ
 
     def __str__(self) -> str:
-        """What one would say."""
+        """Return the step, the phase and the arrays as text."""
         return f"step {self.step}, phase {self.phase}: {', '.join(self.arrays)}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What executing again found."""
+    """The result of executing steps again."""
 
-    start: int  # the step whose stored state it began from
+    start: int  # the step whose stored state was restored
     last: int  # the last step that was executed
-    compared: int  # digests that were compared
-    difference: Difference | None
+    compared: int  # number of digests that were compared
+    difference: Difference | None  # None if all digests agree
 
 
 def reexecute(
@@ -42,27 +42,29 @@ def reexecute(
     last: int,
     on_step: Callable[[int, int], None] = lambda step, compared: None,
 ) -> Comparison:
-    """Execute steps again, in memory, until one differs from what was logged.
+    """Execute steps again in memory until one differs from what was logged.
 
-    The state that is restored is compared first; then each step's rollout, rewards,
-    weights and state, as far as they were logged.
+    The digests of the restored state are compared first. Then those of each step's
+    rollout, rewards, weights and state are compared, as far as they were logged.
 
     Args:
-      run: built from the run's config; its prompt stream is moved.
+      run: built from the run's config; the call moves its prompt stream.
       logged: rows of digests by step (`run_log.read_digests`).
-      start: a step of `StateReader.steps`.
+      start: a step of `StateReader.steps`, whose state is restored.
       last: the last step to execute.
-      on_step: told of each step that agrees, and of digests compared so far.
+      on_step: called after each step that agrees, with the step and the number of
+        digests compared so far.
 
     Raises:
-      ValueError: no such state.
+      ValueError: no state is stored for `start`.
     """
     reader, reference = StateReader(run.directory), None
     if run.update.loss.kl_coef:
         reference = reader.params(0, abstract_params(run.model, run.mesh))
     abstract = abstract_state(run.model, run.optimizer, run.mesh, run.is_frozen)
     state, meta = reader.state(start, abstract)
-    # Its position alone: that seed and source are the same is what is to be shown.
+    # Only the position is restored: seed and source come from the config, so that a
+    # difference in them shows in the digests.
     position = meta["prompts"]["position"] if "prompts" in meta else 0
     run.prompts.restore({"position": position})
     update = make_update(run.model, run.update, run.optimizer, run.mesh, run.is_frozen)
@@ -85,7 +87,7 @@ def reexecute(
             run.collector, run.prompts, step, run.loop.dynamic_sampling_rounds
         )
         wrong = differs(step, digests.batch_digests(batch))
-        if wrong:  # what follows from it differs as well
+        if wrong:  # the update would differ as well
             return Comparison(start, step, compared, wrong)
         state, _, applied = loop.update_phase(
             run, update, state, batch, reference, step

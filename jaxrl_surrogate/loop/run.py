@@ -1,4 +1,4 @@
-"""What a run is made of, and what comes out of it."""
+"""The parts of a run (`Run`) and its result (`Outcome`)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from jaxrl_surrogate.training.step import UpdateConfig
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything a run is made of. `assembly` makes it from a config."""
+    """All parts of a run; `assembly` builds them from a config."""
 
     directory: Path
     config: dict  # of the whole run, as JSON values; stored with every checkpoint
@@ -37,7 +37,8 @@ class Run:
     seed: int
     model: models.DecoderConfig
     mesh: jax.sharding.Mesh
-    # Told of newer ones that are damaged; None: drawn from the seed.
+    # Returns the initial parameters, and calls its argument for each damaged checkpoint
+    # that it passes over. None: the parameters are drawn from the seed.
     init_params: Callable[[Callable[[str], None]], models.Params] | None
     warm_start: WarmStart | None
     prompts: PromptStream
@@ -46,19 +47,19 @@ class Run:
     eval_problems: list[Problem]
     objective: Callable[
         [int], TableFamily | GeneralRule
-    ]  # of a step, from 1 on; a schedule is data
+    ]  # the objective of a step, from 1 on; so it may follow a schedule
     update: UpdateConfig
     optimizer: optax.GradientTransformation
-    is_frozen: IsFrozen = none_frozen  # parameters that no optimizer moves
-    notes: tuple[str, ...] = ()  # what is said before it begins
+    is_frozen: IsFrozen = none_frozen  # whether a parameter path is not trained
+    notes: tuple[str, ...] = ()  # messages printed and logged before training begins
 
     @property
     def rollout(self) -> RolloutConfig:
-        """How much is sampled."""
+        """The settings of rollouts: numbers of prompts and samples, and lengths."""
         return self.collector.rollout
 
     def source(self, store: RunCheckpoints, log: RunLog) -> RolloutSource:
-        """Where the rollouts of this run come from."""
+        """Return the source of this run's rollouts."""
         return SynchronousSource(
             self.collector,
             self.prompts,
@@ -72,10 +73,10 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What `train` returns."""
+    """The result of `train`."""
 
     state: TrainState
     step: int
-    finished: bool  # False where a signal stopped the run
-    before: dict[str, float]  # evaluation before reinforcement learning
-    after: dict[str, float]  # and after the last step; empty if not reached
+    finished: bool  # False if a signal stopped the run
+    before: dict[str, float]  # metrics of the evaluation before the first step
+    after: dict[str, float]  # those after the last step; empty if it was not reached

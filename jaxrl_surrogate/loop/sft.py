@@ -1,4 +1,4 @@
-"""Supervised warm start: reference completions, next-token cross-entropy."""
+"""Supervised warm start: next-token cross-entropy on reference completions."""
 
 import dataclasses
 from typing import Annotated
@@ -32,11 +32,20 @@ def make_supervised_step(
     chunk: int = 1024,
     remat: bool = False,
 ) -> StateStep:
-    """Compile-once step `(state, prompts, tokens, lengths) -> (state, metrics)`.
+    """Make the supervised step `(state, prompts, tokens, lengths) -> (state, metrics)`.
 
-    Tokens (B, T) int32 and lengths (B,) int32 are the reference completions, the end
-    token included. The loss is the mean over all their tokens. The state is donated but
-    for its frozen parameters.
+    The step is compiled once. Its inputs `tokens`, (B, T) int32, and `lengths`, (B,)
+    int32, hold the reference completions with their end tokens. The loss is the mean
+    cross-entropy over all these tokens. The state is donated except for its frozen
+    parameters.
+
+    Args:
+      config: the model.
+      optimizer: the optimizer.
+      mesh: the device mesh.
+      is_frozen: the rule by which the parameters of the state were split.
+      chunk: tokens whose logits are in memory at once.
+      remat: whether the backward pass recomputes each block of the model.
     """
 
     def loss(trainable, frozen, prompts, tokens, lengths):
@@ -71,13 +80,14 @@ def encode_references(
     max_prompt_length: int,
     max_completion_length: int,
 ) -> tuple[Prompts, np.ndarray, np.ndarray]:
-    """Problems with reference completions to the inputs of a supervised step.
+    """Encode B problems with reference completions as inputs of a supervised step.
 
     Returns:
       `Prompts` of NumPy arrays, completion tokens (B, T) int32 and lengths (B,) int32.
 
     Raises:
-      ValueError: a problem has no reference, or it and its end token are too long.
+      ValueError: a problem has no reference completion, or the completion with its end
+        token is longer than `max_completion_length`.
     """
     tokens = np.zeros((len(problems), max_completion_length), np.int32)
     lengths = np.zeros(len(problems), np.int32)
@@ -103,7 +113,7 @@ def encode_references(
 
 @dataclasses.dataclass(frozen=True)
 class SFTConfig:
-    """The supervised warm start."""
+    """Settings of the supervised warm start."""
 
     steps: Annotated[int, "steps of the supervised warm start; 0: none", "kept"] = 0
     batch_size: Annotated[int, "problems of a warm-start step", "kept"] = 64
@@ -117,12 +127,12 @@ class SFTConfig:
 
 @dataclasses.dataclass(frozen=True)
 class WarmStart:
-    """What a warm start is made of."""
+    """The parts of a warm start."""
 
     config: SFTConfig
-    problems: PromptStream  # with reference completions
+    problems: PromptStream  # problems with reference completions
     tokenizer: Tokenizer
-    lengths: RolloutConfig  # of prompts and completions
+    lengths: RolloutConfig  # its maximal lengths of prompts and completions are used
     optimizer: optax.GradientTransformation
     compute: ComputeConfig
 
@@ -135,10 +145,10 @@ def warm_start(
     log: RunLog,
     is_frozen: IsFrozen = none_frozen,
 ) -> models.Params:
-    """Train on reference completions and return the parameters, frozen ones included.
+    """Train on reference completions and return all parameters, also frozen ones.
 
-    Metrics of a step are read after the next one was dispatched, so that the device
-    does not wait for the host.
+    The metrics of a step are read after the next step was dispatched, so that the
+    device does not wait for the host.
     """
     step = make_supervised_step(
         model,

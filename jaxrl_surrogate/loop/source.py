@@ -1,7 +1,7 @@
-"""Where a step's rollout comes from: the store, or the sampler and the verifier.
+"""Sources of rollouts: a stored rollout, or a new one from sampler and verifier.
 
-A rollout is stored before it is verified, and its rewards as they come, so that a kill
-loses no completion that was sampled.
+A rollout is stored before it is verified, and its rewards are stored as they come. So a
+killed process loses no completion of a finished rollout.
 """
 
 import dataclasses
@@ -25,36 +25,39 @@ from jaxrl_surrogate.telemetry.run_log import RunLog
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """What a step is trained on."""
+    """The batch that a step is trained on, with its metrics."""
 
     batch: Batch  # of NumPy arrays
     metrics: dict[str, float]
-    position: dict  # of the prompt stream after it, as JSON values
+    position: dict  # state of the prompt stream after the rollout, as JSON values
 
 
 class RolloutSource(Protocol):
-    """Gives the rollout of each step; it decides which policy samples it.
+    """Returns the rollout of each step and decides which policy samples it.
 
-    Each sample says so itself: `Completions.policy_step`.
+    `Completions.policy_step` records this policy for each sample.
     """
 
     def load(self, params: models.Params, version: int) -> None:
-        """Take the newest policy, that after step `version`.
+        """Receive the newest policy.
 
-        Its arrays live until the update after the next rollout.
+        Args:
+          params: its parameters. The arrays stay valid until the update that follows
+            the next rollout.
+          version: the step whose update made them; 0 for the starting state.
         """
 
     def next(self, step: int) -> Rollout:
-        """The rollout of a step; steps come in order.
+        """Return the rollout of a step; it is called for steps in order.
 
         Raises:
-          SamplerError: no completions came; see `Sampler`.
-          VerifierError: too few verdicts; see `Verification.verify_step`.
+          SamplerError: the sampler returned no completions; see `Sampler`.
+          VerifierError: the rewards cannot be used; see `Verification.verify_step`.
         """
 
 
 class SynchronousSource:
-    """Samples the rollout of a step with the parameters that the step begins with."""
+    """Samples the rollout of each step with the parameters before its update."""
 
     def __init__(
         self,
@@ -67,16 +70,18 @@ class SynchronousSource:
         refill_rounds: int = 0,
         save_rollouts: bool = True,
     ):
-        """Take over the prompt stream; see `collect_batch` for `refill_rounds`.
+        """Store the parts; from then on only this source advances the prompt stream.
 
         Args:
           collector: samples and verifies.
           prompts: the run's prompt stream.
-          store: where rollouts are stored, if `save_rollouts`, and looked for.
-          log: told of phases, notes of verifiers and damage.
-          directory: for the rewards of a rollout, as they come.
-          refill_rounds: of dynamic sampling.
-          save_rollouts: store each rollout as soon as it is sampled.
+          store: the checkpoints, where stored rollouts are looked up, and where new
+            ones are stored if `save_rollouts` is True.
+          log: records phases, verifier notes and damage.
+          directory: the folder of the reward journals.
+          refill_rounds: rounds of dynamic sampling; see `collect_batch`.
+          save_rollouts: whether to store rollouts: as soon as they are sampled, or,
+            with `refill_rounds`, after verification.
         """
         self._collector, self._prompts = collector, prompts
         self._store, self._log, self._directory = store, log, directory
@@ -84,11 +89,11 @@ class SynchronousSource:
         self._params, self._version = None, 0
 
     def load(self, params: models.Params, version: int) -> None:
-        """See `RolloutSource`; the sampler gets it when it has to sample."""
+        """See `RolloutSource`; the sampler loads the policy only when it samples."""
         self._params, self._version = params, version
 
     def next(self, step: int) -> Rollout:
-        """The stored rollout of the step if it is usable, else a new one."""
+        """Return the stored rollout of a step if it is usable, else a new one."""
         store, log, prompts = self._store, self._log, self._prompts
         policy = ""
         if self._save_rollouts or step in store.rollout_steps():
@@ -96,7 +101,8 @@ class SynchronousSource:
         like = _batch_like(self._collector.rollout)
         stored = store.sound_rollout(step, like, policy, log.damage)
         keep_only(self._directory, {step, *store.rollout_steps()})
-        # Each host judges its share, and would have to read the others' files.
+        # With several hosts there is no journal: each host verifies only its groups,
+        # and would have to read the journals of the others.
         journal = None
         if jax.process_count() == 1:
             journal = RewardJournal(self._directory / f"{step}.jsonl", log.damage)
@@ -136,7 +142,10 @@ class SynchronousSource:
         return Rollout(batch, batch_metrics(batch, step) | metrics, position)
 
     def _verified(self, batch, meta, journal, step):
-        """A stored rollout with the rewards that it was stored without, and metrics."""
+        """Verify a rollout that was stored without rewards.
+
+        Returns the batch with rewards, and its metrics.
+        """
         self._prompts.restore(meta["before"])
         problems = self._prompts.take(self._collector.rollout.prompts_per_step)
         self._log.event(step, "verify")
@@ -152,7 +161,7 @@ class SynchronousSource:
 
 
 def _batch_like(sizes: RolloutConfig) -> Batch:
-    """NumPy arrays of the shapes of a step's batch, to restore one into."""
+    """Return a batch of NumPy zeros, with the shapes to restore a stored batch into."""
     shapes = batch_shapes(
         sizes.prompts_per_step,
         sizes.group_size,

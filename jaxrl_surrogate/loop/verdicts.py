@@ -1,4 +1,4 @@
-"""Whether what a verifier says of a batch can be trained on; a run stops where not."""
+"""Checks that stop a run if the rewards of a batch cannot be used."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from jaxrl_surrogate.storage.stops import VerifierError
 from jaxrl_surrogate.tasks import Task
 from jaxrl_surrogate.tasks.judging import verifier_name
 
-# Prompt and completion of sample m of group g, as text.
+# Returns prompt and completion of sample m of group g as text; called with (g, m).
 Sample = Callable[[int, int], tuple[str, str]]
 
 _SHOWN = 300  # characters of a prompt or completion in a message
@@ -27,28 +27,30 @@ def check_verdicts(
     sample: Sample,
     where: str,
 ) -> None:
-    """Refuse a batch of which too little was judged, or with an impossible reward.
+    """Check that enough completions have a verdict and that the rewards are possible.
 
     Args:
-      task: whose verifier judged.
-      max_failures: share of the counted completions without a verdict above which the
-        batch is refused, below 1: a batch without any verdict always is.
-      reward_mode: how the objective takes rewards; "binary" and "mean" need [0, 1].
+      task: the task whose verifier gave the verdicts.
+      max_failures: the largest fraction of the counted completions that may have no
+        verdict. It is below 1, so a batch without any verdict is always refused.
+      reward_mode: how the objective takes rewards; "binary" and "mean" need rewards in
+        [0, 1].
       rewards: (G, M) float.
       mask: (G, M) bool, False where there is no verdict.
       counted: (G, M) bool, False on completions whose verdict does not matter.
-      notes: (G, M) of text (`tasks.verify_all`).
-      sample: the texts of one of them, for the message.
-      where: what the batch is of, such as "step 3".
+      notes: (G, M) array of str, the notes of the verifier (`tasks.verify_all`).
+      sample: returns the texts of one completion and its prompt, for the message.
+      where: what the batch belongs to, such as "step 3".
 
     Raises:
-      VerifierError: naming the verifier, its file and line, and a completion.
+      VerifierError: a check fails; the message names the verifier with its file and
+        line, and shows a completion.
     """
     failed = counted & ~mask
     if failed.sum() > max_failures * counted.sum():
         said = Counter(notes[failed & (notes != "")])
         reasons = [f"{note} ({count} times)" for note, count in said.most_common(3)]
-        # One that a note belongs to, where this host has one.
+        # Show a completion with the most frequent note, if this host has a note.
         first = failed & (notes == said.most_common(1)[0][0]) if said else failed
         remedy = "mend the verifier"
         if (counted & mask).any():
@@ -74,7 +76,17 @@ def check_verdicts(
 def graded_warning(
     task: Task, rewards: np.ndarray, mask: np.ndarray, sample: Sample
 ) -> str | None:
-    """What to know where rewards between 0 and 1 are taken as binary; else None."""
+    """Return a warning if binary rewards are expected and some are not 0 or 1.
+
+    Args:
+      task: the task whose verifier gave the rewards.
+      rewards: (G, M) float.
+      mask: (G, M) bool, False where there is no verdict.
+      sample: returns the texts of one completion and its prompt, for the message.
+
+    Returns:
+      The warning, or None if all rewards are 0 or 1.
+    """
     graded = mask & (rewards != 0) & (rewards != 1)
     if not graded.any():
         return None
@@ -89,7 +101,7 @@ def graded_warning(
 
 
 def _facts(task: Task, sample: Sample, chosen: np.ndarray) -> str:
-    """The verifier, and the first of the chosen completions."""
+    """Return text that names the verifier and shows the first chosen completion."""
     prompt, completion = sample(*np.argwhere(chosen)[0])
     return (
         f"  verifier: {verifier_name(task)}\n"

@@ -1,4 +1,4 @@
-"""The verification phase: completions in, a batch with rewards out."""
+"""The verification phase: from completions to a batch with rewards."""
 
 import dataclasses
 from collections import Counter
@@ -20,19 +20,19 @@ from jaxrl_surrogate.tasks.config import TaskConfig
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """Has completions judged by a task's verifier, on the host."""
+    """Runs a task's verifier on completions, on the host."""
 
     task: Task
     tokenizer: Tokenizer
     config: TaskConfig  # its fields `verify_*`
     reward_mode: RewardMode  # how the objective takes rewards
-    # What a completion cut at the length limit is worth: what the verifier says of it,
-    # nothing, or no verdict (its group is then smaller, and what is ascended another
-    # thing: `objectives.dropped_samples`).
+    # The reward of a completion that was cut at the length limit. "verify": the
+    # verifier's; "zero": 0; "mask": none, so its group is smaller and training ascends
+    # another objective (`objectives.dropped_samples`).
     overlong: Literal["verify", "zero", "mask"] = "verify"
 
     def texts(self, completions: Completions) -> list[list[str]]:
-        """Decode completions, their stop tokens left out."""
+        """Decode completions to text, [group][sample], without their stop tokens."""
         return [
             [
                 self.tokenizer.decode(tokens[:length].tolist())
@@ -48,21 +48,29 @@ class Verification:
         completions: Completions,
         journal: RewardJournal | None = None,
     ) -> tuple[Batch, np.ndarray]:
-        """Attach rewards; those in the journal are taken from it, others written to it.
+        """Verify completions and return a batch with their rewards.
 
-        Returns the batch, and (G, M) what the verifier noted of each completion that
-        was judged here and now.
+        Args:
+          problems: the G problems.
+          prompts: their prompts.
+          completions: M completions of each prompt, NumPy arrays.
+          journal: rewards that it holds are not computed again, and new ones are
+            written to it; None: no journal.
+
+        Returns:
+          The batch, and a (G, M) array of str with the verifier's note on each
+          completion that this call verified on this host.
         """
         rewards = np.zeros(completions.lengths.shape, np.float32)
         mask = np.zeros(completions.lengths.shape, bool)
         known = {} if journal is None else journal.known(prompts, completions)
         for group, (of, counts) in known.items():
             rewards[group], mask[group] = of, counts
-        # Each host judges every so many-th group.
+        # Host h of n hosts verifies groups h, h + n, h + 2n, ...
         mine = range(jax.process_index(), len(problems), jax.process_count())
         left = [group for group in mine if group not in known]
         texts, notes = self.texts(completions), np.full(rewards.shape, "", object)
-        # In pieces that keep all processes busy, so that little is lost with one.
+        # Pieces keep all workers busy, and a killed process loses at most one piece.
         size = len(problems)
         if journal is not None:
             size = -(-4 * max(1, self.config.verify_workers) // rewards.shape[1])
@@ -93,13 +101,17 @@ class Verification:
         on_notes: Callable[[dict[str, int]], None],
         journal: RewardJournal | None = None,
     ) -> Batch:
-        """Attach rewards to what a step trains on, and check that it can.
+        """Verify the completions of a step and check that it can train on the rewards.
 
-        `on_notes` is told how often each verifier note came, before a refusal too.
+        Args:
+          problems, prompts, completions, journal: as for `verify`.
+          step: the step, for messages.
+          on_notes: called with the count of each verifier note if there are any, also
+            before an error.
 
         Raises:
-          VerifierError: as `check_verdicts`. The journal is then empty: a mended
-            verifier judges all of it again.
+          VerifierError: `check_verdicts` failed. The journal is then emptied, so that a
+            corrected verifier judges all completions again.
         """
         batch, notes = self.verify(problems, prompts, completions, journal)
         if (notes != "").any():
@@ -126,7 +138,7 @@ class Verification:
         return batch
 
     def sample_text(self, batch: Batch, group: int, sample: int) -> tuple[str, str]:
-        """Prompt and completion of one sample of a batch."""
+        """Return prompt and completion of one sample of a batch as text."""
         tokens, length = batch.prompts.tokens[group], batch.prompts.lengths[group]
         done = batch.completions
         completion = done.tokens[group, sample][: done.lengths[group, sample]]
@@ -134,7 +146,7 @@ class Verification:
         return decode(tokens[:length].tolist()), decode(completion.tolist())
 
     def graded_warning(self, batch: Batch) -> str | None:
-        """As `verdicts.graded_warning`, of a batch."""
+        """Return the warning of `verdicts.graded_warning` for a batch, or None."""
         return graded_warning(
             self.task,
             batch.rewards,
@@ -144,7 +156,7 @@ class Verification:
 
 
 def sample_rows(verification: Verification, batch: Batch, count: int) -> list[dict]:
-    """A few completions of a batch with their rewards, one of each prompt."""
+    """Return the first completion of each of the first `count` prompts, as log rows."""
     count = min(count, len(batch.rewards))
     texts = [verification.sample_text(batch, row, 0) for row in range(count)]
     return [

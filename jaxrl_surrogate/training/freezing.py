@@ -1,4 +1,4 @@
-"""Which parameters the optimizer moves and which stay as they are, by their paths.
+"""Split parameters by their paths into those that are trained and those that are frozen.
 
 A path names a parameter in the nested dict of a model: "layers/mlp/up/kernel".
 """
@@ -9,26 +9,26 @@ from typing import Any
 
 from jaxrl_surrogate.errors import FieldError
 
-Tree = dict[str, Any]  # nested dicts; everything that is no dict is a leaf
-IsFrozen = Callable[[str], bool]  # of a parameter's path
+Tree = dict[str, Any]  # nested dicts; every value that is not a dict is a leaf
+IsFrozen = Callable[[str], bool]  # from a parameter's path to whether it is frozen
 
 
 def none_frozen(path: str) -> bool:
-    """The rule under which every parameter is trained."""
+    """Return False for every path, so that every parameter is trained."""
     del path
     return False
 
 
 def split(params: Tree, is_frozen: IsFrozen) -> tuple[Tree, Tree]:
-    """Split a tree of parameters, or of anything that belongs to them.
+    """Split a tree with one leaf per parameter into its trainable and frozen parts.
 
     Args:
       params: nested dict; its leaves may be arrays, shapes, shardings or logical axes.
-      is_frozen: of a path.
+      is_frozen: whether the parameter of a path is frozen.
 
     Returns:
-      The trainable and the frozen leaves, each under the path that it had. Dicts that
-      nothing is left of are left out.
+      Two nested dicts with the trainable and the frozen leaves, each under its original
+      path. Dicts that become empty are left out.
     """
     trainable, frozen = {}, {}
 
@@ -49,7 +49,7 @@ def split(params: Tree, is_frozen: IsFrozen) -> tuple[Tree, Tree]:
 
 
 def merge(trainable: Tree, frozen: Tree) -> Tree:
-    """The tree that `split` took apart: what a forward pass needs.
+    """Return the tree of all parameters, the inverse of `split`.
 
     Raises:
       ValueError: both parts have a leaf under one path.
@@ -66,7 +66,7 @@ def merge(trainable: Tree, frozen: Tree) -> Tree:
 
 
 def leaf_paths(params: Tree) -> list[str]:
-    """The paths of all parameters, in the order of the dicts."""
+    """Return the paths of all parameters, in the order of the dicts."""
     found = []
 
     def note(path):
@@ -78,16 +78,19 @@ def leaf_paths(params: Tree) -> list[str]:
 
 
 def freeze(patterns: Sequence[str], params: Tree) -> IsFrozen:
-    """The rule that freezes every parameter whose path a pattern is found in.
+    """Return the rule that freezes every parameter whose path matches a pattern.
 
     Args:
-      patterns: regular expressions, searched for anywhere in a path; none: nothing is
-        frozen.
+      patterns: regular expressions, searched for anywhere in a path. An empty sequence
+        freezes nothing.
       params: the model's parameters, or a tree of their shapes.
 
+    Returns:
+      A function from a path to whether its parameter is frozen.
+
     Raises:
-      FieldError: of `freeze`. A pattern is no regular expression or is found in no
-        path, or together they leave nothing to train.
+      FieldError: for the field `freeze`; a pattern is not a regular expression or
+        matches no path, or the patterns together match every path.
     """
     paths = leaf_paths(params)
     known = f"the parameters are {', '.join(paths)}"

@@ -1,4 +1,4 @@
-"""Optimizer state in the host's memory: on the devices only while a step uses it."""
+"""Hold the optimizer state in host memory, and on devices only while a step uses it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,19 +14,27 @@ HOST = "pinned_host"
 
 
 class Offloaded(NamedTuple):
-    """An optax transformation whose state is held by the host between updates."""
+    """An optax transformation whose state is in host memory between updates."""
 
     init: Callable
     update: Callable
 
 
 def offloaded(optimizer: optax.GradientTransformation) -> Offloaded:
-    """The same rule; `training.state` and `training.step` know what the type means."""
+    """Mark an optimizer as offloaded.
+
+    The update rule is the same; `training.state` and `training.step` check the type.
+    """
     return Offloaded(optimizer.init, optimizer.update)
 
 
 def place(optimizer: optax.GradientTransformation, shardings: PyTree) -> PyTree:
-    """Shardings of an optimizer's state, in the memory where it is held."""
+    """Return the shardings of an optimizer's state with the memory that holds it.
+
+    Args:
+      optimizer: the shardings are changed only if it is `Offloaded`.
+      shardings: the shardings of its state.
+    """
     if not isinstance(optimizer, Offloaded):
         return shardings
     return jax.tree.map(lambda s: s.with_memory_kind(HOST), shardings)
@@ -35,12 +43,16 @@ def place(optimizer: optax.GradientTransformation, shardings: PyTree) -> PyTree:
 def fetch(
     optimizer: optax.GradientTransformation, state: PyTree, after: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """The optimizer's state on the devices, inside a jitted function, and `after`.
+    """Copy the optimizer's state to the devices, inside a jitted function.
 
     Args:
-      optimizer: whose state it is; nothing is done unless it is `Offloaded`.
+      optimizer: nothing is done unless it is `Offloaded`.
       state: the optimizer's state.
-      after: what is to be computed before the state takes room on the devices.
+      after: arrays that are computed before the state is copied, so that the state
+        does not take device memory during their computation.
+
+    Returns:
+      The state on the devices, and `after`.
     """
     if not isinstance(optimizer, Offloaded):
         return state, after
@@ -49,10 +61,10 @@ def fetch(
 
 
 def check(optimizer: optax.GradientTransformation, device: jax.Device) -> None:
-    """Refuse an offloaded state where the host has no memory that devices can read.
+    """Check that a device can read host memory if the optimizer is `Offloaded`.
 
     Raises:
-      FieldError: naming the field.
+      FieldError: for the field `offload`; the device has no pinned host memory.
     """
     kinds = {memory.kind for memory in device.addressable_memories()}
     if isinstance(optimizer, Offloaded) and HOST not in kinds:

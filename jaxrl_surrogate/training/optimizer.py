@@ -1,4 +1,4 @@
-"""The optimizer, an optax chain built from typed settings."""
+"""Build the optimizer, an optax chain, from typed settings."""
 
 import dataclasses
 import math
@@ -14,14 +14,14 @@ from jaxrl_surrogate.typed_fields import check_fields
 
 PyTree = Any
 
-# Axes that do not make a matrix of an array: "layers" stacks the arrays of one layer,
-# and "heads" times "head_dim" is one dimension written as two.
+# Axes that do not count towards a matrix: "layers" stacks the arrays of the layers, and
+# "heads" with "head_dim" is one dimension written as two.
 _NO_DIMENSION = ("layers", "head_dim")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Optimizer, schedule, clipping and decay."""
+    """Settings of the optimizer: rule, learning-rate schedule, clipping and decay."""
 
     name: Annotated[
         Literal["adamw", "adam", "sgd", "lion", "adafactor"], "optax rule", "kept"
@@ -77,7 +77,7 @@ class OptimizerConfig:
 def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Return the learning rate as a function of the number of updates done.
 
-    The warm-up rises to the peak in `warmup_steps` equal stages, of which the first is
+    The warm-up rises to the peak in `warmup_steps` equal increments. Its first value is
     not zero, so that no update is lost. The decay reaches `final_fraction` of the peak
     at the last update and stays there; "constant" stays at the peak.
 
@@ -86,7 +86,7 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
       total_steps: updates in the run.
 
     Returns:
-      A function of a step, int or () int32, 0 for the first update, to () float32.
+      A function from a step (int or () int32, 0 for the first update) to () float32.
 
     Raises:
       FieldError: `total_steps` is not positive or shorter than the warm-up.
@@ -123,13 +123,13 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Build the chain: clip, then the rule, then weight decay, then the learning rate.
 
-    The state is a dict of the four parts' states. What a run may change when it resumes
-    (learning rate, schedule, clipping, decay) does not change its structure; the rule,
-    and momentum for sgd, do.
+    The optimizer state is a dict of the states of the four parts. Its structure does
+    not depend on the settings that a resumed run may change (learning rate, schedule,
+    clipping, decay). It depends on the rule, and for sgd on whether there is momentum.
 
     Args:
-      config: the settings. adafactor is used without relative steps and takes from it
-        only learning rate, decay and clipping.
+      config: the settings. adafactor is used without relative steps, and uses only
+        learning rate, schedule, decay and clipping.
       total_steps: updates in the run, for the schedule.
       logical_axes: the model's logical axes, a tuple of names for each parameter; see
         `decay_mask`. Needed for weight decay only.
@@ -138,7 +138,8 @@ def make_optimizer(
       An optax transformation whose update is to be added to the parameters.
 
     Raises:
-      FieldError: weight decay without `logical_axes`, or an error of `learning_rate`.
+      FieldError: there is weight decay but `logical_axes` is None, or the schedule is
+        not possible (see `learning_rate`).
     """
     if config.weight_decay and logical_axes is None:
         raise FieldError(
@@ -159,11 +160,11 @@ def make_optimizer(
 
 
 def decay_mask(logical_axes: PyTree) -> PyTree:
-    """Tell which parameters are matrices: those that weight decay shrinks.
+    """Return which parameters are matrices; weight decay applies to these only.
 
-    Shapes cannot tell: with layers stacked, the scales of a norm are (L, D) and a bias
-    of queries is (L, heads, head_dim). So it is decided by logical axes: a matrix has
-    two or more besides "layers" and "head_dim". Embedding tables are matrices.
+    Shapes cannot tell, because layers are stacked: the scales of a norm are (L, D) and
+    a bias of queries is (L, heads, head_dim). So logical axes decide: a matrix has two
+    or more axes besides "layers" and "head_dim". Embedding tables are matrices.
 
     Args:
       logical_axes: nested dict with a tuple of names or None for each parameter.
@@ -179,7 +180,7 @@ def decay_mask(logical_axes: PyTree) -> PyTree:
 
 
 def _rule(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The rule alone, from gradient to a step of about unit size."""
+    """Return the rule alone, which rescales gradients (Adam, Lion, momentum, ...)."""
     match config.name:
         case "adamw" | "adam":
             return optax.scale_by_adam(config.b1, config.b2, config.eps)

@@ -1,4 +1,4 @@
-"""What training changes: parameters, optimizer state, and the count of steps."""
+"""The train state: parameters, optimizer state and counters."""
 
 import dataclasses
 import functools
@@ -18,22 +18,22 @@ from jaxrl_surrogate.training.freezing import IsFrozen, merge, none_frozen, spli
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a step reads and writes.
+    """All arrays that an update changes, and the frozen parameters.
 
-    The parameters are in two parts (`training.freezing`): gradients and the optimizer's
-    state exist for the trainable ones alone. A step is given everything else for good
-    (it is donated), and returns the frozen ones as the arrays that they were.
+    The parameters are in two parts (`training.freezing`). Gradients and optimizer state
+    exist only for the trainable part. A step donates all arrays except the frozen
+    parameters, and returns those as the same arrays.
     """
 
     trainable: models.Params  # float32; nested dict of the parameters that are trained
     frozen: models.Params  # float32; nested dict of the others, empty if there are none
-    opt_state: optax.OptState  # of `trainable`
-    step: jax.Array  # () int32, optimizer steps taken
-    skipped: jax.Array  # () int32, steps not taken: loss or gradient not finite
+    opt_state: optax.OptState  # the optimizer's state for `trainable`
+    step: jax.Array  # () int32, updates done, skipped ones included
+    skipped: jax.Array  # () int32, updates skipped for a non-finite loss or gradient
 
     @property
     def params(self) -> models.Params:
-        """All parameters in one tree, as a forward pass takes them; copies nothing."""
+        """All parameters in one tree, for a forward pass; no array is copied."""
         return merge(self.trainable, self.frozen)
 
 
@@ -42,7 +42,7 @@ def new_state(
     optimizer: optax.GradientTransformation,
     is_frozen: IsFrozen = none_frozen,
 ) -> TrainState:
-    """A state at step 0 around given parameters."""
+    """Return a train state at step 0 with the given parameters."""
     trainable, frozen = split(params, is_frozen)
     opt_state = optimizer.init(trainable)
     return TrainState(trainable, frozen, opt_state, jnp.int32(0), jnp.int32(0))
@@ -54,7 +54,7 @@ def state_shardings(
     mesh: jax.sharding.Mesh,
     is_frozen: IsFrozen = none_frozen,
 ) -> TrainState:
-    """The sharding of every array of a train state, as a `TrainState` of shardings."""
+    """Return a `TrainState` that holds the sharding of every array of a train state."""
     params = models.abstract_params(config)
     shardings = partition.param_shardings(mesh, models.logical_axes(config), params)
     abstract = _abstract_state(params, optimizer, is_frozen)
@@ -69,7 +69,10 @@ def abstract_state(
     mesh: jax.sharding.Mesh,
     is_frozen: IsFrozen = none_frozen,
 ) -> TrainState:
-    """Shapes, dtypes and shardings of a train state, to restore a checkpoint into."""
+    """Return a `TrainState` of `jax.ShapeDtypeStruct` with shardings.
+
+    A checkpoint is restored into it.
+    """
     params = models.abstract_params(config)
     return partition.abstract_like(
         _abstract_state(params, optimizer, is_frozen),
@@ -78,7 +81,7 @@ def abstract_state(
 
 
 def _abstract_state(params, optimizer, is_frozen):
-    """Shapes and dtypes of a state around parameters."""
+    """Return the shapes and dtypes of a train state with the given parameters."""
     create = functools.partial(new_state, optimizer=optimizer, is_frozen=is_frozen)
     return jax.eval_shape(create, params)
 
@@ -86,7 +89,7 @@ def _abstract_state(params, optimizer, is_frozen):
 def abstract_params(
     config: models.DecoderConfig, mesh: jax.sharding.Mesh
 ) -> models.Params:
-    """Shapes, dtypes and shardings of the parameters of a train state."""
+    """Return the parameters as `jax.ShapeDtypeStruct` with shardings."""
     params = models.abstract_params(config)
     shardings = partition.param_shardings(mesh, models.logical_axes(config), params)
     return partition.abstract_like(params, shardings)
@@ -95,9 +98,10 @@ def abstract_params(
 def init_params(
     config: models.DecoderConfig, mesh: jax.sharding.Mesh, seed: int
 ) -> models.Params:
-    """Draw parameters straight into their shards; nothing is ever whole on one device.
+    """Draw random parameters, sharded on the mesh from the start.
 
-    The same seed gives the same parameters on every mesh.
+    No device ever holds a whole parameter that is sharded. The same seed gives the same
+    parameters on every mesh.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(config, mesh))
     create = jax.jit(
@@ -113,7 +117,7 @@ def init_state(
     seed: int,
     is_frozen: IsFrozen = none_frozen,
 ) -> TrainState:
-    """A state at step 0 around `init_params`."""
+    """Return a train state at step 0 with the parameters of `init_params`."""
     params = init_params(config, mesh, seed)
     return restart(params, config, optimizer, mesh, is_frozen)
 
@@ -125,10 +129,10 @@ def restart(
     mesh: jax.sharding.Mesh,
     is_frozen: IsFrozen = none_frozen,
 ) -> TrainState:
-    """A state at step 0 around given parameters, placed on the mesh.
+    """Return a train state at step 0 with the given parameters, sharded on the mesh.
 
-    Arrays that are already placed so are taken over, not copied: whoever donates the
-    state has given them away.
+    Arrays that already have the required sharding are not copied, so donating the state
+    also invalidates the arrays in `params`.
     """
     shardings = state_shardings(config, optimizer, mesh, is_frozen)
     params = jax.device_put(params, shardings.params)
@@ -143,8 +147,8 @@ def restart(
 class StateStep:
     """A compiled step `(state, *inputs) -> (state, metrics)`.
 
-    The state is donated but for its frozen parameters, which are only read: the state
-    that comes back holds the same arrays, and others may hold them too.
+    The state is donated except for its frozen parameters, which are only read. The
+    returned state holds the same frozen arrays, and other code may share them.
     """
 
     def __init__(
@@ -154,13 +158,14 @@ class StateStep:
         inputs: Sequence[Any],
         metrics: Any,
     ):
-        """Compile at the first call.
+        """Prepare the step, which is compiled at its first call.
 
         Args:
-          step: pure; returns the frozen parameters as it was given them.
-          shardings: of the state.
+          step: a pure function `(state, *inputs) -> (state, metrics)` that does not
+            change the frozen parameters.
+          shardings: the shardings of the state.
           inputs: the shardings of each further argument.
-          metrics: the sharding of what comes back besides the state.
+          metrics: the sharding of the metrics.
         """
 
         def on_moving(moving, *inputs_and_frozen):
@@ -178,20 +183,23 @@ class StateStep:
         )
 
     def __call__(self, state: TrainState, *inputs: Any) -> tuple[TrainState, Any]:
-        """The state after the step, and what the step says of it."""
+        """Return the state after the step, and its metrics."""
         after, found = self._compiled(*_apart(state, inputs))
         return dataclasses.replace(after, frozen=state.frozen), found
 
     def lower(self, state: TrainState, *inputs: Any) -> jax.stages.Lowered:
-        """The step lowered for arguments of these shapes; compiled, it takes
-        the state without its frozen parameters, the inputs, and those."""
+        """Return the step lowered for arguments of these shapes.
+
+        Once compiled, it takes the state without its frozen parameters, then the
+        inputs, then the frozen parameters.
+        """
         return self._compiled.lower(*_apart(state, inputs))
 
     def trace(self, state: TrainState, *inputs: Any) -> jax.stages.Traced:
-        """The step traced for arguments of these shapes."""
+        """Return the step traced for arguments of these shapes."""
         return self._compiled.trace(*_apart(state, inputs))
 
 
 def _apart(state, inputs):
-    """Arguments of a compiled step: what is donated, the inputs, the frozen part."""
+    """Return the arguments of a compiled step: donated part, inputs, frozen part."""
     return dataclasses.replace(state, frozen={}), *inputs, state.frozen

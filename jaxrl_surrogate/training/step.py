@@ -1,8 +1,9 @@
-"""The fused update: rewards to weights to loss to gradients to parameters, in one jit.
+"""The fused update: one jitted function from rewards to new parameters.
 
-The objective enters as data, a `TableFamily`: one compiled step serves every objective,
-and a schedule over objectives passes another table, not other code. A `GeneralRule`,
-any function of a group's rewards, stands there as code: the step is compiled for it.
+It computes advantages, token weights, loss and gradients, and takes an optimizer step.
+The objective is usually data, a `TableFamily`: one compiled step serves every such
+objective, and a schedule over objectives passes another table without recompilation. A
+`GeneralRule`, any function of a group's rewards, is code: the step is compiled for it.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ from jaxrl_surrogate.typed_fields import check_fields
 
 @dataclasses.dataclass(frozen=True)
 class ComputeConfig:
-    """How an update is computed: it changes memory, time and rounding, nothing else."""
+    """How an update is computed; it affects only memory, time and rounding."""
 
     microbatch_prompts: Annotated[
         int, "prompts per slice of gradient accumulation; 0: all", "operational"
@@ -55,7 +56,7 @@ class ComputeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class UpdateConfig:
-    """What is fixed when the update is compiled."""
+    """Settings that are fixed when the update is compiled."""
 
     loss: LossConfig
     sampling: SamplingConfig  # the policy whose log-probabilities are trained
@@ -73,14 +74,23 @@ def make_update(
     mesh: jax.sharding.Mesh,
     is_frozen: IsFrozen = none_frozen,
 ) -> StateStep:
-    """Compile-once update `(state, batch, objective, ref_params) -> (state, metrics)`.
+    """Make the update `(state, batch, objective, ref_params) -> (state, metrics)`.
 
-    The state is donated but for its frozen parameters; `is_frozen` is the rule by which
-    its parameters were split. `ref_params` are those of the KL term's reference model,
-    None where `kl_coef` is 0. Metrics are float32 scalars but for "applied_weights",
-    (G, M): the weight that each sample had in this update after all that the loss does
-    to it (`losses.applied_weights`). A step whose loss or gradient is not finite
-    changes nothing but `state.skipped`.
+    The update is compiled once. It donates the state except for its frozen parameters.
+    `objective` is a `TableFamily` or a `GeneralRule`. `ref_params` are the parameters
+    of the KL term's reference model, or None if `kl_coef` is 0.
+
+    Metrics are float32 scalars, except for "applied_weights", (G, M): the weight that
+    each sample had in this update after clipping, normalisation and further loss terms
+    (`losses.applied_weights`). An update whose loss or gradient is not finite changes
+    neither parameters nor optimizer state, and `state.skipped` counts it.
+
+    Args:
+      config: the model.
+      update: settings of loss, sampling distribution and computation.
+      optimizer: the optimizer.
+      mesh: the device mesh.
+      is_frozen: the rule by which the parameters of the state were split.
     """
     shardings = state_shardings(config, optimizer, mesh, is_frozen)
     batches = partition.batch_sharding(mesh)
@@ -138,7 +148,8 @@ def _placed_update(
             entropy=scores.entropy,
             ref_logprobs=ref_logprobs,
         )
-        # What the trainer's truncation excludes is counted, and has no gap.
+        # Tokens with log-probability -inf have a metric of their own
+        # ("excluded_fraction") and are left out of the difference.
         compared = (weights > 0) & ~jnp.isneginf(scores.logprobs)
         gap = jnp.where(compared, jnp.abs(scores.logprobs - old), 0)
         applied = applied_weights(
@@ -176,10 +187,10 @@ def _placed_update(
 def _accumulate(loss, params, parts, num_parts, place):
     """Sum loss, metrics and gradients over slices of the leading axis of `parts`.
 
-    What the loss says of single samples comes back whole, in the order of `parts`;
-    `place` lays a tree of gradients out as `params`, the trainable ones, are. Slice j
-    takes rows j, j + n, j + 2n, ...: when the axis is sharded, every slice is spread
-    over all devices, which contiguous slices would not be.
+    Slice j of n has rows j, j + n, j + 2n, ... If the axis is sharded, each slice is
+    then spread over all devices, which contiguous slices would not be. `place`
+    constrains a tree of gradients to the shardings of `params`. The applied weights of
+    single samples are returned for all slices, in the order of `parts`.
     """
     grad = jax.value_and_grad(loss, has_aux=True)
     if num_parts == 1:
@@ -213,15 +224,20 @@ def apply_gradients(
     grads: models.Params,
     loss: jax.Array,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer step, or none where the loss or its gradient is not finite.
+    """Take an optimizer step, or skip it if the loss or its gradient is not finite.
 
-    `grads` has the tree of `state.trainable`. A gradient may be finite where the loss
-    is not: bounds and masks cut the one and not the other. What such a batch means is
-    unknown, so nothing is learned from it.
+    The gradient may be finite although the loss is not, because clipping and masks can
+    remove a value from the gradient alone. Such a batch is skipped too.
+
+    Args:
+      optimizer: the optimizer.
+      state: the train state.
+      grads: gradients, with the tree of `state.trainable`.
+      loss: () float32.
 
     Returns:
-      The new state, and "loss", "grad_norm" (before clipping) and "skipped" (steps so
-      far).
+      The new state, and metrics: "loss", "grad_norm" (before clipping) and "skipped"
+      (updates skipped so far).
     """
     norm = optax.tree.norm(grads)
     held, grads = offload.fetch(optimizer, state.opt_state, after=grads)
