@@ -1,1 +1,1 @@
-"""Everything a run keeps on disk, written whole or not at all."""
+"""The files of a run: checkpoints, rewards and logs, and checks of their integrity."""

@@ -1,30 +1,30 @@
-"""Checkpoints of a run, by Orbax: one store for each phase of a step.
+"""Checkpoints of a run, written with Orbax: one store for each phase of a step.
 
     DIRECTORY/update/STEP/    after the update of STEP: the train state and its meta
     DIRECTORY/rollout/STEP/   after the rollout of STEP: the batch and its meta
 
-A run resumes from the newest update, and a step whose rollout is on disk starts at its
-verification or update, with the completions that were paid for.
+"Meta" is a dict of JSON values. A run resumes from the newest update. A step whose
+rollout is on disk continues with its verification or update and reuses the completions.
 
-**Atomic.** Orbax writes into a temporary directory and renames it when every file is
-there; a checkpoint to be deleted is first renamed out of the list. A process killed at
-any moment leaves whole checkpoints under the names of steps, and nothing else there.
+**Atomicity.** Orbax writes into a temporary directory and renames it when every file is
+there. A checkpoint to be deleted is first renamed. So a process that is killed at any
+moment leaves only complete checkpoints under the names of steps.
 
-**Durable when.** Both saves copy what they need and return; files are written by a
-background thread, so donating the state to the next step is safe. `save_update` first
-waits for the rollout before it, and `save_rollout` for the update before it: at most
-one phase is in flight, and the rollout of a step is on disk before its update can be.
-`wait` makes everything durable. Rollouts that an update on disk supersedes are deleted
-by the next `save_rollout`, `wait` or `close`. Files are not synced to the medium: a
-checkpoint survives the death of the process, not always that of the machine.
+**Durability.** Both saves copy what they need and return; a background thread writes
+the files, so the next step may donate the state. `save_update` first waits for the
+rollout before it, and `save_rollout` for the update before it. So at most one save is
+in progress, and the rollout of a step is on disk before its update can be. `wait`
+returns when all saves are on disk. Rollouts of steps whose update is on disk are
+deleted by the next `save_rollout`, `wait` or `close`. Files are not synced to the disk:
+a checkpoint survives a crash of the process, but not always a crash of the machine.
 
-**Whole.** A digest of every array is stored with it, taken on the devices before the
-save, and compared with what a restore brings back to them: a state that is not the one
-that was saved, for whatever reason, is never returned. A manifest of the files
-(`manifest`) is looked at first, so that a damaged file is named. `newest_update` and
-`sound_rollout` step over what is damaged and set it aside, in DIRECTORY/damaged/.
+**Integrity.** A digest of every array is computed before a save and stored with the
+arrays. A restore computes the digests again, and never returns a state that differs
+from the one that was saved. A manifest of the files (`manifest`) is checked first, so
+that the error can name a damaged file. `newest_update` and `sound_rollout` move damaged
+checkpoints to DIRECTORY/damaged/ and go on without them.
 
-**Several processes** call every function together, on a directory all of them see.
+**Several processes** must call every function together, on a directory that all share.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,17 +53,18 @@ class RunCheckpoints:
         keep_best: int = 0,
         lowest_is_best: bool = False,
     ):
-        """Open a store, creating it and clearing what a killed process half wrote.
+        """Open or create the two stores, and delete incomplete files of killed saves.
 
         Args:
-          directory: where the two stores live; made absolute.
-          keep_last: newest updates that are kept.
-          keep_every: updates whose step is a multiple are kept for good; 0: none.
-          keep_best: updates with the best metrics that are kept; 0: none.
-          lowest_is_best: of metrics.
+          directory: the folder of the two stores.
+          keep_last: the number of newest updates to keep.
+          keep_every: updates whose step is a multiple of this are kept for good; 0
+            keeps none.
+          keep_best: the number of updates with the best metrics to keep; 0 keeps none.
+          lowest_is_best: whether the lowest metric is best, not the highest.
 
         Raises:
-          ValueError: naming the argument.
+          ValueError: an argument is out of range; the message names it.
         """
         if keep_last < 1:
             raise ValueError(f"keep_last={keep_last}: expected at least 1")
@@ -97,14 +98,14 @@ class RunCheckpoints:
 
         Args:
           step: later than every update saved so far.
-          state: tree of jax or NumPy arrays; may be donated once this returns. PRNG
-            keys go as integers or not at all: they follow from the seed.
-          meta: JSON values (tuples come back as lists).
-          metric: what `keep_best` compares; None where the step has none.
-          digests: of the state's arrays by name (`digests.state_digests`), where they
-            are known already; None: taken here.
-          frozen: the same of frozen parameters that `state` leaves out, by their paths;
-            `StateReader` takes those from the starting state, and compares.
+          state: tree of jax or NumPy arrays; it may be donated once this returns. It
+            cannot hold typed PRNG keys, and need not: they follow from the seed.
+          meta: JSON values (tuples are restored as lists).
+          metric: the value that `keep_best` compares; None if the step has none.
+          digests: digests of the state's arrays by name (`digests.state_digests`);
+            None means to compute them here.
+          frozen: digests by path of frozen parameters that `state` leaves out.
+            `StateReader` reads these parameters from the starting state and compares.
 
         Raises:
           ValueError: `step` is not new, or `meta` is not JSON.
@@ -117,8 +118,8 @@ class RunCheckpoints:
         """Save the batch after the rollout phase of `step`.
 
         Args:
-          step: later than every update on disk, and without a rollout there. Later
-            ones may be: a run that fell back behind a damaged update has them still.
+          step: later than every update on disk, and without a stored rollout. Rollouts
+            of later steps may be stored, if the run resumed before a damaged update.
           batch: tree of jax or NumPy arrays.
           meta: JSON values.
 
@@ -130,18 +131,18 @@ class RunCheckpoints:
         self._rollouts.save(step, batch, meta)
 
     def latest_update(self) -> int | None:
-        """The newest step whose update is on disk, or None; waits for one in flight."""
+        """Return the newest step whose update is on disk, or None; waits for a save."""
         return max(self._updates.steps(), default=None)
 
     def update_steps(self) -> list[int]:
-        """Steps whose update is on disk, ascending; waits for one in flight."""
+        """Return the steps whose update is on disk, ascending; waits for a save."""
         return self._updates.steps()
 
     def rollout_steps(self) -> list[int]:
-        """Steps after the newest update whose rollout is on disk, ascending.
+        """Return the steps after the newest update whose rollout is on disk, ascending.
 
-        An update in flight counts as saved and is not waited for, so that a loop may
-        ask at the start of every step.
+        An update whose save is in progress counts as saved. The call does not wait for
+        it, so a loop can make this call at the start of every step.
         """
         newest = max(self._updates.known_steps(), default=-1)
         return [step for step in self._rollouts.steps() if step > newest]
@@ -151,16 +152,18 @@ class RunCheckpoints:
 
         Args:
           step: one of `update_steps`.
-          abstract_state: the tree that was saved, with `jax.ShapeDtypeStruct` leaves. A
-            leaf is placed by its sharding, whatever mesh wrote it, or on the first
-            device if it has none; a NumPy array as leaf is restored as one.
+          abstract_state: the tree that was saved, with `jax.ShapeDtypeStruct` leaves.
+            Each array is restored with the sharding of its leaf, whatever mesh it was
+            saved from, or to the first device if the leaf has none. A NumPy array as a
+            leaf is restored as a NumPy array.
 
         Returns:
           The state and its meta.
 
         Raises:
-          DamagedCheckpoint: it is not what was saved.
-          ValueError: no such step, or names, shapes or dtypes differ (each named).
+          DamagedCheckpoint: the files or arrays differ from what was saved.
+          ValueError: the step is not stored, or names, shapes or dtypes differ from
+            `abstract_state` (the message names them).
         """
         return self._updates.restore(step, abstract_state)
 
@@ -169,19 +172,20 @@ class RunCheckpoints:
         abstract_state: PyTree,
         on_damage: Callable[[str], None] = lambda what: None,
     ) -> tuple[int, PyTree, dict] | None:
-        """Read the newest state that is sound.
+        """Read the newest state that is not damaged.
+
+        Newer states, which are damaged, are moved to DIRECTORY/damaged/.
 
         Args:
           abstract_state: see `restore_update`.
-          on_damage: told of every newer one that is not, with what is wrong; those
-            are moved to DIRECTORY/damaged/.
+          on_damage: called with a message for each damaged state that was moved.
 
         Returns:
-          Its step, the state and its meta; None where no update was ever stored.
+          The step, the state and its meta; None if no update is stored.
 
         Raises:
-          DamagedCheckpoint: there are updates and none is sound; none is moved.
-          ValueError: names, shapes or dtypes differ.
+          DamagedCheckpoint: all stored updates are damaged; then none is moved.
+          ValueError: names, shapes or dtypes differ from `abstract_state`.
         """
         faults = {}
         for step in reversed(self.update_steps()):
@@ -208,18 +212,18 @@ class RunCheckpoints:
         policy: str,
         on_damage: Callable[[str], None] = lambda what: None,
     ) -> tuple[PyTree, dict] | None:
-        """The batch of a step and its meta; None where it has none that can be used.
+        """Return the stored batch of a step and its meta, or None if it has no usable one.
 
-        One that is damaged, or that another policy sampled, is moved to
-        DIRECTORY/damaged/: its step is sampled again.
+        A batch that is damaged, or that other parameters sampled, is moved to
+        DIRECTORY/damaged/, and its step must be sampled again.
 
         Args:
-          step: of the rollout.
-          abstract_batch: see `restore_update`.
-          policy: a digest of the parameters that would sample it now. Those of a later
-            step than the next need not be the ones that did: the run may have fallen
-            back behind a damaged update and go on with other settings.
-          on_damage: told of what was set aside, and why.
+          step: the step of the rollout.
+          abstract_batch: the batch as `restore_update` takes a state.
+          policy: a digest of the parameters that would sample the batch now. They can
+            differ from those that sampled it, if the run resumed before a damaged
+            update and with other settings.
+          on_damage: called with a message if the batch was moved.
         """
         if step not in self.rollout_steps():
             return None
@@ -239,7 +243,7 @@ class RunCheckpoints:
         return self._rollouts.restore(step, abstract_batch)
 
     def wait(self) -> None:
-        """Return when all saves are on disk. Raises what a save in flight failed of."""
+        """Wait until all saves are on disk; raise the error of a save that failed."""
         self._updates.wait()
         self._rollouts.wait()
         self._prune_rollouts()

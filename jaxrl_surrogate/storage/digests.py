@@ -1,16 +1,16 @@
-"""Digests: what a step computed, in a few bytes an array, so that runs can be compared.
+"""Digests of the arrays that a step computed, so that runs can be compared.
 
 A row of `digests.jsonl` holds, for one step, a digest of every array of every phase:
 
-    rollout       prompts and completions with the sampler's log-probabilities, the
-                  mask of tokens that the policy chose, and the step that it was of
+    rollout       prompts, and completions with the sampler's log-probabilities, the
+                  mask of tokens that the policy sampled, and the policy's step
     verification  rewards, and which of them count
     update        the weight that each sample was given
     state         parameters, optimizer state and counters after the update
 
-Arrays that are on the host are hashed with SHA-256, of which 128 bits are kept. The
-state stays on its devices, where four sums of mixed words are computed in one pass
-(`fingerprint`): moving it to the host would cost more than the step it describes.
+Arrays on the host are hashed with SHA-256, of which 128 bits are kept. The state is
+hashed on its devices in one pass (`fingerprint`), because copying it to the host would
+take longer than the step itself.
 """
 
 import hashlib
@@ -26,18 +26,18 @@ from jaxrl_surrogate.batch import Batch
 from jaxrl_surrogate.training import offload
 from jaxrl_surrogate.training.state import TrainState
 
-Digests = dict[str, dict[str, str]]  # phase to array to hexadecimal digits
+Digests = dict[str, dict[str, str]]  # from phase and array name to hexadecimal digits
 
-PHASES = ("rollout", "verification", "update", "state")  # as they are computed
+PHASES = ("rollout", "verification", "update", "state")  # in order of computation
 
-# Odd constants: the golden ratio, and those of MurmurHash3's mixers.
+# Odd constants from the golden ratio and from the mixing functions of MurmurHash3.
 _GOLDEN = 0x9E3779B9
 _MIX = (0x85EBCA6B, 0xC2B2AE35)
 _LANES = (0xCC9E2D51, 0x1B873593, 0xE6546B65)
 
 
 def batch_digests(batch: Batch) -> Digests:
-    """Digests of the phases "rollout" and "verification" from arrays on the host."""
+    """Return digests of the phases "rollout" and "verification" of a NumPy batch."""
     prompts, completions = batch.prompts, batch.completions
     return {
         "rollout": {
@@ -59,21 +59,21 @@ def batch_digests(batch: Batch) -> Digests:
 
 
 def update_digests(weights: np.ndarray) -> Digests:
-    """Digests of the phase "update": (G, M) the weights that samples were given."""
+    """Return digests of the phase "update", from the (G, M) weights of samples."""
     return {"update": {"weights": host_digest(weights)}}
 
 
 def state_digests(state: TrainState) -> Digests:
-    """Digests of the phase "state", an entry an array, trainable parameters first.
+    """Return digests of the phase "state", one for each array of the train state.
 
-    The same for the same numbers on every mesh: sums of integers do not depend on the
-    order of their terms.
+    Equal values have equal digests on every mesh, because sums of integers do not
+    depend on the order of their terms.
     """
     return {"state": named_digests(state)}
 
 
 def named_digests(tree: Any) -> dict[str, str]:
-    """`device_digests` of a tree's arrays, by their paths in it: "layers/mlp/up"."""
+    """Return `device_digests` of a tree's arrays by path, such as "layers/mlp/up"."""
     leaves = jax.tree.leaves_with_path(tree)
     found = device_digests([leaf for _, leaf in leaves])
     return {
@@ -83,16 +83,17 @@ def named_digests(tree: Any) -> dict[str, str]:
 
 
 def policy_digest(params: Any) -> str:
-    """One digest of all parameters, in hexadecimal; the same on every mesh."""
+    """Return one hexadecimal digest of all parameters, the same on every mesh."""
     found = device_digests(jax.tree.leaves(params))
     return hashlib.sha256("".join(found).encode()).hexdigest()[:32]
 
 
 def device_digests(arrays: list[jax.Array | np.ndarray]) -> list[str]:
-    """`fingerprint` of each array in hexadecimal, taken on their devices.
+    """Return the `fingerprint` of each array in hexadecimal, computed on its devices.
 
-    What the host holds for them (`training.offload`) passes through the devices one
-    array after the other, a row of its first axis at a time: a layer of stacked layers.
+    Arrays in host memory (`training.offload`) are copied to the devices one after the
+    other. Those with three or more axes, such as stacked layers, are copied one row of
+    their first axis at a time.
     """
     held = [
         isinstance(array, jax.Array) and array.sharding.memory_kind == offload.HOST
@@ -108,7 +109,7 @@ def device_digests(arrays: list[jax.Array | np.ndarray]) -> list[str]:
 
 
 def host_digest(array: Any) -> str:
-    """128 bits of the SHA-256 of an array's dtype, shape and bytes, in hexadecimal."""
+    """Return 128 bits of the SHA-256 of dtype, shape and bytes, in hexadecimal."""
     array = np.asarray(array)
     head = f"{array.dtype.str}{array.shape}".encode()
     body = np.ascontiguousarray(array).tobytes()
@@ -116,26 +117,29 @@ def host_digest(array: Any) -> str:
 
 
 def json_digest(value: Any) -> str:
-    """The SHA-256 of a JSON value in hexadecimal; what is read back has the same."""
+    """Return the SHA-256 of a JSON value in hexadecimal.
+
+    A value that was written as JSON and read back has the same digest.
+    """
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(array: jax.Array) -> jax.Array:
-    """128 bits that change with any bit of an array and with the place of any entry.
+    """Return a 128-bit hash of the bits of an array and the positions of its entries.
 
-    With the bits of entry i as an integer w_i, a key k_i mixed from the position i and
-    a bijection f that mixes 32 bits well, the four words are the sums modulo 2^32 of
+    Let w_i be the bits of entry i as an integer, k_i a key derived from the position i,
+    and f a bijection that mixes 32 bits well. Word j of the result is the sum over i,
+    modulo 2^32, of
 
-        f(w_i ^ k_i) r_ij,    r_i0 = 1, r_ij an odd integer mixed from the position
+        f(w_i ^ k_i) r_ij,    r_i0 = 1, r_ij an odd integer derived from the position
 
-    A change within one entry of up to 32 bits changes all four words for certain: f and
-    the product with an odd number are bijections. Changes of several entries cancel in
-    all four with a probability of about 2^-128 where they are not made on purpose;
-    this is no cryptographic hash.
+    A change of one entry always changes all four words, because f and the product with
+    an odd number are bijections. Accidental changes of several entries cancel in all
+    four words with a probability of about 2^-128. This is not a cryptographic hash.
 
     Args:
-      array: any shape, of a dtype of 8, 16 or 32 bits, or bool. May be traced and may
-        be sharded; nothing is gathered but the sums.
+      array: any shape, of a dtype of 8, 16 or 32 bits, or bool. It may be traced and
+        may be sharded; only the sums are communicated between devices.
 
     Returns:
       (4,) uint32.
@@ -147,9 +151,10 @@ def fingerprint(array: jax.Array) -> jax.Array:
 
 
 def _sums(part: jax.Array, first: jax.Array, size: int) -> jax.Array:
-    """The four sums over rows `first`, `first` + 1, ... of an array of `size` entries.
+    """Return the four sums of `fingerprint` over a part of an array.
 
-    Those of all parts of an array add up to its fingerprint.
+    The part has rows `first`, `first` + 1, ... of an array of `size` entries. The sums
+    of all parts of an array add up to its fingerprint.
     """
     key = _mixed(_positions(part.shape, first, size) + jnp.uint32(_GOLDEN))
     mixed = _mixed(_words(part) ^ key)
@@ -168,10 +173,10 @@ def _sums(part: jax.Array, first: jax.Array, size: int) -> jax.Array:
 def first_difference(
     old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]
 ) -> tuple[str, list[str]] | None:
-    """The first phase that differs, and its arrays that do, in their order.
+    """Return the first phase that differs with the names of its arrays that differ.
 
-    Phases that only one side has are not compared; an array that only one side has
-    differs.
+    Phases that only one side has are not compared. An array that only one side has
+    counts as different. The result is None if all compared phases agree.
     """
     for phase in PHASES:
         if phase not in old or phase not in new:
@@ -190,12 +195,12 @@ def _fingerprints(leaves: list[jax.Array]) -> list[jax.Array]:
 
 @jax.jit
 def _fingerprint_of_host(array: jax.Array) -> jax.Array:
-    """`fingerprint` of an array in the host's memory."""
+    """Return the `fingerprint` of an array in host memory."""
 
     def fetched(part):
         return jax.device_put(part, jax.memory.Space.Device)
 
-    # The first axis of a matrix may be split over devices, and is long.
+    # The first axis of a matrix may be sharded, and has too many rows for a loop.
     if array.ndim < 3:
         return fingerprint(fetched(array))
 
@@ -208,7 +213,7 @@ def _fingerprint_of_host(array: jax.Array) -> jax.Array:
 
 
 def _words(array: jax.Array) -> jax.Array:
-    """The bits of each entry as uint32."""
+    """Return the bits of each entry as uint32."""
     if array.dtype == jnp.bool_:
         return array.astype(jnp.uint32)
     width = array.dtype.itemsize
@@ -221,12 +226,12 @@ def _words(array: jax.Array) -> jax.Array:
 
 
 def _positions(shape: tuple[int, ...], first: jax.Array, size: int) -> jax.Array:
-    """The position of each entry in row-major order, of any sharding.
+    """Return the position of each entry of a part of an array, in row-major order.
 
     Args:
-      shape: of the entries.
-      first: the row of the first axis that they begin with, in an array that has more.
-      size: entries of that array.
+      shape: the shape of the part.
+      first: the row of the whole array with which the part begins.
+      size: the number of entries of the whole array.
     """
     out, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
@@ -235,13 +240,13 @@ def _positions(shape: tuple[int, ...], first: jax.Array, size: int) -> jax.Array
             row = row + first
         out = out + row * jnp.uint32(stride % 2**32)
         stride *= shape[axis]
-    if size > 2**32:  # positions wrap: tell the rows of the first axis apart
+    if size > 2**32:  # positions overflow 32 bits, so the row is mixed in
         out = out ^ _mixed(jax.lax.broadcasted_iota(jnp.uint32, shape, 0) + first)
     return out
 
 
 def _mixed(words: jax.Array) -> jax.Array:
-    """A bijection of 32 bits under which every bit reaches every bit (MurmurHash3)."""
+    """Mix 32-bit words by the bijection of MurmurHash3: each bit affects all bits."""
     words = (words ^ (words >> 16)) * jnp.uint32(_MIX[0])
     words = (words ^ (words >> 13)) * jnp.uint32(_MIX[1])
     return words ^ (words >> 16)

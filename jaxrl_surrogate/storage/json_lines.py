@@ -1,7 +1,7 @@
-"""The logs of a run: files with a row of JSON a line, of which some may be damaged.
+"""Read and write the logs of a run: files with one JSON object ("row") per line.
 
-Every line is read alone: one that is no row costs none of the others. A last line that
-a kill cut short has no end and is nothing that was written; it is not damage.
+Every line is parsed alone, so a damaged line does not affect the others. A last line
+without a line end was cut short by a kill; it is dropped and does not count as damage.
 """
 
 import json
@@ -18,15 +18,15 @@ _LISTS = ("correct", "verified", "correct_weight", "incorrect_weight")
 
 
 def sealed(row: dict) -> dict:
-    """The row with a digest of itself as its last field."""
+    """Return the row with a digest of itself as its last field, "seal"."""
     return row | {_SEAL: json_digest(row)[:_DIGITS]}
 
 
 def append_row(path: Path, row: dict) -> None:
-    """Add a row to a log; numbers in it that are not finite become null.
+    """Append a row to a log; floats that are not finite become null.
 
-    One write of one line: a reader never sees half of it unless this process is killed,
-    and `keep_rows` drops such a half line.
+    The line is written at once. A reader sees half a line only if this process was
+    killed, and `keep_rows` drops such a line.
     """
     # JSON has no NaN; readers other than Python's refuse it.
     finite = {
@@ -38,7 +38,10 @@ def append_row(path: Path, row: dict) -> None:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a log in order, seals left out; none where there is no file."""
+    """Return the rows of a log in order, without seals; empty if there is no file.
+
+    Damaged lines are left out.
+    """
     if not path.exists():
         return []
     found = (_row(line, path.name) for line in path.read_bytes().split(b"\n"))
@@ -46,12 +49,12 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def keep_rows(path: Path, keep: Callable[[dict], bool], aside: Path) -> list[int]:
-    """Remove all other rows of a log, and move lines that are no rows out of it.
+    """Keep the selected rows of a log, and move its damaged lines to another file.
 
     Args:
-      path: of the log; replaced whole or not at all, and only where it changes.
-      keep: whether a row stays.
-      aside: a directory, where a file of the same name collects damaged lines.
+      path: the log; it is replaced atomically, and only if it changes.
+      keep: whether to keep a row; all other rows are removed.
+      aside: a directory, in which a file of the same name collects damaged lines.
 
     Returns:
       The numbers of the lines that were damaged, from 1.
@@ -61,7 +64,7 @@ def keep_rows(path: Path, keep: Callable[[dict], bool], aside: Path) -> list[int
     content = path.read_bytes()
     *lines, rest = content.split(b"\n")
     rows = [_row(line, path.name) for line in lines]
-    # A whole row that lacks nothing but its end is a row.
+    # The last line counts if it is a complete row that lacks only its line end.
     lines, rows = [*lines, rest], [*rows, _row(rest, path.name)]
     damaged = [n for n, row in enumerate(rows[:-1], 1) if row is None]
     if damaged:
@@ -81,7 +84,7 @@ def keep_rows(path: Path, keep: Callable[[dict], bool], aside: Path) -> list[int
 
 
 def _row(line: bytes, name: str) -> dict | None:
-    """The row that a line of a log holds, if it is one."""
+    """Return the row in a line of a log, or None if the line is damaged."""
     try:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -114,7 +117,7 @@ def _is_event(row: dict) -> bool:
     return known and isinstance(row.get("environment", {}), dict)
 
 
-# What the readers of a log rely on beside the step.
+# Checks of the fields other than "step" that the readers of each log rely on.
 _FITS = {
     "metrics.jsonl": _is_metrics,
     "groups.jsonl": _is_groups,

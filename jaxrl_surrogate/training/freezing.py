@@ -1,4 +1,4 @@
-"""Split parameters by their paths into those that are trained and those that are frozen.
+"""Split parameters by their paths into trainable and frozen ones.
 
 A path names a parameter in the nested dict of a model: "layers/mlp/up/kernel".
 """
