@@ -212,7 +212,7 @@ class RunCheckpoints:
         policy: str,
         on_damage: Callable[[str], None] = lambda what: None,
     ) -> tuple[PyTree, dict] | None:
-        """Return the stored batch of a step and its meta, or None if it has no usable one.
+        """Return the stored batch of a step and its meta, or None if none is usable.
 
         A batch that is damaged, or that other parameters sampled, is moved to
         DIRECTORY/damaged/, and its step must be sampled again.

@@ -1,7 +1,7 @@
 """Read and write the logs of a run: files with one JSON object ("row") per line.
 
 Every line is parsed alone, so a damaged line does not affect the others. A last line
-without a line end was cut short by a kill; it is dropped and does not count as damage.
+that a kill cut short is dropped and does not count as damage.
 """
 
 import json
@@ -25,7 +25,7 @@ def sealed(row: dict) -> dict:
 def append_row(path: Path, row: dict) -> None:
     """Append a row to a log; floats that are not finite become null.
 
-    The line is written at once. A reader sees half a line only if this process was
+    The line is written by one write. A reader sees half a line only if this process was
     killed, and `keep_rows` drops such a line.
     """
     # JSON has no NaN; readers other than Python's refuse it.

@@ -1,4 +1,4 @@
-"""Which checkpoints are the best, by the metric that is stored with them."""
+"""Keep the checkpoints that are best by the metric stored with them."""
 
 import dataclasses
 import json
@@ -11,13 +11,13 @@ from orbax.checkpoint import checkpoint_managers
 
 @dataclasses.dataclass
 class KeepBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the checkpoints with the best metrics; of equals the newer.
+    """Keeps the checkpoints with the best metrics; of equal ones it keeps the newer.
 
-    The metric is read from the sealed record of a step. Orbax's own `BestN` chooses the
-    same checkpoints where metrics are missing or not finite and after a restart, but
-    only if Orbax also writes them into a file of its own beside the record; a run in
-    which one such file is cut or damaged cannot be opened at all (JSONDecodeError from
-    the manager, orbax-checkpoint 0.12), while here that step has no metric.
+    The metric is read from the record of a step; a step whose metric is missing, not
+    finite or unreadable is never among the best. Orbax's own `BestN` chooses the same
+    checkpoints, but only if Orbax also writes the metrics into its own file. If one
+    such file is damaged, the run cannot be opened at all (JSONDecodeError from the
+    manager, orbax-checkpoint 0.12).
     """
 
     directory: Path
@@ -31,7 +31,7 @@ class KeepBest(checkpoint_managers.PreservationPolicy):
         *,
         context: checkpoint_managers.PreservationContext,
     ) -> list[bool]:
-        """For each checkpoint whether it is one of the best."""
+        """Return for each checkpoint whether it is one of the best."""
         sign = -1 if self.lowest_is_best else 1
         scored = [
             (sign * metric, checkpoint.step)
@@ -42,7 +42,7 @@ class KeepBest(checkpoint_managers.PreservationPolicy):
         return [checkpoint.step in best for checkpoint in checkpoints]
 
     def _metric(self, step: int) -> float | None:
-        """The metric in a step's record; None where it has none that can be read."""
+        """Return the metric in a step's record, or None if it has no usable one."""
         path = self.directory / str(step) / "meta" / "metadata"
         if step not in self._known and path.is_file():
             try:

@@ -1,4 +1,4 @@
-"""One process at a time in a run directory."""
+"""A lock that lets only one process at a time train in a run directory."""
 
 import errno
 import fcntl
@@ -13,15 +13,15 @@ from jaxrl_surrogate.storage.stops import RunInUse
 
 
 class RunLock:
-    """While entered, no other process of any host enters the same directory.
+    """A context in which no other process can take the lock of the same run directory.
 
-    A lock of the kernel on DIRECTORY/lock: it ends with the process, however that ends,
-    so nothing is left to clean up after kill -9. The file says who holds it, for
-    people. File systems without such locks (some network ones) are not guarded.
+    It is a kernel lock (flock) on DIRECTORY/lock, which ends with the process, also
+    after kill -9. The file names the process and host that hold it. On file systems
+    without such locks (some network ones) there is no protection.
     """
 
     def __init__(self, directory: Path):
-        """Name the directory; made if it is not there when entered."""
+        """Store the run directory, which is made on entering if it does not exist."""
         self._path = directory / "lock"
         self._file: int | None = None
 
@@ -29,7 +29,7 @@ class RunLock:
         """Take the lock.
 
         Raises:
-          RunInUse: naming the process and host that hold it.
+          RunInUse: another process holds the lock; the message names it and its host.
           ValueError: the directory cannot be made or written to.
         """
         try:
@@ -66,7 +66,7 @@ class RunLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._file is not None:
             os.ftruncate(self._file, 0)
             os.close(self._file)
@@ -74,13 +74,16 @@ class RunLock:
 
 
 def no_place(directory: Path, why: str) -> FieldError:
-    """The error about a run directory that cannot be."""
+    """Return the error about a run directory that cannot be made or written to."""
     expected = "a folder that can be made or written to"
     return FieldError("run_dir", str(directory), expected, why)
 
 
 def holder(directory: Path) -> str | None:
-    """Who trains in a run directory now, in words; None: nobody, or it is not known."""
+    """Return text that names the process that trains in a run directory now.
+
+    The result is None if there is no such process or it is not known.
+    """
     try:
         file = os.open(directory / "lock", os.O_RDONLY)
     except OSError:

@@ -1,9 +1,9 @@
-"""Are the files of a checkpoint those that were written? A digest of every file.
+"""Manifests: a digest of every file of a checkpoint, to find files that are damaged.
 
-A manifest lies beside the checkpoint's directory, STEP.files.json, and is written last
-and whole: by a background thread, once the directory has its name. A process killed
-before that leaves a checkpoint without one; its arrays are still checked against the
-digests stored with them (`checkpoint`), only the file at fault cannot be named then.
+The manifest STEP.files.json lies beside the checkpoint's directory. A background thread
+writes it atomically once the checkpoint is complete. A process that is killed before
+this leaves a checkpoint without a manifest. Its arrays are still checked against the
+digests stored with them (`checkpoint`), but an error cannot name the damaged file.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ _PIECE = 1 << 20
 
 
 def manifest_path(checkpoint: Path) -> Path:
-    """Where the manifest of a checkpoint's directory lies."""
+    """Return the path of the manifest of a checkpoint's directory."""
     return checkpoint.with_name(f"{checkpoint.name}.files.json")
 
 
 def write_manifest(checkpoint: Path) -> None:
-    """Hash every file of a directory; the manifest appears whole or not at all."""
+    """Hash every file of a checkpoint's directory and write the manifest atomically."""
     files = {
         str(path.relative_to(checkpoint)): [path.stat().st_size, _digest(path)]
         for path in sorted(checkpoint.rglob("*"))
@@ -38,10 +38,10 @@ def write_manifest(checkpoint: Path) -> None:
 
 
 def file_faults(checkpoint: Path) -> list[str]:
-    """What is wrong with the files of a checkpoint, each named; empty: nothing.
+    """Return a message for each file of a checkpoint that is missing or damaged.
 
-    A checkpoint without a manifest has no known fault; a manifest that is itself
-    damaged is one, and says nothing of the files.
+    The list is empty for a checkpoint without a manifest. If the manifest itself is
+    damaged, the only message says so.
     """
     path = manifest_path(checkpoint)
     if not path.exists():
@@ -78,7 +78,7 @@ class ManifestWriter:
         self._given_up = threading.Event()
 
     def start(self, checkpoint: Path) -> None:
-        """Write the manifest as soon as the directory has its name."""
+        """Write the manifest in the background, once the directory exists."""
         self.finish()
         self._given_up.clear()
         self._thread = threading.Thread(
@@ -87,9 +87,9 @@ class ManifestWriter:
         self._thread.start()
 
     def finish(self) -> None:
-        """Return when it is written; the save it belongs to must have ended."""
+        """Wait until the manifest is written; its checkpoint's save must have ended."""
         if self._thread is not None:
-            # A directory that is not there now never will be: its save failed.
+            # If the directory does not exist now, its save failed: stop waiting for it.
             self._given_up.set()
             self._thread.join()
             self._thread = None

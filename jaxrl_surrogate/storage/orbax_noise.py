@@ -1,8 +1,8 @@
-"""What Orbax prints beside what it raises: nothing that a user could act upon.
+"""Suppress messages of Orbax that repeat an error which it also raises.
 
-A save that fails raises, and is said in a line. Its threads log the same error with a
-traceback each before that, and writes that were still under way find the event loop of
-the failed one closed.
+A save that fails raises an error, which is shown in one line. Before that, each thread
+of Orbax logs the same error with a traceback, and writes that are still in progress
+report that the event loop is closed.
 """
 
 import logging
@@ -10,7 +10,7 @@ import sys
 
 
 def mute() -> None:
-    """Keep it off standard error, from now on."""
+    """Keep these messages off standard error from now on."""
     logger = logging.getLogger("absl")
     if _is_news not in logger.filters:
         logger.addFilter(_is_news)
@@ -27,8 +27,8 @@ def mute() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    # It would advise everybody whose states take a second to be written to store fewer;
-    # that a phase waits for the one before it is what makes them durable in order.
+    # This warning advises to save less often. Saves wait for each other on purpose, so
+    # that they reach the disk in order.
     if "Waiting for previous save" in str(record.msg):
         return False
     return not (record.exc_info and "orbax" in record.pathname)

@@ -1,9 +1,9 @@
-"""Rewards as they come, on disk, so that a killed process need not judge twice.
+"""Store rewards on disk as they come, so that a restarted run need not verify again.
 
-Beside a rollout that is stored before it is verified: one line for each group that is
-done, with a digest of the completions that were judged and one of the line. A line that
-a kill cut short, that was damaged, or that is of other completions does not count; its
-group is judged again.
+A journal belongs to a rollout that is stored before it is verified. It has one line for
+each group that was verified, with a digest of its completions and a digest of the line.
+A line that is damaged, incomplete or about other completions does not count, and its
+group is verified again.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ _DIGITS = 16  # of a line's digest
 
 
 class RewardJournal:
-    """The rewards of one step's groups that are known so far."""
+    """The rewards of one step's groups that were verified so far."""
 
     def __init__(
         self, path: Path, on_damage: Callable[[str], None] = lambda what: None
     ):
-        """Read what a process before this one has written.
+        """Read the rewards that an earlier process has written.
 
         Args:
-          path: of the journal; made when the first group is added.
-          on_damage: told of lines that do not count.
+          path: the journal, which is created when the first group is added.
+          on_damage: called with a message for each damaged line.
         """
         self._path = path
         self._known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -52,7 +52,11 @@ class RewardJournal:
     def known(
         self, prompts: Prompts, completions: Completions
     ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Rewards (M,) and mask (M,) of those groups that were judged."""
+        """Return rewards (M,) float32 and mask (M,) bool of groups that are known.
+
+        The result maps the index of a group to its rewards and mask. A group is known
+        if its prompt and completions are those that were verified.
+        """
         groups = range(len(completions.lengths))
         judged = {group: _judged(group, prompts, completions) for group in groups}
         return {
@@ -69,7 +73,7 @@ class RewardJournal:
         rewards: np.ndarray,
         mask: np.ndarray,
     ) -> None:
-        """Write down (M,) rewards of a group and (M,) which of them count."""
+        """Store the rewards (M,) and the mask (M,) bool of a group."""
         row = {
             "judged": _judged(group, prompts, completions),
             # Exact: a float32 as a float64 in its shortest decimal form.
@@ -79,25 +83,25 @@ class RewardJournal:
         row["digest"] = json_digest(row)[:_DIGITS]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            # A line of its own, whatever the one before was cut to.
+            # The leading line end separates it from a line that a kill cut short.
             file.write(f"\n{json.dumps(row)}\n")
         self._known[row["judged"]] = np.asarray(rewards, np.float32), mask
 
     def clear(self) -> None:
-        """Forget all of it, on disk too."""
+        """Remove all rewards, also on disk."""
         self._path.unlink(missing_ok=True)
         self._known.clear()
 
 
 def keep_only(directory: Path, steps: set[int]) -> None:
-    """Remove the journals of all other steps."""
+    """Remove the journals in a directory, except those of the given steps."""
     for path in directory.glob("*.jsonl"):
         if path.stem.isdecimal() and int(path.stem) not in steps:
             path.unlink(missing_ok=True)
 
 
 def _judged(group: int, prompts: Prompts, completions: Completions) -> str:
-    """A digest of a group's problem and completions; the group itself is in it."""
+    """Return a digest of a group's index, prompt and completions."""
     parts = (
         np.int64(group), prompts.ids[group], prompts.tokens[group],
         completions.tokens[group], completions.lengths[group],

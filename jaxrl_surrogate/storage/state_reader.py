@@ -1,12 +1,12 @@
-"""The stored states of a run, for those who must not change it.
+"""Read the stored states of a run without changing the run.
 
-A reader has no way to write: it makes no directory, takes no lock, deletes nothing that
-a killed or a living process has half written, and leaves what is damaged where it is.
-The run may be in progress; a state that its process deletes meanwhile is passed over.
+A reader writes nothing: it makes no directory, takes no lock, deletes no incomplete
+files and does not move damaged ones. So it may read a run that is in progress;
+`newest_params` passes over a state that the run deletes meanwhile.
 
 Frozen parameters are stored once, with the starting state. The record of every later
-step has their digests, which are compared with what the starting state gives: a step
-and a starting state that do not belong together are refused.
+step holds their digests. They are compared with the parameters in the starting state,
+so a step is never read with frozen parameters that it was not computed with.
 """
 
 import contextlib
@@ -25,48 +25,48 @@ PyTree = Any
 
 
 class StateReader:
-    """Reads the states in a run directory; step 0 is the one that it started from."""
+    """Reads the states in a run directory; step 0 is the starting state."""
 
     def __init__(self, directory: str | Path):
-        """Name the run directory; nothing is opened."""
+        """Store the run directory; no file is opened."""
         self._directory = Path(directory).absolute()
         self._updates = self._directory / "checkpoints" / "update"
         self._start = self._directory / "checkpoints" / "start" / "update"
 
     def steps(self) -> list[int]:
-        """Steps whose state is stored, ascending."""
+        """Return the steps whose state is stored, ascending."""
         return stored_steps(self._start) + stored_steps(self._updates)
 
     def newest_meta(self) -> dict:
-        """The meta of the newest state whose record is sound; empty where none is."""
+        """Return the meta of the newest state with an intact record; {} if none has."""
         for step in reversed(self.steps()):
             with contextlib.suppress(ValueError):
                 return read_record(self._path(step))["meta"]
         return {}
 
     def check_format(self) -> None:
-        """Refuse a run that another version wrote; reads one small file.
+        """Check that this version can read the run's checkpoints; reads small files.
 
         Raises:
-          OtherFormat: the newest state that has a record is of another format.
+          OtherFormat: the newest state with a readable record has another format.
         """
         for step in reversed(self.steps()):
             try:
                 read_record(self._path(step))
             except DamagedCheckpoint:
-                continue  # whoever reads the state says so
+                continue  # reading the state itself will report the damage
             return
 
     def state(self, step: int, abstract_state: TrainState) -> tuple[TrainState, dict]:
-        """The whole state after a step, and its meta.
+        """Return the whole state after a step, and its meta.
 
         Args:
           step: one of `steps`.
           abstract_state: see `RunCheckpoints.restore_update`.
 
         Raises:
-          DamagedCheckpoint: it is not what was saved.
-          ValueError: no such step, or names, shapes or dtypes differ.
+          DamagedCheckpoint: the state differs from what was saved.
+          ValueError: the step is not stored, or names, shapes or dtypes differ.
         """
         where = self._existing(step)
         if not abstract_state.frozen or where.parent == self._start:
@@ -77,21 +77,21 @@ class StateReader:
         return dataclasses.replace(state, frozen=frozen), meta
 
     def frozen(self, step: int, abstract: PyTree) -> PyTree:
-        """The frozen parameters of a step, which the starting state holds.
+        """Return the frozen parameters of a step, read from the starting state.
 
         Args:
           step: one of `steps`.
           abstract: nested dict of `jax.ShapeDtypeStruct` leaves with shardings.
 
         Raises:
-          DamagedCheckpoint: the starting state is missing or not what was saved, or its
-            frozen parameters are not those that the step was computed with.
-          ValueError: no such step, or names, shapes or dtypes differ.
+          DamagedCheckpoint: the starting state is missing or damaged, or its frozen
+            parameters are not those that the step was computed with.
+          ValueError: the step is not stored, or names, shapes or dtypes differ.
         """
         return self._frozen(self._existing(step), abstract)
 
     def params(self, step: int, abstract_params: PyTree) -> PyTree:
-        """The parameters after a step; the optimizer's state is not read.
+        """Return the parameters after a step without reading the optimizer state.
 
         Args:
           step: one of `steps`.
@@ -99,8 +99,8 @@ class StateReader:
             with shardings.
 
         Raises:
-          DamagedCheckpoint: they are not what was saved.
-          ValueError: no such step, or names, shapes or dtypes differ.
+          DamagedCheckpoint: the parameters differ from what was saved.
+          ValueError: the step is not stored, or names, shapes or dtypes differ.
         """
         return self._params(self._existing(step), abstract_params)
 
@@ -109,14 +109,14 @@ class StateReader:
         abstract_params: PyTree,
         on_damage: Callable[[str], None] = lambda what: None,
     ) -> tuple[PyTree, int]:
-        """The parameters of the newest state that is sound, and its step.
+        """Return the parameters of the newest state that is not damaged, and its step.
 
         Args:
           abstract_params: see `params`.
-          on_damage: told of every newer state that is not sound, with what is wrong.
+          on_damage: called with a message for each newer state, which is damaged.
 
         Raises:
-          DamagedCheckpoint: there are states and none is sound.
+          DamagedCheckpoint: all stored states are damaged.
           ValueError: no state is stored, or names, shapes or dtypes differ.
         """
         faults: dict[int, str] = {}
@@ -125,7 +125,7 @@ class StateReader:
             try:
                 params = self._params(self._path(step), abstract_params)
             except DamagedCheckpoint as error:
-                # Gone: the run's own process deleted it, and has a newer one.
+                # A directory that is gone was deleted by the run, which has newer ones.
                 if self._path(step).is_dir():
                     faults[step] = str(error)
                 continue

@@ -1,4 +1,4 @@
-"""What stops a run through no mistake in its config; said without a traceback."""
+"""Errors that stop a run but are not config errors; shown without a traceback."""
 
 import contextlib
 import errno
@@ -14,27 +14,28 @@ class RunInUse(FieldError):
 
 
 class DamagedCheckpoint(ValueError):
-    """A checkpoint is not what was saved; the message names the file or array."""
+    """A checkpoint differs from what was saved; the message names the file or array."""
 
 
 class OtherFormat(ValueError):
-    """A checkpoint was written by another version, in a format that this one reads not.
+    """A checkpoint has the format of another version, which this version cannot read.
 
     The message names the checkpoint, both formats and the version that wrote it.
     """
 
 
 class NoRoom(RuntimeError):
-    """The disk has no room for what must be stored; what is stored is intact."""
+    """The disk has no room for files of the run; what is already stored is intact."""
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def no_room(error: BaseException) -> str | None:
-    """Why a file could not grow: the disk is full, or a quota or limit is reached.
+    """Return why a file could not grow: a full disk, or a quota or limit.
 
-    None for any other error. Libraries written in other languages have only text.
+    The result is None for any other error. Errors of libraries that are written in
+    other languages are recognized by their text.
     """
     if isinstance(error, OSError):
         return os.strerror(error.errno) if error.errno in _NO_ROOM else None
@@ -47,7 +48,7 @@ def no_room(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def room_in(directory: Path) -> Iterator[None]:
-    """While entered, a file that cannot grow is `NoRoom` that names the directory."""
+    """Turn the OSError of a file that cannot grow into a `NoRoom` with its path."""
     try:
         yield
     except OSError as error:
@@ -64,4 +65,4 @@ class NotFinite(RuntimeError):
 
 
 class VerifierError(RuntimeError):
-    """Too few verdicts to go on, or a reward that the objective cannot take."""
+    """The verifier gave too few verdicts, or rewards that the objective cannot take."""

@@ -1,4 +1,4 @@
-"""One sequence of checkpoints: a tree of arrays and JSON under each step, by Orbax."""
+"""One sequence of checkpoints: Orbax stores arrays and JSON values for each step."""
 
 import json
 import shutil
@@ -19,11 +19,11 @@ from jaxrl_surrogate.storage.stored_step import make_record, read_step
 PyTree = Any
 
 _TRASH = "deleted"
-_ROOM_BESIDES = 4 << 20  # bytes of a save that are not arrays, and of the logs
+_ROOM_BESIDES = 4 << 20  # bytes for the logs and the files of a save beside its arrays
 
 
 class Store:
-    """One sequence of checkpoints: a tree of arrays and JSON under each step."""
+    """One sequence of checkpoints: a tree of arrays and JSON values for each step."""
 
     def __init__(
         self,
@@ -41,8 +41,8 @@ class Store:
                 todelete_subdir=_TRASH,
             ),
             item_handlers={
-                # Numbers of a model hardly shrink (8%), and the compressor takes
-                # twice the time that writing them does.
+                # Compression makes the arrays of a model only 8% smaller, and takes
+                # twice the time of writing them.
                 "state": ocp.PyTreeCheckpointHandler(use_compression=False),
                 "meta": ocp.JsonCheckpointHandler(),
             },
@@ -58,7 +58,7 @@ class Store:
         digests: Mapping[str, str] | None = None,
         frozen: Mapping[str, str] | None = None,
     ) -> None:
-        """Copy what is needed and return; see `RunCheckpoints.save_update`."""
+        """Start a save and return before it ends; see `RunCheckpoints.save_update`."""
         if step in self.steps():
             raise ValueError(f"step={step}: is stored in {self._directory} already")
         try:
@@ -73,14 +73,14 @@ class Store:
             args=ocp.args.Composite(
                 state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(record)
             ),
-            force=True,  # which steps to save is the caller's decision alone
+            force=True,  # the caller alone decides which steps to save
         )
-        # Hashing takes time, and other hosts' files come late: one process's alone.
+        # Only a run of one process has manifests: files of other hosts may appear late.
         if jax.process_count() == 1:
             self._writer.start(self.path(step))
 
     def restore(self, step: int, abstract: PyTree) -> tuple[PyTree, dict]:
-        """See `RunCheckpoints.restore_update`."""
+        """Read the tree and meta of a step; see `RunCheckpoints.restore_update`."""
         steps = self.steps()
         if step not in steps:
             raise ValueError(
@@ -89,9 +89,9 @@ class Store:
         return read_step(self.path(step), abstract)
 
     def _check_room(self, step: int, state: PyTree) -> None:
-        """Refuse a save that does not fit: half of it would only use up the rest."""
+        """Raise `NoRoom` before a save that does not fit on the disk."""
         if jax.process_count() > 1:
-            return  # shared file systems report room that is not this run's
+            return  # the free space of a shared file system is not reliable
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _ROOM_BESIDES
         free = shutil.disk_usage(self._directory).free
         if free < needed:
@@ -107,7 +107,7 @@ class Store:
             )
 
     def set_aside(self, step: int, where: Path) -> None:
-        """Move a step and its manifest out of the way, under a name that is free."""
+        """Move a step and its manifest to the folder `where`, under an unused name."""
         if hosts.is_first():
             source = self.path(step)
             where.mkdir(exist_ok=True)
@@ -122,27 +122,27 @@ class Store:
         self._manager.reload()
 
     def path(self, step: int) -> Path:
-        """The directory of a step."""
+        """Return the directory of a step."""
         return self._directory / str(step)
 
     def steps(self) -> list[int]:
-        """Steps on disk, ascending; waits for one in flight."""
+        """Return the steps on disk, ascending; waits for a save in progress."""
         self.wait()
         return self.known_steps()
 
     def known_steps(self) -> list[int]:
-        """Steps on disk and the one in flight, if any."""
+        """Return the steps on disk and the one being saved, if any, ascending."""
         return sorted(self._manager.all_steps())
 
     def delete(self, steps: list[int]) -> None:
-        """Remove steps from the list, then their files."""
+        """Remove steps, first from the list of steps and then their files."""
         for step in steps:
             self._manager.delete(step)
         if steps:
             self._empty_trash()
 
     def wait(self) -> None:
-        """Return when all is on disk. Raises what a save in flight failed of."""
+        """Wait until all saves are on disk; raise the error of a save that failed."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
@@ -162,7 +162,7 @@ class Store:
         self._manager.close()
 
     def _empty_trash(self) -> None:
-        """Remove checkpoints that are off the list; called with no save in flight."""
+        """Remove files of deleted checkpoints; no save may be in progress."""
         if jax.process_index() == 0:
             shutil.rmtree(self._directory / _TRASH, ignore_errors=True)
             for path in self._directory.glob("*.files.json"):

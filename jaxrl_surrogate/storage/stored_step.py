@@ -1,14 +1,14 @@
-"""One stored step: a tree of arrays, and a record with their digests. Reads alone.
+"""Read one stored step: a tree of arrays, and a record with their digests.
 
     STEP/state/          the arrays, by Orbax
     STEP/meta/metadata   {"format", "meta", "arrays": digests, "frozen": digests,
                          "libraries", "metric", "seal"}
 
-"frozen" has the digests of frozen parameters by path, in steps that leave them out:
-the starting state alone holds them.
+"frozen" holds digests by path of the frozen parameters that the step leaves out; only
+the starting state stores these parameters.
 
-Nothing here writes a file, and no class of Orbax that could is made: a step may be read
-while another process trains in the same directory.
+This module writes no file and makes no Orbax `CheckpointManager`, which might. So a
+step may be read while another process trains in the same directory.
 """
 
 import functools
@@ -28,7 +28,7 @@ from jaxrl_surrogate.storage.stops import DamagedCheckpoint, OtherFormat
 
 PyTree = Any
 
-# Goes up when the layout changes, so that an old checkpoint is named, not misread.
+# Raised when the format changes, so that an old checkpoint gives an error.
 FORMAT = 3
 
 _MAX_NAMED = 5
@@ -36,8 +36,10 @@ _LIBRARIES = ("jaxrl_surrogate", "jax", "jaxlib", "optax", "orbax-checkpoint", "
 
 
 def stored_steps(directory: Path) -> list[int]:
-    """Steps that a directory holds whole, ascending; what is half written has no
-    number for a name."""
+    """Return the steps that are complete in a directory, ascending.
+
+    A directory of Orbax that is incomplete has a name that is not a number.
+    """
     names = (path.name for path in directory.glob("*") if path.is_dir())
     return sorted(int(name) for name in names if name.isdecimal())
 
@@ -49,14 +51,17 @@ def make_record(
     found: Mapping[str, str] | None = None,
     frozen: Mapping[str, str] | None = None,
 ) -> dict:
-    """What is stored beside the arrays of a step, sealed.
+    """Return the record that is stored with the arrays of a step.
+
+    Its field "seal" is a digest of all other fields.
 
     Args:
       state: the arrays.
       meta: JSON values.
-      metric: the step's; None where it has none.
-      found: `digests.device_digests` of the arrays by name, where they are known.
-      frozen: the same of frozen parameters that the step leaves out, by their paths.
+      metric: the metric of the step; None if it has none.
+      found: `digests.device_digests` of the arrays by name; None means to compute the
+        digests here.
+      frozen: digests by path of frozen parameters that the step leaves out.
     """
     if found is None:
         arrays = _array_digests(state)
@@ -78,12 +83,12 @@ def read_step(
     Args:
       where: the directory of the step.
       abstract: the tree that was saved, see `RunCheckpoints.restore_update`.
-      part: read the arrays of `abstract` alone, by their names in the tree that was
-        saved; others may be stored, and take neither time nor memory.
+      part: whether to read only the arrays of `abstract`, which may then be a part of
+        the tree that was saved. The other arrays are not read.
 
     Raises:
-      DamagedCheckpoint: it is not what was saved; or it was deleted meanwhile.
-      OtherFormat: another version wrote it.
+      DamagedCheckpoint: the step differs from what was saved, or was deleted meanwhile.
+      OtherFormat: the step has the format of another version.
       ValueError: names, shapes or dtypes differ (each named).
     """
     try:
@@ -96,7 +101,7 @@ def read_step(
     handler = ocp.PyTreeCheckpointHandler()
     try:
         saved = handler.metadata(where / "state").tree
-    except Exception as error:  # of whatever library meets the damage
+    except Exception as error:  # the type depends on the library that finds the damage
         raise DamagedCheckpoint(f"{where}/state: {first_line(error)}") from error
     _check_fit(where, saved, abstract, part)
     item = jax.tree.map(_placed, abstract)
@@ -116,18 +121,23 @@ def read_step(
     return state, record["meta"]
 
 
-@functools.cache  # reading them takes as long as storing a rollout
+@functools.cache  # reading the versions takes as long as storing a rollout
 def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in _LIBRARIES}
 
 
 def first_line(error: Exception) -> str:
-    """What an error is and says, short enough for a line."""
+    """Return the type and the first line of an error, at most 300 characters."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def read_record(where: Path) -> dict:
-    """The record of a step, whose seal is intact."""
+    """Return the record of a step after checking its format and its seal.
+
+    Raises:
+      DamagedCheckpoint: the record cannot be read or is not the one that was saved.
+      OtherFormat: the record has the format of another version.
+    """
     try:
         record = json.loads((where / "meta" / "metadata").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -159,11 +169,12 @@ def _check_digests(where: Path, saved: dict[str, str], found: dict[str, str]) ->
 
 
 def _array_digests(tree: PyTree, kinds: dict[str, str] | None = None) -> dict[str, str]:
-    """A digest of every leaf, taken where it is: "device:..." or "host:...".
+    """Return a digest of every leaf by name, as "device:..." or "host:...".
 
     Args:
-      tree: of jax and NumPy arrays.
-      kinds: digests to compare with, whose kind decides; None: by where a leaf is.
+      tree: jax and NumPy arrays.
+      kinds: stored digests, whose prefix decides between `device_digests` and
+        `host_digest`. With None, jax arrays have device and NumPy arrays host digests.
     """
     leaves = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
@@ -184,7 +195,7 @@ def _array_digests(tree: PyTree, kinds: dict[str, str] | None = None) -> dict[st
 
 
 def _placed(leaf):
-    """A leaf to restore into: NumPy stays NumPy, everything else has a sharding."""
+    """Return the leaf to restore into: a NumPy array, or a shape with a sharding."""
     if isinstance(leaf, np.ndarray):
         return leaf
     sharding = getattr(leaf, "sharding", None)
@@ -194,7 +205,7 @@ def _placed(leaf):
 
 
 def _check_fit(where: Path, saved: PyTree, abstract: PyTree, part: bool) -> None:
-    """Refuse a tree that is not the one saved; Orbax alone would cast its dtypes."""
+    """Check that names, shapes and dtypes are those saved; Orbax would cast dtypes."""
     saved, expected = _signature(saved), _signature(abstract)
     if part:
         saved = {name: saved[name] for name in expected if name in saved}

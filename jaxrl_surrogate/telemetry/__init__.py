@@ -1,1 +1,1 @@
-"""What a run says of itself: metrics, events, environment, progress."""
+"""What a run records and shows: metrics, events, environment and progress."""

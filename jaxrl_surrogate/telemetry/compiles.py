@@ -1,4 +1,4 @@
-"""Counting compilations: after warm-up a training step must not compile anything."""
+"""Count compilations; after the first steps, a step must not compile anything."""
 
 import jax
 
@@ -16,5 +16,5 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 
 
 def compile_count() -> int:
-    """Programs that JAX compiled in this process since this module was imported."""
+    """Return how many programs JAX compiled since this module was imported."""
     return _count

@@ -1,4 +1,4 @@
-"""Settings of what a run records and shows."""
+"""Settings of the logs and the terminal output of a run."""
 
 import dataclasses
 from typing import Annotated
@@ -8,7 +8,7 @@ from jaxrl_surrogate.errors import at_least
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-    """What is shown."""
+    """What a run logs and prints, and how often."""
 
     every: Annotated[int, "steps between printed lines", "operational"] = 1
     tensorboard: Annotated[

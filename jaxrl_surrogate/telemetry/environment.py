@@ -1,4 +1,4 @@
-"""What a run depends on besides its config: versions, devices, flags, commit."""
+"""The environment of a run: versions, devices, flags and commit."""
 
 import os
 import platform
@@ -25,10 +25,10 @@ _FLAGS = ("XLA_", "JAX_", "LIBTPU_", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRI
 
 
 def environment(user_code: Mapping[str, str] | None = None) -> dict:
-    """What a run depends on besides its config.
+    """Return what a run depends on besides its config, as JSON values.
 
     Args:
-      user_code: SHA-256 of files of the user's own, by path.
+      user_code: SHA-256 of each file of the user's own code, by path.
     """
     versions = {}
     for package in _PACKAGES:
@@ -56,7 +56,7 @@ def environment(user_code: Mapping[str, str] | None = None) -> dict:
 
 
 def environment_difference(then: dict, now: dict) -> list[tuple[str, object, object]]:
-    """Name, old and new value of what differs; the command line is left out."""
+    """Return name, old and new value of each difference except the command line."""
     old, new = _flat(then), _flat(now)
     return [
         (name, old.get(name), new.get(name))
@@ -78,7 +78,7 @@ def _under(name: str, values: dict) -> dict[str, object]:
 
 
 def _commit() -> str | None:
-    """The git commit that this package runs from, "-dirty" where it was changed."""
+    """Return the git commit of this package's checkout, with "-dirty" if modified."""
     if not (Path(__file__).parents[2] / ".git").exists():
         return None  # installed, not a checkout
     try:

@@ -1,4 +1,4 @@
-"""The names of a step's numbers in metrics.jsonl, before there are any."""
+"""The names of the metrics in metrics.jsonl, known before a run begins."""
 
 from collections.abc import Iterable
 
@@ -12,21 +12,25 @@ _OF_A_STEP = """
 
 
 def evaluated_ks(samples: int) -> list[int]:
-    """The k whose pass@k is logged: powers of two, and the number of samples."""
+    """Return the k whose pass@k is logged: powers of two, and the number of samples."""
     return [k for k in range(1, samples + 1) if k & (k - 1) == 0 or k == samples]
 
 
 def of_a_step(group_size: int, terms: Iterable[str]) -> tuple[str, ...]:
-    """What every step has, with what the terms of the loss add (`losses.term_metrics`).
+    """Return the names of the metrics of a training step.
 
     "entropy" is always the rollout's estimate, the mean of -log p over sampled tokens;
     "entropy_exact" is the mean of the exact entropies that the loss computes.
+
+    Args:
+      group_size: M, samples of each prompt.
+      terms: names that loss terms add (`losses.term_metrics`).
     """
     return (*_OF_A_STEP.split(), f"pass@{group_size}", *terms)
 
 
 def of_an_evaluation(ks: Iterable[int]) -> tuple[str, ...]:
-    """What an evaluation adds, with the ends of intervals."""
+    """Return the names of the metrics of an evaluation, interval ends included."""
     ends = ("", "_low", "_high")
     scores = (f"eval/pass@{k}{end}" for k in ks for end in ends)
     return (*scores, "eval/greedy", "eval/problems")

@@ -1,4 +1,4 @@
-"""The record of a run: metrics and completions on disk, progress on the terminal."""
+"""The log of a run: metrics and completions on disk, progress on the terminal."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from jaxrl_surrogate.telemetry.environment import environment
 from jaxrl_surrogate.telemetry.screen import Screen
 from jaxrl_surrogate.telemetry.sinks import JSONLSink, MetricSink, OpenSink
 
-# Files with rows of training steps, which a run that is begun again writes again.
+# Files with a row per training step. `resume` drops rows of steps that run again.
 _STEPS = (
     "metrics.jsonl",
     "completions.jsonl",
@@ -26,32 +26,33 @@ _STEPS = (
     "evaluations.jsonl",
     "digests.jsonl",
 )
-_NOTES = 5  # different ones of verifiers that are printed: some quote the completion
-_NAMED = 5  # damaged lines of a file
+_NOTES = 5  # verifier notes that are printed; there are many if they quote completions
+_NAMED = 5  # damaged lines of a file that a message names
 
 
 class RunLog:
-    """Writes into a run directory and to the terminal.
+    """Writes the logs in a run directory and shows progress on the terminal.
 
-    metrics.jsonl      one object a step: {"step": 1, "reward": ..., ...}; what is not
-                       a finite number is null
+    metrics.jsonl      one object per step: {"step": 1, "reward": ..., ...}; values that
+                       are not finite are null
     warm_start.jsonl   the same for supervised steps
     completions.jsonl  sampled completions with their rewards
-    groups.jsonl       one object a step: {"step", "prompts": ids, "correct": correct
-                       answers, "verified": samples with a verdict, "correct_weight" and
-                       "incorrect_weight": what the update gave to a correct and to
-                       an incorrect one on average, null where there
-                       is none}, a number a group
-    evaluations.jsonl  one object an evaluation: of every problem the correct samples
-                       and those with a verdict; pass@k with its interval for every k
-    digests.jsonl      one object a step: a digest of every array of every phase
-                       (`storage.digests`); step 0 is the state before step 1;
-                       "seal" is a digest of the row
-    events.jsonl       one object a process that began, with its environment, and one
-                       a phase: {"time", "process", "step", "event"}; never shortened:
-                       what was done twice is there twice
+    groups.jsonl       one object per step; each field is a list with one number per
+                       group: "prompts" (ids), "correct" (number of correct samples),
+                       "verified" (number of samples with a verdict), "correct_weight"
+                       and "incorrect_weight" (mean weight that the update gave to
+                       correct and incorrect samples; null if there are none)
+    evaluations.jsonl  one object per evaluation: numbers of correct samples and of
+                       samples with a verdict for each problem, and pass@k with its
+                       interval for each k
+    digests.jsonl      one object per step: a digest of every array of every phase
+                       (`storage.digests`); step 0 is the state before step 1; "seal"
+                       is a digest of the row
+    events.jsonl       one object per started process, with its environment, and one per
+                       phase: {"time", "process", "step", "event"}; rows are never
+                       removed, so a phase that ran twice has two rows
     environment.json   versions, devices, flags, commit
-    tensorboard/       the metrics again, where tensorboardX is installed
+    tensorboard/       the metrics again, if tensorboardX is installed
     """
 
     def __init__(
@@ -66,19 +67,19 @@ class RunLog:
         take_up: Callable[[], None] = lambda: None,
         user_code: Mapping[str, str] | None = None,
     ):
-        """Open the log of a run, new or old.
+        """Open the log of a new or a resumed run.
 
         Args:
-          directory: the run directory; made if it is not there.
-          total_steps: for the progress display.
-          every: print every so many steps.
-          sinks: what else is given the metrics; each is opened by `resume`.
-          console: default the terminal.
-          config_changes: path, old and new value of what a resumed run is continued
-            with; recorded when it resumes with a step to do.
-          take_up: called after that; stores the config that those steps are done with.
-          user_code: SHA-256 of the user's own files, by path; recorded with the
-            environment. A run that goes on with other ones is warned of.
+          directory: the run directory, which is made if it does not exist.
+          total_steps: the number of steps, for the progress display.
+          every: steps between printed lines.
+          sinks: further sinks of the metrics; `resume` opens them.
+          console: where to print; None means the terminal.
+          config_changes: path, old and new value of each setting that changed since the
+            run was last started. `resume` records them if there are steps left.
+          take_up: called after these changes were recorded; it stores the new config.
+          user_code: SHA-256 of each file of the user's own code, by path. It is
+            recorded with the environment, and a resumed run warns if it changed.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._total = directory, total_steps
@@ -97,23 +98,26 @@ class RunLog:
         )
 
     def __enter__(self) -> "RunLog":
-        """Start the live display when on a terminal."""
+        """Start the live display if the console is a terminal."""
         self._screen.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Stop the display and close files."""
+        """Stop the live display and close the sinks."""
         self._screen.close()
         for sink in list(self._sinks):
             with self._reported(sink):
                 sink.close()
 
     def resume(self, step: int) -> None:
-        """Drop what was logged after `step`: those steps are run again.
+        """Drop rows of steps after `step`, which run again, and record the start.
+
+        The call also opens the sinks, records changes of the config, and warns if the
+        user's code has changed.
 
         Args:
-          step: the newest stored one; 0 where there is none, and the run, with its
-            evaluation before step 1, is done from the start.
+          step: the newest stored step. With 0 the run begins at its start, with the
+            evaluation before step 1, so all rows of steps are dropped.
         """
         faults = [
             self._keep(name, lambda row: row["step"] <= step > 0) for name in _STEPS
@@ -125,8 +129,8 @@ class RunLog:
         self._open_sinks(step)
         for fault in filter(None, faults):
             self.damage(fault)
-        # In this order: a config that is stored has its changes recorded. A finished
-        # run computes nothing, and keeps the config that it was computed with.
+        # The changes are recorded before the config is stored, so that none is lost. A
+        # finished run computes nothing and keeps the config it was computed with.
         if step < self._total:
             for name, old, new in self._config_changes:
                 self.event(step, "config", name=name, old=old, new=new)
@@ -141,7 +145,7 @@ class RunLog:
             self.note(f"resumed after step {step}")
 
     def _changed_user_code(self) -> list[str]:
-        """Files that are not as the process before this one found them."""
+        """Return the user's files that changed since the last process of this run."""
         started = [row for row in read_events(self._directory) if "environment" in row]
         before = started[-1]["environment"].get("user_code", {}) if started else {}
         return [
@@ -151,7 +155,7 @@ class RunLog:
         ]
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record the metrics of a step. Values are finite floats or NaN."""
+        """Record the metrics of a step; values may be finite or not."""
         self._metrics.log(step, values)
         for sink in list(self._sinks):
             with self._reported(sink):
@@ -159,15 +163,15 @@ class RunLog:
         self._screen.log(step, values)
 
     def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Add to the metrics of a step that are recorded."""
+        """Add metrics to those that are already recorded for a step."""
         rows = [row for row in read_metrics(self._directory) if row["step"] == step]
         before = {name: row[name] for row in rows for name in row.keys() - {"step"}}
         self.metrics(step, before | values)
-        old = iter(rows)  # removed last, so that a kill loses nothing
+        old = iter(rows)  # old rows are removed last, so that a kill loses nothing
         self._keep("metrics.jsonl", lambda row: row["step"] != step or not next(old, 0))
 
     def supervised(self, step: int, total: int, values: Mapping[str, float]) -> None:
-        """Record a supervised step of the warm start, which always begins at 1."""
+        """Record a supervised step; step 1 begins a new warm-start log."""
         if step == 1:
             self._keep("warm_start.jsonl", lambda row: False)
         self._warm_start.log(step, values)
@@ -182,11 +186,11 @@ class RunLog:
         self._screen.completions(step, rows)
 
     def groups(self, step: int, batch: Batch, applied: np.ndarray) -> None:
-        """Record what weights come from, and what became of them.
+        """Record the counts of correct samples of each group and their weights.
 
         Args:
-          step: of the update.
-          batch: its prompts, rewards and mask.
+          step: the training step.
+          batch: the batch of the step; its prompts, rewards and mask are used.
           applied: (G, M) weights that samples were given (`losses.applied_weights`).
         """
         mask = np.asarray(batch.reward_mask)
@@ -201,20 +205,20 @@ class RunLog:
         self._append("groups.jsonl", {"step": step, **row})
 
     def digests(self, step: int, row: Mapping[str, Mapping[str, str]]) -> None:
-        """Record a step's digests, arrays by phase (`storage.digests`), sealed."""
+        """Record a step's digests by phase and array, with a digest of the row."""
         self._append("digests.jsonl", sealed({"step": step, **row}))
 
     def event(self, step: int, event: str, **details: object) -> None:
-        """Record that something began, with the time in seconds since the epoch."""
+        """Record an event with its details and the time in seconds since the epoch."""
         row = {"time": time.time(), "process": os.getpid(), "step": step}
         self._append("events.jsonl", row | {"event": event} | details)
 
     def evaluation(self, step: int, row: Mapping[str, object]) -> None:
-        """Record an evaluation whole; its scores go to `metrics` as well."""
+        """Record a whole evaluation; the caller passes its scores to `metrics` too."""
         self._append("evaluations.jsonl", {"step": step, **row})
 
     def evaluated(self) -> set[int]:
-        """Steps whose evaluation is recorded."""
+        """Return the steps whose evaluation is recorded."""
         return {row["step"] for row in read_rows(self._directory / "evaluations.jsonl")}
 
     def note(self, text: str) -> None:
@@ -222,7 +226,12 @@ class RunLog:
         self._screen.say(text)
 
     def verifier(self, step: int, notes: Mapping[str, int]) -> None:
-        """Record why completions had no verdict, or what else verifiers noted."""
+        """Record the notes of verifiers, such as why a completion has no verdict.
+
+        Args:
+          step: the training step.
+          notes: how often each note was given.
+        """
         self.event(step, "verifier", notes=dict(notes))
         for note in notes:
             if note in self._notes:
@@ -234,7 +243,7 @@ class RunLog:
                 self.note("verifier: further notes are in events.jsonl alone")
 
     def damage(self, what: str) -> None:
-        """Say and record that something stored was damaged, and what is done now."""
+        """Print and record that stored data was damaged, and what is done now."""
         self.note(f"warning: {what}")
         self.event(-1, "damage", what=what)
 
@@ -248,7 +257,7 @@ class RunLog:
         append_row(self._directory / name, row)
 
     def _keep(self, name: str, keep: Callable[[dict], bool]) -> str | None:
-        """Remove all other rows of a file; returns what of it was damaged."""
+        """Keep the selected rows of a file; return a message if lines were damaged."""
         path, aside = self._directory / name, self._directory / "damaged"
         lines = keep_rows(path, keep, aside)
         if not lines:
@@ -263,10 +272,10 @@ class RunLog:
 
     @contextlib.contextmanager
     def _reported(self, sink: MetricSink | OpenSink) -> Iterator[None]:
-        """Say what a sink raises, once: it is used no more, and the run goes on."""
+        """Report the error of a sink and stop using the sink; the run goes on."""
         try:
             yield
-        except Exception as error:  # of whatever a sink calls
+        except Exception as error:  # a sink may raise errors of any type
             self._sinks = [other for other in self._sinks if other is not sink]
             name = getattr(sink, "__name__", type(sink).__name__)
             what = f"{name} gets no metrics from here on: {error or repr(error)}"
@@ -275,7 +284,7 @@ class RunLog:
 
 
 def read_metrics(directory: Path) -> list[dict]:
-    """The rows of a run's metrics.jsonl; what was not a finite number is NaN."""
+    """Return the rows of a run's metrics.jsonl; values that are null become NaN."""
     return [
         {name: math.nan if value is None else value for name, value in row.items()}
         for row in read_rows(directory / "metrics.jsonl")
@@ -283,29 +292,35 @@ def read_metrics(directory: Path) -> list[dict]:
 
 
 def read_warm_start(directory: Path) -> list[dict]:
-    """The rows of a run's warm_start.jsonl; none where it had no warm start."""
+    """Return the rows of a run's warm_start.jsonl; empty if it had no warm start."""
     return read_rows(directory / "warm_start.jsonl")
 
 
 def read_digests(directory: Path) -> dict[int, dict[str, dict[str, str]]]:
-    """The digests of a run by step, phase and array; empty where none were logged."""
+    """Return the digests of a run by step, phase and array; empty if none exist."""
     return {row.pop("step"): row for row in read_rows(directory / "digests.jsonl")}
 
 
 def read_events(directory: Path) -> list[dict]:
-    """What began when, in order."""
+    """Return the rows of a run's events.jsonl, in order."""
     return read_rows(directory / "events.jsonl")
 
 
 def read_environment(directory: Path, step: int) -> dict:
-    """The environment that a step was computed in: of the last process before it."""
+    """Return the environment of the process that computed a step.
+
+    It is that of the last process that started before the step; {} if none is known.
+    """
     started = [row for row in read_events(directory) if "environment" in row]
     before = [row for row in started if row["step"] < max(step, 1)]
     return before[-1]["environment"] if before else {}
 
 
 def _means(values: np.ndarray, chosen: np.ndarray) -> list[float | None]:
-    """(G, M) to the mean of the chosen ones of each group, six digits."""
+    """Return the mean of the chosen (G, M) values of each group, with six digits.
+
+    The mean is None for a group without chosen values.
+    """
     return [
         float(f"{row[keep].mean():.6g}") if keep.any() else None
         for row, keep in zip(np.asarray(values), chosen, strict=True)

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a line a step, and a bar on a terminal."""
+"""Terminal output of a run: lines with metrics, and a progress bar."""
 
 from collections.abc import Mapping
 
@@ -12,15 +12,15 @@ _SHOWN = ("loss", "grad_norm", "mixed_group_fraction", "entropy", "length")
 
 
 class Screen:
-    """The sink of metrics that a user looks at (`sinks.MetricSink`)."""
+    """The metric sink (`sinks.MetricSink`) that prints to the terminal."""
 
     def __init__(self, console: Console, total_steps: int, every: int = 1):
-        """Show on a console; a line of metrics every so many steps."""
+        """Print to a console, with a line of metrics after each `every` steps."""
         self._console, self._total, self._every = console, total_steps, every
         self._progress: Progress | None = None
 
     def start(self) -> None:
-        """Start the live display when on a terminal."""
+        """Start the progress bar if the console is a terminal."""
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -42,7 +42,7 @@ class Screen:
             self.say(_line(step, self._total, values))
 
     def close(self) -> None:
-        """Stop the live display."""
+        """Stop the progress bar."""
         if self._progress is not None:
             self._progress.stop()
 
@@ -51,7 +51,7 @@ class Screen:
         self._console.print(text, highlight=False, markup=False)
 
     def at(self, place: str) -> None:
-        """Show beside the bar what is done before the first step."""
+        """Show text beside the progress bar, such as the progress of the warm start."""
         if self._progress is not None:
             self._progress.update(self._bar, latest=place)
 
@@ -62,14 +62,15 @@ class Screen:
         table = terminal.table("prompt", "completion", "reward", title=f"step {step}")
         for row in rows:
             shown = f"{row['reward']:g}" if row["verified"] else "none"
-            # As Text: a model may write [/b], which is markup to a table.
+            # A table parses str cells as markup, and a model may write [/b]; Text is
+            # shown as it is.
             cells = (repr(row["prompt"]), repr(row["completion"]), shown)
             table.add_row(*map(Text, cells))
         terminal.print_table(self._console, table)
 
 
 def _brief(values: Mapping[str, float]) -> str:
-    """What fits beside a progress bar."""
+    """Return the few metrics that are shown beside the progress bar."""
     parts = [f"reward {values['reward']:.3f}"] if "reward" in values else []
     if "tokens_per_second" in values:
         parts.append(f"{values['tokens_per_second']:.0f} tok/s")

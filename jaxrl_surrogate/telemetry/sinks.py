@@ -1,9 +1,9 @@
-"""Where the metrics of a run go: a seam with one small class for each place.
+"""Metric sinks: classes that receive the metrics of each step of a run.
 
-A sink is made when a run begins or goes on, with the run directory and the step that
-it goes on after (0 at the start); `assembly.metric_sinks` has the list. The run log
-calls it once a step. A sink that raises is reported once and used no more: what watches
-a run does not stop it.
+A sink is made when a run begins or resumes. It is given the run directory and the last
+finished step (0 at the start); `assembly.metric_sinks` has the list. The run log calls
+it once per step. If a sink raises, the error is reported once, the sink is not used any
+more, and the run goes on.
 """
 
 import math
@@ -15,47 +15,49 @@ from jaxrl_surrogate.storage.json_lines import append_row
 
 
 class MetricSink(Protocol):
-    """A place that is given the metrics of each step."""
+    """Receives the metrics of each step, for example to write or show them."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the metrics of a step; a step may come again with more of them.
+        """Receive the metrics of a step.
+
+        A step may be logged again, with all its metrics and further ones.
 
         Args:
-          step: counted from 1; 0 has the evaluation before the first.
-          values: by name; finite, infinite or NaN.
+          step: counted from 1; step 0 has the evaluation before training.
+          values: metrics by name; finite, infinite or NaN.
         """
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write buffered metrics and close files."""
 
 
-OpenSink = Callable[[Path, int], MetricSink]  # of the run directory and a step
+OpenSink = Callable[[Path, int], MetricSink]  # from run directory and last step
 
 
 class JSONLSink:
-    """A file with one JSON object a step; what is not a finite number is null.
+    """Writes a file with one JSON object per step; values that are not finite are null.
 
-    The run log keeps metrics.jsonl and warm_start.jsonl with it: they are its record,
-    which readers and a resumed run rely on, so a failure to write them stops the run.
+    The run log uses it for metrics.jsonl and warm_start.jsonl. Readers and resumed runs
+    rely on these files, so a failure to write them stops the run.
     """
 
     def __init__(self, path: Path):
-        """Append to a file, which is made with its first row."""
+        """Append to a file, which is created with its first row."""
         self._path = path
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a row."""
+        """Append a row to the file."""
         append_row(self._path, {"step": step, **values})
 
     def close(self) -> None:
-        """Nothing is held between rows."""
+        """Do nothing: no file is open between rows."""
 
 
 class TensorBoardSink:
-    """TensorBoard events in tensorboard/ of the run directory."""
+    """Writes TensorBoard events to tensorboard/ in the run directory."""
 
     def __init__(self, directory: Path, step: int):
-        """Open a file of events that hides what was written after `step`.
+        """Open an event file that hides events written before for steps after `step`.
 
         Raises:
           ImportError: tensorboardX is not installed.
@@ -70,18 +72,19 @@ class TensorBoardSink:
         self._writer = SummaryWriter(
             str(directory / "tensorboard"),
             purge_step=step + 1 if step else 0,
-            # Its own names count seconds: a run begun again at once would overwrite.
+            # The writer's file names have a resolution of seconds. The suffix keeps a
+            # run that resumes within a second from overwriting a file.
             filename_suffix=f".{step}",
         )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a point to the curve of each metric; a gap where it is not finite."""
+        """Add a point to the curve of each metric whose value is finite."""
         for name, value in values.items():
-            # The writer would print a warning for each that is not.
+            # The writer would print a warning for each value that is not finite.
             if math.isfinite(value):
                 self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the event file."""
         self._writer.close()
