@@ -1,7 +1,7 @@
-"""The `jaxrl` program: one tree of parsers, then the command that was asked for.
+"""The `jaxrl` program: parses the command line and runs a command.
 
-A command's module is imported when the command is asked for: `jaxrl --help` starts at
-once, without JAX.
+The module of a command is imported only when the command runs, so that `jaxrl --help`
+starts at once, without JAX.
 """
 
 import argparse
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class _Command:
-    module: str  # in commands/; with a function's name: one that takes a config
+    module: str  # in commands/
     help: str
-    function: str = ""
-    writes: bool = False  # into a run directory
+    function: str = ""  # function of a config to run; "": run(args, overrides)
+    writes: bool = False  # whether it writes into a run directory
     overrides: bool = False  # takes --section.field=value beside its own arguments
     aliases: tuple[str, ...] = ()
 
@@ -74,16 +74,20 @@ _BY_NAME = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status.
+    """Run a command and return the exit status.
 
-    0: done. 2: a mistake in the command or config, said in a line each. 3: what is
-    stored is damaged or of another version, there is no room to store more, updates are
-    not finite, the sampling server gives no completions, or the verifier no verdicts
-    that can be used. 130: stopped by a signal, to be started again. 141: the reader of
-    standard output is gone, and so is the use of a report.
+    Args:
+      arguments: the command line without the program's name; None: `sys.argv[1:]`.
+
+    Returns:
+      0 on success. 1 for a negative result of a command. 2 for errors in the command or
+      config, printed one a line. 3 if stored data are damaged or of another version,
+      the disk is full, updates are not finite, or the sampling server or verifier gives
+      no usable results. 130 if stopped by a signal; the run can be resumed. 141 if the
+      reader of standard output has closed it.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    # Training goes on without a reader; what is computed is not for the screen.
+    # Training continues if standard output is closed; a report has no use then.
     command = _BY_NAME.get(argv[0]) if argv else None
     with output.closable(go_on=bool(command and command.writes)), _hosts_leave():
         try:
@@ -93,17 +97,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit as done:  # help was printed
             return done.code or 0
         status = _said(args, overrides)
-    if status not in (0, 130):  # all hosts finish or stop together, but fail alone
+    if status not in (0, 130):  # hosts finish and stop together, but one can fail alone
         _hosts().leave(status)
     return status
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments of a command, and its `--section.field=value` in their order.
+    """Parse argv into the arguments of a command and the overrides of config fields.
+
+    Returns:
+      The parsed arguments, and the `--section.field=value` arguments in their order.
 
     Raises:
-      FieldErrors: an unknown command or argument, with the nearest.
-      SystemExit: help, or the version, was asked for and printed.
+      FieldErrors: a command or argument is unknown; the errors suggest the nearest.
+      SystemExit: the help or version was printed.
     """
     name = next((word for word in argv if not word.startswith("-")), None)
     if name is not None and name not in _BY_NAME and argv[0] == name:
@@ -146,10 +153,10 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises what it refuses."""
+    """An argument parser that raises `FieldError` instead of ending the program."""
 
     def error(self, message: str) -> None:
-        """Raise it, in place of printing the usage and ending the program.
+        """Raise the message as an error.
 
         Raises:
           FieldError: always.
@@ -158,7 +165,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _SectionHelp(argparse.Action):
-    """`--help`, and `--help=SECTION`."""
+    """The action of `--help` and `--help=SECTION`."""
 
     def __call__(self, parser, namespace, section, option_string=None):
         from jaxrl_surrogate.commands import section_help
@@ -169,7 +176,7 @@ class _SectionHelp(argparse.Action):
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
-    """The arguments of commands that are about a config."""
+    """Add the arguments of commands that take a config."""
     parser.usage = f"{parser.prog} CONFIG [--section.field=value ...]"
     parser.add_argument(
         "config", metavar="CONFIG", help="a YAML file, or the directory of a run"
@@ -185,7 +192,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _said(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Run a command and say what the user can mend; returns the exit status."""
+    """Run a command, print errors that the user can fix, and return the exit status."""
     from jaxrl_surrogate.rollout import SamplerError
     from jaxrl_surrogate.storage import stops
 
@@ -206,7 +213,7 @@ def _said(args: argparse.Namespace, overrides: Sequence[str]) -> int:
             raise
         print(f"jaxrl: {error}", file=sys.stderr)
         return 3
-    except FieldErrors as error:  # else the mistake is ours: its traceback is wanted
+    except FieldErrors as error:  # any other exception is a bug and keeps its traceback
         return _refused(error)
     except KeyboardInterrupt:
         print("jaxrl: stopped; the last checkpoint is intact", file=sys.stderr)
@@ -219,10 +226,10 @@ def _refused(error: FieldErrors) -> int:
 
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Run a command whose arguments were parsed; returns its exit status.
+    """Run a command with the results of `parse` and return its exit status.
 
     Raises:
-      FieldErrors: a mistake in the arguments or in the config.
+      FieldErrors: the arguments or the config have errors.
     """
     from jaxrl_surrogate.parallel import enough_host_threads
 
@@ -256,7 +263,7 @@ def _hosts():
 
 @contextlib.contextmanager
 def _hosts_leave() -> Iterator[None]:
-    """Let the other hosts know of an error of ours."""
+    """Return a context that tells the other hosts when this one fails."""
     try:
         yield
     except Exception as error:
@@ -265,10 +272,14 @@ def _hosts_leave() -> Iterator[None]:
 
 
 def load_config(path: Path, overrides: Sequence[str]) -> "TrainConfig":
-    """The config of a YAML file or of a run directory.
+    """Load the config of a YAML file or of a run directory.
+
+    Args:
+      path: the file, or a run directory, whose `run_dir` is then this path.
+      overrides: changes of the config, `--section.field=value`.
 
     Raises:
-      FieldErrors: a line for everything that is wrong with it.
+      FieldErrors: the file does not exist or has errors, one line for each.
     """
     from jaxrl_surrogate import assembly, settings
     from jaxrl_surrogate.config import TrainConfig
@@ -287,12 +298,12 @@ def load_config(path: Path, overrides: Sequence[str]) -> "TrainConfig":
             expected="a YAML file or the directory of a run",
             remedy=_near(path / "*"),
         )
-    # A run may have been moved: it is where it was found.
+    # The run may have been moved since its config was stored.
     return assembly.load_stored(path, [f"--run_dir={path}", *overrides])
 
 
 def _near(path: Path) -> str:
-    """Configs that may be meant: beside the path and in configs/."""
+    """Suggest configs that may be meant, from the path's folder and configs/."""
     places = dict.fromkeys((path.parent, Path("configs")))
     configs = [str(file) for place in places for file in sorted(place.glob("*.yaml"))]
     stems = {Path(file).stem: file for file in reversed(configs)}

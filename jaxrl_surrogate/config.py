@@ -1,4 +1,4 @@
-"""The configuration of a run: the layers' settings, composed and cross-checked."""
+"""The config of a run: the settings of all layers, checked against each other."""
 
 import dataclasses
 from pathlib import PurePath
@@ -20,7 +20,12 @@ from jaxrl_surrogate.training.optimizer import OptimizerConfig
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Everything about a run."""
+    """All settings of a run; each section is the config of one layer.
+
+    Raises:
+      FieldErrors: values do not fit together, such as a number of minibatches that
+        does not divide the prompts of a step.
+    """
 
     name: Annotated[
         str, "the run's name; by default the config file's", "operational"
@@ -43,7 +48,7 @@ class TrainConfig:
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
 
     def __post_init__(self):
-        # A run may be continued from another folder than the one it was started in.
+        # Paths are made absolute, so that a run can be continued from another folder.
         objective = self.objective
         absolute = dataclasses.replace(
             objective,
@@ -55,7 +60,7 @@ class TrainConfig:
         )
         object.__setattr__(self, "objective", absolute)
         errors = []
-        # It takes the place of {name} in run_dir, and must not lead out of there.
+        # The name replaces {name} in run_dir and must not lead out of that folder.
         place = PurePath(self.name)
         below = place.parts and not place.is_absolute() and ".." not in place.parts
         if not below or not self.name.isprintable():

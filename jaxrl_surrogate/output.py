@@ -1,4 +1,4 @@
-"""Standard output and error that a reader may close, as `| head` does."""
+"""Handles standard output and error that the reader closes, as `| head` does."""
 
 import contextlib
 import os
@@ -11,12 +11,13 @@ _CLOSED = 141  # the exit status that a shell shows for SIGPIPE
 
 @contextlib.contextmanager
 def closable(go_on: bool) -> Iterator[None]:
-    """While entered, a closed standard output is no error.
+    """Return a context in which a closed standard output or error raises no error.
 
     Args:
-      go_on: what is printed from then on is lost and nothing else; also where the
-        stream fails in another way, such as a terminal that is gone. Otherwise the
-        program ends quietly once it prints.
+      go_on: if true, the program continues and further output is lost, also when
+        standard output fails in another way, such as a closed terminal. If false, the
+        program ends with status 141 at the first write to a closed standard output,
+        and other failures raise. Standard error is always handled as if this is true.
     """
     before = sys.stdout, sys.stderr
     if sys.stdout is not None:
@@ -34,7 +35,7 @@ def closable(go_on: bool) -> Iterator[None]:
 
 
 class _Closable:
-    """A text stream whose reader may go away."""
+    """A text stream that survives the loss of its reader."""
 
     def __init__(self, stream: Any, go_on: bool):
         self._stream, self._go_on = stream, go_on
@@ -58,7 +59,7 @@ class _Closable:
     def _failed(self, error: OSError) -> None:
         if not self._go_on and not isinstance(error, BrokenPipeError):
             raise error
-        # What is buffered still goes somewhere when the program ends.
+        # Buffered output is flushed to the null device when the program ends.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

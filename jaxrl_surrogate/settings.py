@@ -1,7 +1,7 @@
-"""Typed settings: frozen dataclass trees from YAML and dotted overrides.
+"""Typed settings: trees of frozen dataclasses, from YAML and dotted overrides.
 
-A field is `name: Annotated[type, "help"] = default`. All that is wrong with a config is
-found and reported together, each line with the field's dotted path, before anything
+A field is `name: Annotated[type, "help"] = default`. All errors of a config are
+reported together, one line each with the dotted path of the field, before anything
 expensive starts.
 """
 
@@ -34,16 +34,20 @@ def load(
     """Read settings from a YAML file and apply overrides.
 
     Args:
-      cls: the dataclass at the root; every field has a default.
-      path: a YAML file; `extends: other.yaml` starts from another one beside it.
-        Sections and options merge; options given as null are emptied.
+      cls: dataclass at the root; every field has a default.
+      path: YAML file; `extends: other.yaml` names a base file, relative to this one,
+        whose sections and options it is merged into. Options given as null are
+        emptied.
       overrides: command-line arguments, `--section.field=value` or
-        `--section.field value`.
-        The last one for a field counts.
-      defaults: values for what the file leaves out.
+        `--section.field value`; the last one for a field counts.
+      defaults: values for fields that the file leaves out.
+
+    Returns:
+      An instance of `cls`.
 
     Raises:
-      FieldErrors: what cannot be read, is unknown, ill-typed or does not fit.
+      FieldErrors: a file cannot be read, or a field is unknown, has the wrong type or
+        does not fit the others.
     """
     values = _merge(dict(defaults or {}), _read(path))
     kinds = {where: kind for where, kind, _, _ in fields(cls)}
@@ -55,30 +59,30 @@ def load(
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """Build settings from nested dicts; what they leave out has its default.
+    """Build settings from nested dicts; fields that they leave out have defaults.
 
     Raises:
-      FieldErrors: naming every unknown or ill-typed field.
+      FieldErrors: one error for each field that is unknown or has an invalid value.
     """
     return _made(cls(), values)
 
 
 def updated(settings: Any, values: Mapping[str, Any], path: str = "") -> Any:
-    """Settings, or any dataclass of typed fields, with some values replaced.
+    """Return settings, or any dataclass of typed fields, with some values replaced.
 
     Args:
-      settings: what to start from.
-      values: nested dicts.
-      path: the dotted path that errors put in front of a field.
+      settings: instance to start from; it is not changed.
+      values: nested dicts of new values.
+      path: dotted path that errors put in front of a field.
 
     Raises:
-      FieldErrors: naming every unknown or ill-typed field.
+      FieldErrors: one error for each field that is unknown or has an invalid value.
     """
     return _made(settings, values, path)
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """Nested dicts of plain values; `from_dict` of them gives equal settings."""
+    """Return settings as nested dicts of plain values, which `from_dict` reads."""
     return {
         field.name: to_dict(value) if dataclasses.is_dataclass(value) else value
         for field in dataclasses.fields(settings)
@@ -87,14 +91,14 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def to_yaml(settings: Any) -> str:
-    """YAML of all fields, defaults included."""
+    """Return YAML of all fields, including those at their defaults."""
     return yaml_text.dump(to_dict(settings))
 
 
 def difference(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    """Dotted path, old value and new value of all that differs.
+    """Return (dotted path, old value, new value) of each field that differs.
 
-    An option that one of the two lacks is None there.
+    An option that one side lacks has the value None on that side.
     """
     before, after = dict(_flat(to_dict(old))), dict(_flat(to_dict(new)))
     return [
@@ -105,9 +109,12 @@ def difference(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
 
 
 def help_text(cls: type, section: str = "") -> str:
-    """A line for every field of a section: dotted path, help, type, default.
+    """Return help with one line per field: dotted path, help, type and default.
 
-    Without a section: the fields outside of sections, and a line for every section.
+    Args:
+      cls: dataclass at the root.
+      section: dotted path of the section to describe. If empty, the text has the
+        fields outside of sections, and one line for each section.
 
     Raises:
       FieldError: there is no such section.
@@ -143,7 +150,7 @@ def _sections(settings: Any) -> Iterator[tuple[str, Any]]:
 
 
 def fields(cls: type) -> Iterator[tuple[str, Any, Any, str]]:
-    """Dotted path, type, default and help of every leaf field."""
+    """Yield (dotted path, type, default, help) of every field that is no section."""
     yield from _leaves(cls(), "")
 
 
@@ -165,7 +172,10 @@ def _unwrap(hint: Any, default: Any) -> tuple[Any, Any, str]:
 
 
 def _read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The values of a file, laid over those of the file that it extends."""
+    """Read the values of a file, merged into those of the file that it extends.
+
+    `below` holds the files that extend this one, to detect a cycle.
+    """
     path = path.resolve() if below else path
     if path.resolve() in below:
         raise FieldError(str(path), problem="extends itself")
@@ -197,7 +207,10 @@ def _merge(base: dict, over: Mapping) -> dict:
 
 
 def _pairs(argv: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
-    """Each argument with its dotted path and text: `--path=text` or `--path text`."""
+    """Yield (argument, dotted path, text) for each `--path=text` or `--path text`.
+
+    The text is None if the argument has no value.
+    """
     rest = list(argv)
     while rest:
         word = rest.pop(0)
@@ -210,7 +223,7 @@ def _pairs(argv: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
 def _override(
     values: dict, word: str, where: str, text: str | None, kinds: Mapping[str, Any]
 ) -> None:
-    """Put the value that `text` stands for at a dotted path."""
+    """Set the value that `text` spells at the dotted path `where`, in place."""
     if text is None:
         raise FieldError(word, expected="--section.field=value")
     if any(path.startswith(f"{where}.") for path in kinds):
@@ -229,7 +242,7 @@ def _override(
 
 
 def _is_text(kind: Any, text: str) -> bool:
-    """Whether a word of the command line is meant as it stands, not as YAML."""
+    """Return whether a command-line value is plain text for this type, not YAML."""
     if get_origin(kind) in (typing.Union, types.UnionType):
         return str in get_args(kind) and text not in ("null", "~", "")
     if get_origin(kind) is Literal:
@@ -240,8 +253,8 @@ def _is_text(kind: Any, text: str) -> bool:
 def _made(
     base: Any, values: Any, path: str = "", known: Sequence[str] | None = None
 ) -> Any:
-    """`base` with `values`. `known` are the paths of all fields of the whole tree."""
-    if values is None:  # a section of which every line is a comment
+    """Return `base` with `values`; `known` has the paths of all fields of the tree."""
+    if values is None:  # an empty section, such as one with comments only
         values = {}
     if not isinstance(values, Mapping):
         raise FieldError(path, problem=f"expected a section, got {values!r}")
@@ -266,7 +279,7 @@ def _made(
 
 
 def _refuse(where: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Say what an unknown field may stand for: one near by, or of another section."""
+    """Raise the error of an unknown field, with the fields that may be meant."""
     section, dot, name = where.rpartition(".")
     elsewhere = [path for path in known if path.rpartition(".")[2] == name]
     hints = {"remedy": f"did you mean {' or '.join(elsewhere)}?"}
@@ -276,7 +289,7 @@ def _refuse(where: str, names: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A default as one would write it in YAML."""
+    """Return a default as one would write it in YAML."""
     return value if isinstance(value, str) and value else json.dumps(value)
 
 

@@ -1,8 +1,7 @@
-"""Text and tables on standard output: no name is cut, at any width.
+"""Prints text and tables on standard output without cutting any text.
 
-On a terminal a cell that is too wide goes on in the next line, those of the first
-column last. Where standard output is no terminal, nothing says how wide a reader is,
-and lines are as long as they need.
+On a terminal a cell that is too wide continues on the next line; the first column is
+the last to be narrowed. If standard output is no terminal, lines have any length.
 """
 
 from rich import box
@@ -14,16 +13,21 @@ _UNLIMITED = 100_000  # columns
 
 
 def console(**options) -> Console:
-    """A console with lines of any length; options as `rich.console.Console`."""
+    """Return a console that never breaks lines; options as `rich.console.Console`."""
     return Console(soft_wrap=True, **options)
 
 
 def table(*headings: str, title: str | None = None) -> Table:
-    """A table whose cells are folded where they do not fit, and never cut."""
+    """Return an empty table that folds cells too wide for it and cuts none.
+
+    Args:
+      headings: of the columns.
+      title: printed above the table.
+    """
     return Table(
         *(Column(name, overflow="fold") for name in headings),
         title=title,
-        # Two spaces between columns and no frame: more of them fit.
+        # Two spaces between columns and no frame leave room for more columns.
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
@@ -31,8 +35,8 @@ def table(*headings: str, title: str | None = None) -> Table:
 
 
 def print_table(screen: Console, made: Table) -> None:
-    """Print a table, as wide as it needs to be where there is no terminal."""
-    # A cell is text and no markup: names may hold brackets.
+    """Print a table: within the terminal's width, or unlimited without a terminal."""
+    # Cells are not parsed as markup, because names may contain brackets.
     if screen.is_terminal:
         first = made.columns[0]
         widest = max(cell_len(str(cell)) for cell in (first.header, *first.cells))

@@ -1,7 +1,7 @@
-"""The one checker of types: of settings from files, of dataclasses, of options.
+"""Checks and converts typed values: settings from files, dataclass fields, options.
 
-Pydantic converts and checks a value; what it refuses becomes a `FieldError`. It is
-imported when the first value is checked.
+Pydantic does the work, and a value that it refuses becomes a `FieldError`. It is
+imported when the first value is checked, to keep start-up fast.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ from jaxrl_surrogate.errors import Collected, FieldError, FieldErrors, nearest
 
 
 def converted(kind: Any, value: Any, field: str, *, strict: bool = False) -> Any:
-    """A value of the type that an annotation names.
+    """Convert a value to the type that an annotation names.
 
     Args:
       kind: int, float, bool, str, a Literal, a dataclass, or a union, tuple, list or
-        dict of these; `object` stands for plain values of any depth, as JSON has them.
-      value: what was given. No number is true or false, and none is NaN.
-      field: what errors call it; an item of a list is `field[i]`.
-      strict: refuse what is converted otherwise: text that spells a number, a whole
-        float for an integer, a list for a tuple.
+        dict of these; `object` stands for any JSON value.
+      value: value to convert. A bool is not accepted as a number, nor is NaN.
+      field: name of the value in errors; an item of a list is `field[i]`.
+      strict: refuse values that need conversion: text that spells a number, a float
+        with an integer value for an int, a list for a tuple.
 
     Raises:
-      FieldErrors: the value is of another type, or items of it are.
+      FieldErrors: the value, or items of it, have another type.
     """
     if value is None and get_origin(kind) is dict:
         return {}
@@ -46,10 +46,10 @@ def converted(kind: Any, value: Any, field: str, *, strict: bool = False) -> Any
 
 
 def check_fields(made: Any) -> None:
-    """Refuse what a dataclass that was built in Python cannot mean.
+    """Check that the fields of a dataclass instance have the annotated types.
 
     Raises:
-      FieldErrors: of every field that holds another type than its annotation says.
+      FieldErrors: one error for each field whose value has another type.
     """
     with Collected() as collected:
         for name, kind in _annotations(type(made)):
@@ -58,7 +58,12 @@ def check_fields(made: Any) -> None:
 
 
 def type_name(kind: Any, strict: bool = False) -> str:
-    """An annotation in words; `strict` where it stands in Python and not in a file."""
+    """Describe an annotation in words for the user.
+
+    Args:
+      kind: the annotation.
+      strict: use the names of Python's types, such as tuple, not those of YAML.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return " | ".join(map(str, arguments))
@@ -97,7 +102,7 @@ def _adapter(kind: Any):
 
 
 def _stricter(kind: Any) -> Any:
-    """An annotation for pydantic that tells numbers from true, false and NaN."""
+    """Return a pydantic annotation that refuses bools as numbers, and NaN."""
     import pydantic
 
     arguments = get_args(kind)
@@ -119,7 +124,11 @@ def _stricter(kind: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """A number of Python for one of NumPy; pydantic refuses what is none."""
+    """Convert a NumPy scalar to a Python number; leave other values to pydantic.
+
+    Raises:
+      ValueError: the value is a bool.
+    """
     if isinstance(value, bool):
         raise ValueError
     if isinstance(value, numbers.Integral):

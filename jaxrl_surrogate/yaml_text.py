@@ -1,4 +1,4 @@
-"""YAML as people mean it: 1e-4 is a number, and no key counts twice."""
+"""YAML in which 1e-4 is a number and a repeated key is an error."""
 
 import re
 from typing import Any
@@ -7,16 +7,16 @@ import yaml
 
 
 def load(text: str) -> Any:
-    """Plain values from YAML text.
+    """Read plain values from YAML text.
 
-    YAML 1.1, which PyYAML reads, takes 1e-4 for text; here it is a number, as in JSON
+    PyYAML implements YAML 1.1, in which 1e-4 is text. Here it is a number, as in JSON
     and YAML 1.2. Text in quotes stays text.
 
     >>> load("rate: 1e-4")
     {'rate': 0.0001}
 
     Raises:
-      ValueError: text that is not YAML, or a key that a section holds twice.
+      ValueError: the text is not YAML, or a section holds a key twice.
     """
     try:
         return yaml.load(text, _Loader)
@@ -28,12 +28,12 @@ def load(text: str) -> Any:
 
 
 def dump(values: Any) -> str:
-    """YAML text of plain values, in their order."""
+    """Return YAML text of plain values; keys keep their order."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with JSON's numbers and without silent duplicates."""
+    """The safe loader, with JSON's numbers and errors for repeated keys."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()

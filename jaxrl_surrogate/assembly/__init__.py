@@ -1,4 +1,4 @@
-"""From a config to a run: the only place that knows both the config and the layers."""
+"""Builds a run from its config; no other package imports both config and layers."""
 
 from jaxrl_surrogate.assembly.directory import (
     check_continuation,

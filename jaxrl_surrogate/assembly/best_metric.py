@@ -1,4 +1,4 @@
-"""Whether the best checkpoints can be told by the metric that is named for it."""
+"""Checks that checkpoint.best_metric can rank the checkpoints of a run."""
 
 import math
 
@@ -10,11 +10,11 @@ from jaxrl_surrogate.telemetry import metric_names
 
 
 def check_best_metric(config: TrainConfig) -> None:
-    """Refuse a metric by which no checkpoint could be kept.
+    """Check that `checkpoint.best_metric` can rank the stored checkpoints.
 
     Raises:
-      FieldError: nothing is kept by a metric, there is none of this name, or it is not
-        measured at steps that are stored.
+      FieldError: the metric is set while checkpoint.keep_best is 0, no metric has this
+        name, or it is measured at no stored step but the last one.
     """
     wanted, plan = config.checkpoint, config.eval
     given = ("best_metric", wanted.best_metric)

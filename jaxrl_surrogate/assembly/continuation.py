@@ -1,17 +1,17 @@
-"""What a run that is there may be continued with: the role of every setting.
+"""Says which settings may change when an existing run is continued.
 
-The last word of a setting's annotation is its role:
+The last argument of a field's `Annotated` type is its role:
 
-  kept         What is stored was computed with it, and what follows would not belong to
-               that. A continued run is refused another value.
-  numbers      The steps that follow are computed otherwise, and may be: the change is
-               recorded with the step from which it holds. Where no step follows there
-               is nothing to record, and a finished run is refused.
-  operational  It says where and how the run is computed, stored and shown: nothing but
-               rounding changes.
+  kept         The stored results depend on this value, and later steps would not fit
+               them. A continued run must have the same value.
+  numbers      The value may change, and later steps are computed with the new one. The
+               change is recorded with the step from which it holds. A run that has no
+               step left is refused a new value.
+  operational  The value says where and how the run is computed, stored and shown. It
+               changes no result except by rounding.
 
-A section may have a role too, where what it does is over before the first step: `kept`
-then holds for those of its fields that are `numbers` elsewhere.
+A section can have the role `kept` too, if it takes effect only before the first step:
+its fields whose own role is `numbers` are then `kept`.
 """
 
 import dataclasses
@@ -24,14 +24,18 @@ Role = Literal["kept", "numbers", "operational"]
 
 
 def role(path: str) -> Role:
-    """The role of a field, or of an option in one, by its dotted path.
+    """Return the role of a config field, or of an option inside one.
+
+    Args:
+      path: dotted path of the field, or of an option in a field of options.
+
+    Returns:
+      "kept", "numbers" or "operational". A field without a role counts as "kept".
 
     >>> role("log.every"), role("objective.name"), role("task.options.max_digits")
     ('operational', 'numbers', 'kept')
     >>> role("optimizer.learning_rate"), role("sft.optimizer.learning_rate")
     ('numbers', 'kept')
-
-    What has no role yet is kept: a run is not continued with what may not belong to it.
     """
     section: Any = TrainConfig
     roles: list[Role] = []

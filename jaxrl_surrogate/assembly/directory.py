@@ -1,4 +1,4 @@
-"""Where a run lives, its config there, and what a config may continue."""
+"""The run directory: its path, its stored config, and whether a config fits it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,23 +19,25 @@ Change = tuple[str, object, object]  # dotted path, old value, new value
 
 
 def run_directory(config: TrainConfig) -> Path:
-    """Where a run lives."""
+    """Return the path of the run directory: `run_dir` with {name} filled in."""
     return Path(config.run_dir.replace("{name}", config.name))
 
 
 def check_directory(
     config: TrainConfig, changes: Sequence[Change] | None = None
 ) -> Path:
-    """The run directory, whose config, if it holds one, must be continued by this one.
+    """Return the run directory after checking that the config fits the run in it.
+
+    A directory without a run always fits.
 
     Args:
-      config: to continue with.
-      changes: `config_changes` of it, where they are known; None: read here.
+      config: config to continue the run with.
+      changes: result of `config_changes(config)`; None computes it here.
 
     Raises:
-      FieldErrors: there can be no such directory, or it holds a run whose results
-        would not be continued.
-      OtherFormat: the run there was written by another version.
+      FieldErrors: the path cannot be a directory, or the config changes a field that
+        the stored results depend on (role "kept", see `continuation`).
+      OtherFormat: another version of this package wrote the run.
     """
     directory = run_directory(config)
     changes = config_changes(config) if changes is None else changes
@@ -58,15 +60,16 @@ def check_directory(
 def check_continuation(
     config: TrainConfig, changes: Sequence[Change] | None = None
 ) -> Path:
-    """The run directory, in which this config may be trained with.
+    """Return the run directory after checking that this config can train in it.
 
     Args:
-      config: to continue with.
-      changes: as `check_directory`.
+      config: config to continue the run with.
+      changes: as for `check_directory`.
 
     Raises:
-      FieldErrors: as `check_directory`, or the run there has no step left that its
-        other numbers would hold for.
+      FieldErrors: as `check_directory`; or the config changes how steps are computed
+        (role "numbers") and the run has no step left to compute.
+      OtherFormat: as `check_directory`.
     """
     changes = config_changes(config) if changes is None else changes
     directory = check_directory(config, changes)
@@ -88,10 +91,14 @@ def check_continuation(
 
 
 def config_changes(config: TrainConfig) -> list[Change]:
-    """What a run would be continued with; empty for a new run, and where it lives.
+    """Return the fields in which this config differs from the stored one.
+
+    Returns:
+      (dotted path, stored value, new value) of each field that differs, except
+      `run_dir` and `name`; empty for a new run.
 
     Raises:
-      FieldErrors: there can be no such directory, or its config cannot be read.
+      FieldErrors: the path cannot be a directory, or its config cannot be read.
     """
     directory = run_directory(config)
     try:
@@ -114,17 +121,21 @@ def config_changes(config: TrainConfig) -> list[Change]:
 def open_directory(
     config: TrainConfig, changes: Sequence[Change] | None = None
 ) -> Path:
-    """Make the run directory, and store the config in it if it holds none.
+    """Create the run directory and store the config in it, unless it has a config.
 
-    What a run that is there is continued with is stored by `store_config`, once the
-    run has taken it up.
+    An existing run keeps its stored config here; `store_config` replaces it once the
+    run has recorded the changes.
 
     Args:
-      config: to continue with.
-      changes: as `check_directory`.
+      config: config to start or continue the run with.
+      changes: as for `check_directory`.
+
+    Returns:
+      The path of the directory.
 
     Raises:
-      FieldErrors: as `check_continuation`, or it cannot be written.
+      FieldErrors: as `check_continuation`, or the directory cannot be written.
+      OtherFormat: as `check_directory`.
     """
     directory = check_continuation(config, changes)
     if not (directory / "config.yaml").exists():
@@ -133,13 +144,13 @@ def open_directory(
 
 
 def store_config(config: TrainConfig) -> None:
-    """Make this config the one that the run directory is resumed with.
+    """Write the config to config.yaml, from which the run is resumed later.
 
     Raises:
-      FieldErrors: it cannot be written.
+      FieldErrors: the file cannot be written.
     """
     directory = run_directory(config)
-    # Whole or not at all: a run is resumed from this file.
+    # The file is replaced at once, so that a crash cannot leave half of it.
     temporary = directory / "config.yaml.tmp"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -150,13 +161,13 @@ def store_config(config: TrainConfig) -> None:
 
 
 def _changes_state(config: TrainConfig, name: str, old: object, new: object) -> bool:
-    """Whether the stored state of the optimizer has a part too many or too few."""
+    """Return whether a change adds or removes a part of the optimizer's state."""
     momentum = name == "optimizer.b1" and config.optimizer.name == "sgd"
     return momentum and 0 in (old, new)
 
 
 def _elsewhere(config: TrainConfig) -> str:
-    """Words of the command line that give a run a directory of its own."""
+    """Return a command-line option that gives the run an unused directory."""
     field = "name" if "{name}" in config.run_dir else "run_dir"
     here = config.name if field == "name" else config.run_dir.rstrip("/")
     free = next(name for name in _numbered(here) if not _taken(config, field, name))

@@ -1,4 +1,4 @@
-"""A decoder with room for a run's tokenizer."""
+"""Builds the decoder's config: a preset with overrides, sized for the tokenizer."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,18 @@ from jaxrl_surrogate.tasks import Tokenizer
 
 
 def stop_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids that end a completion: the end token and each text's one token."""
+    """Return the token ids that end a completion.
+
+    Args:
+      texts: stop texts; each must encode to exactly one token.
+      tokenizer: of the run.
+
+    Returns:
+      The tokenizer's end token, then the token of each text, without repetitions.
+
+    Raises:
+      FieldErrors: a text encodes to several tokens or to none.
+    """
     ids = {text: tokenizer.encode(text) for text in texts}
     errors = [
         FieldError(
@@ -32,12 +43,13 @@ def stop_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def build_shape(config: TrainConfig) -> models.DecoderConfig:
-    """The decoder's shape before it knows a vocabulary: a preset with overrides.
+    """Return the decoder's config before the vocabulary size is settled.
 
-    A published model that the run starts from has its own.
+    It is the preset with its overrides, or the config of the published model that
+    `model.init_from` names.
 
     Raises:
-      FieldErrors: unknown preset or field, or values that do not fit together.
+      FieldErrors: the preset or a field is unknown, or values do not fit together.
     """
     with inside("model"):
         if starts_from_published(config.model):
@@ -51,7 +63,7 @@ def build_shape(config: TrainConfig) -> models.DecoderConfig:
 
 
 def _vocabulary(config: TrainConfig) -> tuple[str, object]:
-    """The field that says how many tokens there are, and its value."""
+    """Return the field that determines the vocabulary size, and its value."""
     if "vocab_size" in config.model.overrides:
         return "model.overrides.vocab_size", config.model.overrides["vocab_size"]
     return "model.init_from", config.model.init_from
@@ -60,10 +72,14 @@ def _vocabulary(config: TrainConfig) -> tuple[str, object]:
 def build_model(
     config: TrainConfig, shape: models.DecoderConfig, tokenizer: Tokenizer
 ) -> models.DecoderConfig:
-    """The decoder's shape with room for the tokenizer's vocabulary.
+    """Return the decoder's config with a vocabulary that covers the tokenizer's.
+
+    An explicit or published vocabulary size that is large enough is kept; otherwise it
+    is the tokenizer's, rounded up to a multiple of 8.
 
     Raises:
-      FieldError: an explicit vocabulary that is smaller than the tokenizer's.
+      FieldError: the vocabulary of `model.overrides` or of the published model in
+        `model.init_from` is smaller than the tokenizer's.
     """
     overridden = "vocab_size" in config.model.overrides
     if overridden or starts_from_published(config.model):
@@ -76,5 +92,5 @@ def build_model(
     published = models.presets.is_published(config.model.preset)
     if published and shape.vocab_size >= tokenizer.vocab_size:
         return shape
-    # A multiple of 8, so that a tensor axis can split the vocabulary.
+    # A multiple of 8 lets a tensor axis shard the vocabulary.
     return dataclasses.replace(shape, vocab_size=-(-tokenizer.vocab_size // 8) * 8)

@@ -1,4 +1,4 @@
-"""What is maximised, as tables of weights by step."""
+"""Builds the objective of a run: weight tables, or an advantage function, by step."""
 
 import dataclasses
 import functools
@@ -16,16 +16,17 @@ from jaxrl_surrogate.objectives.config import ObjectiveConfig
 def build_objective(
     config: TrainConfig,
 ) -> Callable[[int], TableFamily | GeneralRule]:
-    """Weights for every group size up to M, for every step of the run.
+    """Return the function that gives the weights of a step.
 
-    With dynamic sampling groups of equal rewards have weights of 0: those that were not
-    replaced count like those that were.
+    With dynamic sampling, groups of equal rewards get weights of 0, also those that
+    could not be replaced.
 
     Returns:
-      A `Schedule` of tables; with objective.kind=function one rule for all steps.
+      A function from step to a `TableFamily`, the weight tables of all group sizes up
+      to M; with objective.kind=function, to the same `GeneralRule` at every step.
 
     Raises:
-      FieldError: unknown name or option, or one the group size cannot serve.
+      FieldErrors: a name or option is unknown, or does not work with the group size.
     """
     change = config.objective.schedule
     if config.objective.kind == "function":
@@ -49,9 +50,12 @@ def build_objective(
 
 
 def named_families(config: TrainConfig) -> list[tuple[str, TableFamily]]:
-    """The objective by name, and the one that a schedule ends with, as they are alone.
+    """Return the objective and, with a schedule, the one that it ends with.
 
-    None with objective.kind=function, which has no tables.
+    Dynamic sampling does not change these tables, unlike those of `build_objective`.
+
+    Returns:
+      (name, tables) of each; empty with objective.kind=function, which has no tables.
 
     Raises:
       FieldErrors: as `build_objective`.
@@ -71,7 +75,7 @@ def named_families(config: TrainConfig) -> list[tuple[str, TableFamily]]:
 
 
 def _home(config: TrainConfig, path: str, field: str, name: str) -> ModuleType:
-    """The module of advantage functions or of surrogates, where it knows the name."""
+    """Return the module that knows the name: `advantages` or `surrogates`."""
     advantages, surrogates = objectives.advantages, objectives.surrogates
     homes = {
         "auto": (advantages, surrogates),
@@ -94,7 +98,7 @@ def _home(config: TrainConfig, path: str, field: str, name: str) -> ModuleType:
         with inside(path):
             own = own_rules.is_own_surrogate(name, field)
         return homes[-1] if own else homes[0]
-    if ":" in name and advantages in homes:  # a peer's rule: verl:grpo
+    if ":" in name and advantages in homes:  # another trainer's rule: verl:grpo
         return advantages
     for home in homes:
         if name in home.names():
@@ -104,10 +108,10 @@ def _home(config: TrainConfig, path: str, field: str, name: str) -> ModuleType:
 
 
 def _refuse_what_nothing_reads(config: TrainConfig, homes: list[ModuleType]) -> None:
-    """Fields that were set and do nothing with this objective: a mistake by the user.
+    """Refuse fields that are set but have no effect with this objective.
 
     Raises:
-      FieldErrors: a line for each.
+      FieldErrors: one error for each such field.
     """
     wanted, plain = config.objective, ObjectiveConfig()
     errors = []
@@ -164,7 +168,7 @@ def _family(
     name: str,
     options: dict,
 ) -> TableFamily:
-    """An advantage function or a surrogate, as tables."""
+    """Return the weight tables of an advantage function or of a surrogate."""
     wanted = config.objective
 
     def table(size, method):
@@ -203,7 +207,7 @@ def _family(
 
 
 def _general_rule(config: TrainConfig) -> GeneralRule:
-    """The function that objective.kind=function names, tried on a group."""
+    """Return the function of objective.kind=function, after a trial on a group."""
     wanted = config.objective
     _refuse_what_nothing_reads(config, [])
     if not objectives.advantages.is_own_code(wanted.name):

@@ -1,4 +1,4 @@
-"""What other settings make of the objective: said, or refused, before a run begins."""
+"""Reports or refuses, before a run begins, settings that change its objective."""
 
 import numpy as np
 
@@ -16,11 +16,12 @@ from jaxrl_surrogate.objectives import (
 
 
 def objective_notes(config: TrainConfig) -> tuple[str, ...]:
-    """A sentence for every setting that makes the run ascend something else.
+    """Return one sentence for each setting that changes what the run ascends.
 
     Raises:
-      FieldErrors: a setting with which the objective falls somewhere, so that correct
-        answers would be trained against, or with which there is none.
+      FieldErrors: with some setting the objective h(p) would decrease for some success
+        rate p, so that correct answers would be trained against, or there would be no
+        known objective.
     """
     if config.objective.kind == "function":
         return tuple(_of_a_function(config))
@@ -153,7 +154,7 @@ def _of_masking(config: TrainConfig, name: str, family: TableFamily) -> str:
 
 
 def _sums_to_zero(table: WeightTable) -> bool:
-    """Whether the weights of every group have the mean 0."""
+    """Return whether the weights of every group sum to 0."""
     size = table.group_size
     right = np.arange(1, size + 1)
     sums = right * table.correct
@@ -163,7 +164,7 @@ def _sums_to_zero(table: WeightTable) -> bool:
 
 
 def _instead(config: TrainConfig, name: str, table: WeightTable) -> str:
-    """Rules of the same objective that dynamic sampling does not change."""
+    """Return a remedy: rules whose equal objective dynamic sampling does not change."""
     wanted = config.objective
     given = wanted.options if name == wanted.name else wanted.schedule.options
     found = []

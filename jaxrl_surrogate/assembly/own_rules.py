@@ -1,4 +1,4 @@
-"""Rules for weights and surrogates from the user's own code: `my.py:my_rule`."""
+"""Loads advantage functions and surrogates from the user's code: `my.py:my_rule`."""
 
 import functools
 import inspect
@@ -25,16 +25,18 @@ def own_function(
     *,
     may_take_mask: bool = False,
 ) -> Callable[..., Any]:
-    """The function of rewards (M,) that a spec names, with its options bound.
+    """Return the function of rewards (M,) that a spec names, with its options bound.
 
     Args:
       spec: `file.py:function` or `module:function`, see `resolve`.
       options: keyword arguments of the function.
-      field: that holds the spec, for the error.
-      may_take_mask: whether it will be given a parameter `mask` if it has one.
+      field: name of the config field that holds the spec, for errors.
+      may_take_mask: whether the function may have a parameter `mask`, which the caller
+        then passes.
 
     Raises:
-      FieldError: as `resolve`; it is no function, or takes other arguments.
+      FieldError: as `resolve`; or the object is not callable, or it does not accept
+        these arguments.
     """
     fn = resolve(spec, field)
     if not callable(fn):
@@ -59,11 +61,17 @@ def own_function(
 def tabulated(
     method: Callable[..., Any], group_size: int, spec: str, field: str = "name"
 ) -> WeightTable:
-    """The table of a function, or of a named advantage, which has its own.
+    """Return the weight table of a function of rewards (M,), for groups of M samples.
+
+    Args:
+      method: the function, or a registered `AdvantageFn`, which has a table.
+      group_size: M.
+      spec: name of the function, for errors.
+      field: name of the config field that holds the spec, for errors.
 
     Raises:
-      FieldError: the function is no table, with the rewards and weights that show it,
-        or it raises.
+      FieldError: the function raises, or no table has its weights; the error shows
+        rewards and weights that prove it.
     """
     if not isinstance(method, AdvantageFn):
         method = functools.partial(_called, method)
@@ -81,7 +89,7 @@ def tabulated(
 
 
 def _called(fn: Callable[..., Any], rewards: Any) -> Any:
-    """What a user's function returns; what it raises, with the rewards."""
+    """Call a user's function; an exception becomes an error that names the rewards."""
     try:
         return fn(rewards)
     except Exception as error:
@@ -93,7 +101,7 @@ def _called(fn: Callable[..., Any], rewards: Any) -> Any:
 
 
 def is_own_surrogate(spec: str, field: str = "name") -> bool:
-    """Whether a spec names an object, or a class of objects, with value and slope.
+    """Return whether a spec names an object or class with methods value and slope.
 
     Raises:
       FieldError: as `resolve`.
@@ -104,15 +112,16 @@ def is_own_surrogate(spec: str, field: str = "name") -> bool:
 def own_surrogate(
     spec: str, options: Mapping[str, Any], field: str = "name"
 ) -> Surrogate:
-    """The surrogate that a spec names: an object with value(p) and slope(p).
+    """Return the surrogate that a spec names: an object with value(p) and slope(p).
 
     Args:
-      spec: of the object, or of a class or function that makes it from the options.
+      spec: names the object, or a class or function that makes it from the options.
       options: keyword arguments of that class or function.
-      field: that holds the spec, for the error.
+      field: name of the config field that holds the spec, for errors.
 
     Raises:
-      FieldError: as `resolve`; it is no such object, or takes other options.
+      FieldError: as `resolve`; or the object lacks value or slope, or the options are
+        not accepted.
     """
     found = resolve(spec, field)
     if inspect.isclass(found) or (not _is_surrogate(found) and callable(found)):

@@ -1,4 +1,4 @@
-"""Problems whose texts fit the lengths of a run, and what is said of the others."""
+"""Selects the problems that fit a run's token limits, and reports the others."""
 
 import dataclasses
 import statistics
@@ -8,11 +8,11 @@ from jaxrl_surrogate.errors import FieldError, FieldErrors
 from jaxrl_surrogate.tasks import Problem, Tokenizer
 from jaxrl_surrogate.tasks.prompts import Subset
 
-# Sources up to this size are searched for problems that do not fit.
+# Sources of up to this many problems are searched completely.
 _SEARCHED = 200_000
-# So many problems of larger ones are looked at before the run.
+# About this many problems of a larger source are checked before the run.
 _PROBED = 256
-# Leaving out more than this share makes another data set: a warning.
+# The note is a warning if more than this share of the problems is left out.
 _MANY = 0.1
 _REMEDY = "raise the length, or set task.options to shorter problems"
 
@@ -30,10 +30,13 @@ class _Limit:
 
 
 class Fitting:
-    """Finds the problems that fit, and keeps a note of those that it leaves out."""
+    """Selects problems that fit token limits; `notes` tells which it left out."""
 
     def __init__(self, tokenizer: Tokenizer, max_prompt: int, max_completion: int):
-        """Take the tokenizer and the lengths in tokens."""
+        """Store the tokenizer and the limits in tokens.
+
+        A reference completion counts with its end token.
+        """
 
         def reference(problem):
             if problem.completion is None:
@@ -62,24 +65,36 @@ class Fitting:
         self.notes: list[str] = []
 
     def prompts(self, source: Sequence[Problem], what: str) -> Sequence[Problem]:
-        """The problems whose prompt fits; `what` names them in notes.
+        """Return the problems whose prompt fits.
+
+        Args:
+          source: problems to choose from.
+          what: name of the source in notes, such as "training problems".
 
         Raises:
-          FieldErrors: none fits, or an endless source has some that do not.
+          FieldErrors: no problem fits, or one of the problems that are checked in a
+            source too large to search does not.
         """
         return self._those_within(source, what, [self._prompt])
 
     def references(self, source: Sequence[Problem], what: str) -> Sequence[Problem]:
-        """The problems whose prompt and reference completion fit.
+        """Return the problems whose prompt and reference completion fit.
+
+        Args:
+          source: problems to choose from.
+          what: name of the source in notes.
 
         Raises:
-          FieldErrors: as `prompts`, or a problem has no reference.
+          FieldErrors: as `prompts`, or a problem has no reference completion.
         """
         return self._those_within(source, what, [self._prompt, self._reference])
 
     def _those_within(self, source, what, limits):
-        """Endless sources are left as they are, but looked into: what does not fit is
-        said now and not hours later."""
+        """Return the problems within all limits.
+
+        A source too large to search is returned whole after about `_PROBED` of its
+        problems were checked, so that most misfits are reported before the run.
+        """
         if len(source) > _SEARCHED:
             for index in range(0, len(source), len(source) // _PROBED):
                 for limit in limits:
@@ -129,7 +144,7 @@ class Fitting:
 
 
 def few_problems(wanted: int, found: int) -> tuple[str, ...]:
-    """A note where an evaluation has fewer problems than `eval.prompts` asks for."""
+    """Return a note if an evaluation has fewer problems than `eval.prompts`, else ()."""
     if found >= wanted:
         return ()
     return (

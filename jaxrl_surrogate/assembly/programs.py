@@ -1,4 +1,4 @@
-"""What the compiled programs of a run are fixed to, and a job of nothing but them."""
+"""Builds the static settings of a run's compiled programs, and the job of a plan."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from jaxrl_surrogate.training.freezing import freeze, split
 from jaxrl_surrogate.training.optimizer import make_optimizer
 from jaxrl_surrogate.training.step import UpdateConfig
 
-# Unrolled decoding is faster on a CPU, and compile time is bearable up to this depth.
+# Unrolled decoding is faster on a CPU; up to this depth it compiles fast enough.
 _UNROLLED_LAYERS = 12
 
 
@@ -34,14 +34,21 @@ def decode_config(
     stops: Sequence[int],
     platform: str,
 ) -> DecodeConfig:
-    """The rollout's fixed part, on devices of a platform such as "cpu" or "tpu"."""
+    """Return the static settings of the rollout program.
+
+    Args:
+      config: config of the run.
+      model: its decoder.
+      stops: token ids that end a completion.
+      platform: platform of the devices, such as "cpu" or "tpu".
+    """
     return DecodeConfig(config.rollout, tuple(stops), _unrolled(model, platform))
 
 
 def build_sampler(
     config: RolloutConfig, model: models.DecoderConfig, mesh: jax.sharding.Mesh
 ) -> Sampler:
-    """The sampler that a config names."""
+    """Return the sampler of `rollout.sampler`: local, or a client of an HTTP server."""
     if config.sampler == "local":
         return LocalSampler(model, mesh, _unrolled(model, jax.default_backend()))
     return HTTPSampler(config.sampler, model.vocab_size, config.sampler_timeout_s)
@@ -52,7 +59,7 @@ def _unrolled(model: models.DecoderConfig, platform: str) -> bool:
 
 
 def update_config(config: TrainConfig) -> UpdateConfig:
-    """The update's fixed part."""
+    """Return the static settings of the update program."""
     return UpdateConfig(
         loss=config.loss,
         sampling=config.rollout.sampling,
@@ -62,16 +69,17 @@ def update_config(config: TrainConfig) -> UpdateConfig:
 
 
 def build_job(config: TrainConfig, platform: str) -> Job:
-    """The programs of a step without task, tokenizer or data: what a plan compiles.
+    """Return what `jaxrl plan` compiles: the programs of a step, without task or data.
+
+    A published model keeps its vocabulary; that of another preset follows the
+    tokenizer, as in a run.
 
     Args:
-      config: of the run.
-      platform: of the devices that the programs are for.
-
-    A published shape keeps its vocabulary; a toy's follows its tokenizer, as in a run.
+      config: config of the run.
+      platform: platform of the devices that the programs are for.
 
     Raises:
-      FieldErrors: values that do not fit together, with their dotted paths.
+      FieldErrors: values do not fit together; the errors have their dotted paths.
     """
     model = build_shape(config)
     own = starts_from_published(config.model)
@@ -93,7 +101,7 @@ def build_job(config: TrainConfig, platform: str) -> Job:
         reward_mode=config.objective.reward_mode,
         loop=config.train,
         optimizer=optimizer,
-        # Which tokens end a completion changes nothing that is measured.
+        # The ids of the stop tokens do not matter to a plan, only their number.
         decode=decode_config(
             config, model, range(1 + len(config.rollout.stop)), platform
         ),
@@ -105,14 +113,14 @@ def build_job(config: TrainConfig, platform: str) -> Job:
 
 @dataclasses.dataclass(frozen=True)
 class _Untrained:
-    """A tokenizer of which only the size is known."""
+    """Stands for a tokenizer that is not trained yet: its name and size."""
 
     name: str
     vocab_size: int
 
 
 def _vocabulary(name: str) -> Tokenizer | _Untrained:
-    """A tokenizer as far as the decoder's shape needs it; trains none."""
+    """Return a tokenizer; for `bpe:SIZE`, which is not trained here, only its size."""
     size = name.removeprefix("bpe:")
     if size != name and size.isdecimal():
         return _Untrained(name, int(size))

@@ -1,4 +1,4 @@
-"""A run that starts from a published model: its shape, and its parameters."""
+"""Reads the config and parameters of a published model that a run starts from."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from jaxrl_surrogate.training.state import abstract_params
 
 
 def starts_from_published(config: ModelConfig) -> bool:
-    """Whether `init_from` is a published model, and not the directory of a run."""
+    """Return whether `init_from` is a published model: a GGUF file or HF directory."""
     if config.init_from is None:
         return False
     path = Path(config.init_from)
@@ -23,10 +23,10 @@ def starts_from_published(config: ModelConfig) -> bool:
 
 
 def published_shape(config: ModelConfig) -> models.DecoderConfig:
-    """The decoder that `init_from` describes; `preset` is not asked.
+    """Return the decoder's config as `init_from` describes it; `preset` is ignored.
 
     Raises:
-      FieldErrors: it describes none that we have, or `overrides` would change it.
+      FieldErrors: the architecture is not supported, or `overrides` is not empty.
     """
     if config.overrides:
         raise FieldError(
@@ -39,10 +39,14 @@ def published_shape(config: ModelConfig) -> models.DecoderConfig:
 def published_params(
     config: ModelConfig, model: models.DecoderConfig, mesh: jax.sharding.Mesh
 ) -> Callable[[Callable[[str], None]], models.Params]:
-    """A function that reads the parameters of `init_from`, sharded, as float32."""
+    """Return a function that reads the parameters of `init_from`.
+
+    The function takes a callback for damage reports, which it does not call, and
+    returns the parameters in float32, sharded over the mesh.
+    """
 
     def load(on_damage: Callable[[str], None]) -> models.Params:
-        del on_damage  # an error, where a run would have an older state
+        del on_damage  # damage is an error here: there is no older state to load
         abstract = abstract_params(model, mesh)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         _, params = hf.load(

@@ -1,4 +1,4 @@
-"""All parts of a run, from its config."""
+"""Builds a `Run`, with everything that training needs, from a config."""
 
 import dataclasses
 import zlib
@@ -38,19 +38,20 @@ from jaxrl_surrogate.training.optimizer import make_optimizer
 
 
 def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> Run:
-    """Everything a run is made of.
+    """Build all parts of a run.
 
     Args:
-      config: of the run.
-      own: makes the run directory this process's own; called on the first host before
-        anything is written into it. None: a reader, who writes nothing.
+      config: config of the run.
+      own: acquires the lock of the run directory; the first host calls it before it
+        writes anything there. None: this process only reads, and writes nothing.
 
     Raises:
-      FieldErrors: values that no layer could check alone, with their dotted paths.
+      FieldErrors: a value is unknown, or values do not fit together; the errors have
+        their dotted paths.
     """
     directory = run_directory(config)
     updates = config.train.epochs * config.train.minibatches
-    with Collected() as collected:  # of layers that do not need each other: all at once
+    with Collected() as collected:  # reports the errors of independent layers together
         mesh = collected.call("mesh", parallel.make_mesh, config.mesh)
         weights = collected.call("", build_objective, config)
         notes = weights and collected.call("", objective_notes, config)
@@ -159,7 +160,10 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
 
 
 def _initial_params(config: TrainConfig, model: models.DecoderConfig, mesh):
-    """A function that loads parameters of another run or a published model, or None."""
+    """Return a function that loads the parameters of `model.init_from`, or None.
+
+    They are the newest of another run, or those of a published model.
+    """
     if config.model.init_from is None:
         return None
     if starts_from_published(config.model):
@@ -188,7 +192,7 @@ def _initial_params(config: TrainConfig, model: models.DecoderConfig, mesh):
         )
 
     def load(on_damage):
-        # Imported here: the loop needs none of this file, and only this needs the loop.
+        # Imported here because only this function needs the loop.
         from jaxrl_surrogate.loop.loop import newest_params
 
         return newest_params(other, on_damage)[0]

@@ -1,7 +1,8 @@
-"""The config in a run directory, with a digest of itself in its last line.
+"""Reads and writes the config.yaml of a run directory, protected by a digest.
 
-A byte that changed may leave YAML that means something else. Where the line is not that
-of the text above, the file is refused; who edits it takes the line out.
+Its last line is the SHA-256 of the lines above, because a damaged file may still be
+valid YAML with another meaning. A file that does not match its digest is refused; a
+user who edits the file removes that line.
 """
 
 import functools
@@ -19,14 +20,15 @@ _SEAL = b"# sha256 of the lines above: "
 
 
 def load_stored(directory: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The config that a run directory holds.
+    """Read the config that a run directory holds.
 
     Args:
-      directory: of the run; it has a config.yaml.
+      directory: run directory with a config.yaml.
       overrides: see `settings.load`.
 
     Raises:
-      FieldErrors: it is damaged, or see `settings.load`.
+      FieldErrors: the file cannot be read, is damaged or was edited without removing
+        the digest; or as `settings.load`.
     """
     path = directory / "config.yaml"
     try:
@@ -57,22 +59,22 @@ def load_stored(directory: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def lost_config(directory: Path) -> TrainConfig | None:
-    """The config of the newest stored state, for a run whose config.yaml is gone.
+    """Return the config in the newest stored state, for a run without config.yaml.
 
-    None where no state has one.
+    It is None if the newest state holds no config, or there is no state.
     """
     stored = StateReader(directory).newest_meta().get("config")
     return stored and settings.from_dict(TrainConfig, stored)
 
 
 def config_text(config: TrainConfig) -> str:
-    """What `load_stored` reads."""
+    """Return the text of config.yaml, with its digest, as `load_stored` reads it."""
     text = settings.to_yaml(config)
     return text + (_SEAL + _digest(text.encode()) + b"\n").decode()
 
 
 def _is_complete(content: bytes) -> bool:
-    """Whether a file that the line was taken out of has all fields, as stored."""
+    """Return whether a file without a digest has all fields and a last newline."""
     try:
         values = yaml_text.load(content.decode("utf-8"))
         for path, *_ in settings.fields(TrainConfig):

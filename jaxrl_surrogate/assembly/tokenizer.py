@@ -1,7 +1,7 @@
-"""The tokenizer of a run; `bpe:SIZE` is the one that the run trained for itself.
+"""Builds the tokenizer of a run; `bpe:SIZE` is trained on the task's training texts.
 
-Beside its file lies the SHA-256 of it, as `sha256sum` writes it: other merges would be
-a tokenizer as well, and the stored parameters would mean nothing.
+The trained tokenizer.json has its SHA-256 in a file beside it, in the format of
+`sha256sum`, because the stored parameters are useless with any other tokenizer.
 """
 
 import hashlib
@@ -17,18 +17,19 @@ from jaxrl_surrogate.tasks import Task, Tokenizer
 def build_tokenizer(
     name: str, task: Task, directory: Path, own: Callable[[], object] | None = None
 ) -> Tokenizer:
-    """A tokenizer by name.
+    """Return a tokenizer by name; train it if the run's own is missing.
 
     Args:
-      name: as `task.tokenizer`.
-      task: whose training texts it learns from.
-      directory: of the run; the tokenizer is its tokenizer.json.
-      own: makes the run directory this process's own. The first host calls it and
-        trains what is missing; the others wait for that. None: a reader, who writes
-        nothing.
+      name: value of `task.tokenizer`.
+      task: task whose training texts a `bpe:SIZE` tokenizer is trained on.
+      directory: run directory, where a trained tokenizer is stored as tokenizer.json.
+      own: acquires the lock of the run directory. The first host calls it and trains
+        a missing tokenizer, while the other hosts wait. None: this process only reads,
+        and writes nothing.
 
     Raises:
-      FieldError: no such tokenizer, a reader finds none, or it is damaged.
+      FieldError: the name is unknown, a process that only reads finds no stored
+        tokenizer, the stored one is damaged, or the training texts have changed.
     """
     if not name.startswith("bpe:"):
         return tasks.tokenizers.get(name)
@@ -43,11 +44,11 @@ def build_tokenizer(
             problem=f"there is no {path}, where the run keeps it",
             remedy="put it back, or let `jaxrl train` make it again",
         )
-    # Asked of all: a host that looks later would find it made, and not wait.
+    # All hosts decide together: a late host could find the file and skip the wait.
     if own is not None and hosts.any_of(not path.exists()):
         if hosts.is_first():
             own()
-            if not path.exists():  # who had the run before may have made it
+            if not path.exists():  # the previous holder of the lock may have trained it
                 _train(name, task, int(size), path)
         hosts.wait_for_all("tokenizer")
     if _stored_digest(path) != _digest(path):
@@ -61,11 +62,11 @@ def build_tokenizer(
 
 
 def _train(name: str, task: Task, size: int, path: Path) -> None:
-    """Train it; the same texts give the same file as before, byte for byte."""
+    """Train and store the tokenizer; equal texts give an equal file, byte for byte."""
     fresh = path.with_name("tokenizer.fresh.json")
     tasks.tokenizers.train_bpe(_texts(task), size, fresh)
     before = _stored_digest(path)
-    if before is None:  # written first: a file without it is not trusted
+    if before is None:  # written first: a tokenizer without a digest is not trusted
         _beside(path).write_text(f"{_digest(fresh)}  {path.name}\n", encoding="utf-8")
     elif before != _digest(fresh):
         fresh.unlink()
@@ -85,7 +86,7 @@ def _beside(path: Path) -> Path:
 
 
 def _stored_digest(path: Path) -> str | None:
-    """The digest that lies beside a file; None where there is none that could be."""
+    """Return the digest stored beside a file; None if it is missing or malformed."""
     try:
         words = _beside(path).read_bytes().decode("ascii").split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Files of the user's own that a run computes with, and what is in them."""
+"""Lists the user's own source files that a run computes with, and their digests."""
 
 from jaxrl_surrogate import tasks
 from jaxrl_surrogate.config import TrainConfig
@@ -7,9 +7,12 @@ from jaxrl_surrogate.resolve import source_digest, source_file
 
 
 def user_code(config: TrainConfig) -> dict[str, str]:
-    """SHA-256 of the files that task, reward and objective come from, by path.
+    """Return the SHA-256 of each user file that defines task, reward or objective.
 
-    What those files import is not among them.
+    Files that these import are not included.
+
+    Returns:
+      Hexadecimal digests by absolute path.
 
     Raises:
       FieldError: as `resolve`.

@@ -1,1 +1,1 @@
-"""Commands of the `jaxrl` program that need a run's config, one file each."""
+"""Commands of the `jaxrl` program, and the modules that they share."""

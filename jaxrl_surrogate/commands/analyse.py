@@ -1,4 +1,7 @@
-"""`jaxrl objective NAME`: what a rule for weights optimises, or what it takes to."""
+"""`jaxrl objective NAME` or `--from SURROGATE`: the objective that weights ascend.
+
+It analyses a rule that maps rewards to weights, or the weights made for a surrogate h.
+"""
 
 import argparse
 import dataclasses
@@ -37,7 +40,7 @@ from jaxrl_surrogate.objectives import (
 
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
-    """Declare the arguments of an analysis."""
+    """Add the arguments of an analysis to a parser."""
     parser.add_argument(
         "name",
         nargs="?",
@@ -86,10 +89,15 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 def run(args: argparse.Namespace, console: Console | None = None) -> int:
-    """Print a report for each group size; returns the exit status.
+    """Print the analysis of each group size and return the exit status.
+
+    Args:
+      args: parsed arguments of `jaxrl objective`.
+      console: where text is printed; None: standard output.
 
     Raises:
-      FieldErrors: an unknown name, or a function that is not one of counts.
+      FieldErrors: a name is unknown, arguments do not go together, or the weights of a
+        user's function do not depend on the number of correct samples alone.
     """
     if (args.name is None) == (args.surrogate is None):
         expected = "either a NAME, or --from SURROGATE, or --replay RUN"
@@ -155,7 +163,7 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
 def _panels(
     reports: dict[int, Analysis], against: Surrogate | None
 ) -> list[figures.Panel]:
-    """The gradient of a prompt's logit, and how often a group has none, against p."""
+    """Return panels over p: gradient of a prompt's logit, share of groups without it."""
     p = np.concatenate([np.geomspace(1e-3, 0.02, 20), np.linspace(0.03, 0.999, 98)])
     weights, silent = [], []
     for size, found in reports.items():

@@ -1,4 +1,4 @@
-"""`jaxrl eval` and `jaxrl sample`: what a run's newest parameters do."""
+"""`jaxrl eval` and `jaxrl sample`: evaluate the newest parameters of a run."""
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +11,11 @@ from jaxrl_surrogate.loop import loop
 
 
 def evaluate(config: TrainConfig) -> int:
-    """Print the scores of a run's newest parameters; returns the exit status.
+    """Print the scores of a run's newest parameters and return the exit status.
 
     Raises:
-      FieldErrors: there is no such run, or nothing to evaluate on.
+      FieldErrors: there is no such run, it has no checkpoint, or there is no test
+        problem to evaluate on.
     """
     console = terminal.console()
     found = _evaluated(config, console)
@@ -25,7 +26,7 @@ def evaluate(config: TrainConfig) -> int:
 
 
 def sample(config: TrainConfig) -> int:
-    """Print completions by a run's newest parameters; returns the exit status.
+    """Print completions by a run's newest parameters and return the exit status.
 
     Raises:
       FieldErrors: as `evaluate`.
@@ -38,8 +39,13 @@ def sample(config: TrainConfig) -> int:
 
 
 def comparison(before: dict[str, float], after: dict[str, float]) -> Table:
-    """Evaluation before and after, with intervals."""
-    # A run may have been continued with other test problems.
+    """Return a table that compares two evaluations, with confidence intervals.
+
+    Args:
+      before: metrics of the evaluation before RL, by name such as "eval/pass@1".
+      after: metrics of the evaluation after RL.
+    """
+    # The counts differ if the run was continued with other test problems.
     counts = [row.get("eval/problems") for row in (before, after)]
     shown = dict.fromkeys(f"{count:.0f}" for count in counts if count is not None)
     heading = f"{', then '.join(shown)} test problems"
@@ -63,7 +69,7 @@ def _interval(scores: dict[str, float], name: str) -> str:
 
 
 def print_scores(scores: dict[str, float], console: Console) -> None:
-    """Print scores of an evaluation with their intervals, a line each."""
+    """Print each score of an evaluation on a line, with its confidence interval."""
     console.print(f"{scores['eval/problems']:.0f} test problems", highlight=False)
     for name in scores:
         if not name.endswith(("_low", "_high", "/problems")):
@@ -75,7 +81,7 @@ def print_scores(scores: dict[str, float], console: Console) -> None:
 
 
 def _evaluated(config: TrainConfig, console: Console):
-    """What the newest parameters of a run do; changes nothing on disk."""
+    """Evaluate the newest parameters of a run; changes nothing on disk."""
     if not config.eval.prompts:
         raise FieldError("eval.prompts", 0, "at least 1 to evaluate on")
     directory = assembly.check_directory(config)

@@ -1,4 +1,4 @@
-"""`jaxrl objective --from SURROGATE --frontier`: what methods, baselines and M buy."""
+"""`jaxrl objective --from SURROGATE --frontier`: bias and noise of ways to train it."""
 
 import dataclasses
 import json
@@ -19,17 +19,19 @@ def show(
     as_json: bool,
     console: Console | None = None,
 ) -> int:
-    """Print bias and noise of every way to train a surrogate; returns the exit status.
+    """Print bias and noise of every way to train a surrogate; return the exit status.
+
+    The ways are all combinations of method, baseline and group size.
 
     Args:
-      surrogate: h.
-      group_sizes: M.
-      prior: alpha, beta of the success rates; None: uniform.
-      as_json: print JSON.
-      console: default the terminal.
+      surrogate: the surrogate h.
+      group_sizes: values of M.
+      prior: alpha and beta of the beta distribution of success rates; None: uniform.
+      as_json: print JSON instead of text.
+      console: where text is printed; None: standard output.
 
     Raises:
-      FieldError: a prior with no density, or a group size below 1.
+      FieldError: the prior has no density, or a group size is below 1.
     """
     try:
         rows = variance.frontier(
@@ -75,10 +77,10 @@ def show(
 
 
 def _in_words(size: int, rows: Sequence[variance.FrontierRow]) -> str:
-    """Which way is nearest to the surrogate, and which has least noise."""
+    """Name the way that is nearest to the surrogate, and the one with least noise."""
     rows = [row for row in rows if row.group_size == size]
     near = min(rows, key=lambda row: row.result.rms_bias)
-    # Of ways that are equally near, to rounding, the one of least noise.
+    # Among ways that are equally near up to rounding, take the one with least noise.
     near = min(
         (
             row

@@ -1,4 +1,4 @@
-"""`jaxrl objective`: what a rule for weights optimises, or what a run really did."""
+"""`jaxrl objective`: the objective of a rule for weights, or the one a run ascended."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jaxrl_surrogate.errors import FieldError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments: those of an analysis, of a report, and of both."""
+    """Add the arguments of an analysis, of a report on a run, and of both."""
     groups = {
         "analysis": parser.add_argument_group("of a rule, or to a surrogate"),
         "report": parser.add_argument_group("of a run, and other rules on its groups"),
@@ -26,10 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     args: argparse.Namespace, overrides: Sequence[str], console: Console | None = None
 ) -> int:
-    """Print an analysis or a report; returns the exit status.
+    """Print an analysis, or with --replay a report on a run; return the exit status.
 
     Raises:
-      FieldErrors: as `analyse.run` and `replay.run`, or arguments of both are given.
+      FieldErrors: as `analyse.run` and `replay.run`; or an argument belongs to the
+        other of the two.
     """
     unused = args.groups["report" if args.replay is None else "analysis"]
     for action in unused._group_actions:

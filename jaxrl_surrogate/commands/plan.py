@@ -1,4 +1,4 @@
-"""`jaxrl plan CONFIG --topology v5p:4x4x4`: a step on a pod, before there is one."""
+"""`jaxrl plan CONFIG --topology v5p:4x4x4`: memory and time of a step, without a pod."""
 
 import argparse
 import json
@@ -20,10 +20,14 @@ from jaxrl_surrogate.lab.plan.search import search
 
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Plan a step; returns the exit status: 0 where it fits, else 1.
+    """Plan a step and return the exit status: 0 if it fits in memory, else 1.
+
+    Args:
+      args: parsed arguments of `jaxrl plan`.
+      overrides: fields of the config, `--section.field=value`.
 
     Raises:
-      FieldErrors: an unknown topology, or a config or mesh that does not fit it.
+      FieldErrors: the topology is unknown, or the config or its mesh does not fit it.
     """
     if topologies.names_a_pod(args.topology):
         _stay_off_devices()
@@ -65,7 +69,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments; others are fields of the config."""
+    """Add the arguments of the command; others are fields of the config."""
     parser.epilog = "Other arguments are fields of the config: --section.field=value."
     parser.add_argument("config", metavar="CONFIG", help="a YAML file")
     parser.add_argument(
@@ -151,11 +155,11 @@ def _report(plan: Plan, remedies) -> dict:
 
 
 def _say(what: str) -> None:
-    """To standard error: standard output is the report alone."""
+    """Print progress to standard error; standard output has only the report."""
     print(f"jaxrl plan: compiling {what} ...", file=sys.stderr, flush=True)
 
 
 def _stay_off_devices() -> None:
-    """Let the host do what little is computed: a pod need not be here."""
+    """Make JAX use the CPU, because planning for a pod computes almost nothing."""
     if not os.environ.get("JAX_PLATFORMS"):
         jax.config.update("jax_platforms", "cpu")

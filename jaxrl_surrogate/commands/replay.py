@@ -1,4 +1,7 @@
-"""`jaxrl objective --replay RUN`: what a run optimised, and what others would have."""
+"""`jaxrl objective --replay RUN`: the objective that a run ascended.
+
+The report also tells what other rules would have made of the run's groups.
+"""
 
 import argparse
 import dataclasses
@@ -29,7 +32,7 @@ _RATES = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])
 
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
-    """Declare the arguments of a report."""
+    """Add the arguments of a report to a parser."""
     parser.add_argument("--replay", metavar="RUN", help="run directory")
     parser.add_argument(
         "--as",
@@ -41,10 +44,15 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 def run(args: argparse.Namespace, console: Console | None = None) -> int:
-    """Print the report of a run; returns the exit status.
+    """Print the report of a run and return the exit status.
+
+    Args:
+      args: parsed arguments of `jaxrl objective`.
+      console: where text is printed; None: standard output.
 
     Raises:
-      FieldErrors: not a run, a run without steps, or an unknown rule.
+      FieldErrors: the directory holds no run, or as `report_of`.
+      ValueError: as `report_of`.
     """
     directory = Path(args.replay)
     if not (directory / "config.yaml").is_file():
@@ -73,10 +81,17 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
 def report_of(
     config: TrainConfig, directory: Path, rules: Sequence[str] = (), from_step: int = 1
 ) -> dict:
-    """`make_report` of a run directory, other rules by what `--as` says.
+    """Return `make_report` of a run directory.
+
+    Args:
+      config: stored config of the run.
+      directory: run directory.
+      rules: names of other rules to compare with, as in `--as`; "" is skipped.
+      from_step: first step whose groups count.
 
     Raises:
-      FieldErrors: an unknown rule, or no whole group from `from_step` on.
+      FieldErrors: a rule is unknown, the run has graded rewards, or no group from
+        `from_step` on kept all its samples.
       ValueError: the run has no step.
     """
     if config.objective.rewards != "binary":
@@ -135,7 +150,7 @@ def report_of(
 
 
 def _changes(directory: Path, groups: Groups) -> list[str]:
-    """What of the objective was changed between the steps that the groups are of."""
+    """Return warnings of objective fields that changed between the groups' steps."""
     found = [
         row
         for row in read_events(directory)
@@ -152,7 +167,7 @@ def _changes(directory: Path, groups: Groups) -> list[str]:
 
 
 def _notes(config: TrainConfig) -> list[str]:
-    """What the run said of its objective, or would be refused for today."""
+    """Return the notes on the config's objective, or the error that now refuses it."""
     try:
         return list(assembly.objective_notes(config))
     except FieldErrors as error:
@@ -160,9 +175,10 @@ def _notes(config: TrainConfig) -> list[str]:
 
 
 def store_report(config: TrainConfig, directory: Path) -> list[str]:
-    """Write a run's report to `objective.json`; returns lines to print about it.
+    """Write a run's report to `objective.json` and return lines to print.
 
-    Its warnings, or what stands in the way of a report: the run itself went well.
+    The lines are the warnings of the report, or the reason why there is none: a missing
+    report is no error of the run.
     """
     rewards = config.objective.rewards
     if rewards != "binary":
@@ -185,9 +201,14 @@ def make_report(
     others: dict[str, WeightTable],
     mixed: bool = False,
 ) -> dict:
-    """Everything `jaxrl objective --replay` prints, as plain numbers and lists.
+    """Return what `jaxrl objective --replay` prints, as plain numbers and lists.
 
-    `mixed`: groups that are not mixed were replaced, and the tables are for that.
+    Args:
+      groups: groups of the run.
+      nominal: weight table that the run was given, group size M.
+      others: tables of other rules by name, of the same group size.
+      mixed: whether dynamic sampling replaced groups that were not mixed; the tables
+        then have weights of 0 for such groups.
     """
     trend = trends(groups, nominal)
     report = {
@@ -210,7 +231,7 @@ def make_report(
 
 
 def _effective(groups: Groups, nominal: WeightTable, mixed: bool) -> dict | None:
-    """None where no group was mixed: there is nothing to estimate a gap from."""
+    """Return the effective objective; None without a mixed group to estimate it from."""
     correct = groups.whole.correct
     if not ((correct > 0) & (correct < nominal.group_size)).any():
         return None
@@ -232,7 +253,7 @@ def _effective(groups: Groups, nominal: WeightTable, mixed: bool) -> dict | None
 
 
 def _nominal(config: TrainConfig, groups: Groups) -> WeightTable:
-    """The table a run was given; of a schedule, the mean over the groups' steps."""
+    """Return the table a run was given; for a schedule, the mean over the groups."""
     schedule = assembly.build_objective(config)
     steps, counts = np.unique(groups.step, return_counts=True)
     parts = [
@@ -243,7 +264,7 @@ def _nominal(config: TrainConfig, groups: Groups) -> WeightTable:
 
 
 def _table(name: str, group_size: int) -> WeightTable:
-    """The table of a rule that `--as` names."""
+    """Return the weight table of a rule that `--as` names."""
     try:
         return rule(name).table(group_size)
     except ValueError as error:
@@ -251,7 +272,7 @@ def _table(name: str, group_size: int) -> WeightTable:
 
 
 def _panels(found: dict) -> list[figures.Panel]:
-    """Effective against nominal: the slope over p, and the departure by count."""
+    """Return panels of effective and nominal slope over p, and departure by count."""
     p = np.array(found["p"])
     nominal = figures.Curve(p, np.array(found["nominal_slope"]), "nominal", "reference")
     applied = figures.Curve(
@@ -278,14 +299,14 @@ def _panels(found: dict) -> list[figures.Panel]:
             "departure of the applied weights",
             "correct answers among the others",
             "gap applied / gap asked for - 1",
-            # Rounding alone must not fill the panel.
+            # A least range keeps rounding errors from filling the panel.
             y_range=(-reach, reach),
         ),
     ]
 
 
 def check_figure(path: Path) -> None:
-    """Refuse a figure that could not be written, before anything is computed.
+    """Check that a figure can be written, before anything is computed.
 
     Raises:
       FieldErrors: as `figures.check_path`.
@@ -297,7 +318,10 @@ def check_figure(path: Path) -> None:
 
 
 def finite(value: object) -> object:
-    """The same with null for what is not finite: JSON has no NaN."""
+    """Replace floats that are not finite by None, because JSON has no NaN.
+
+    Dicts and lists are copied; other values are returned unchanged.
+    """
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The report on a run as text: tables, what their columns are, and what follows."""
+"""Prints the report on a run: tables, the meaning of their columns, conclusions."""
 
 import math
 
@@ -12,9 +12,9 @@ def show(report: dict, objective: str, console: Console) -> None:
     """Print a report.
 
     Args:
-      report: from `replay.make_report`.
-      objective: what the run was asked to maximise, in argv.
-      console: where to.
+      report: result of `replay.make_report`.
+      objective: label of the run's nominal objective.
+      console: where the report is printed.
     """
     first, last = report["steps"]
     console.print(
@@ -104,7 +104,7 @@ def _say(console: Console, legend: str) -> None:
 
 
 def _departure_in_words(found: dict) -> str:
-    """Whether the run ascended what it was asked to, in one sentence."""
+    """Say in one sentence whether the run ascended its nominal objective."""
     departure, error = np.array([found["departure"], found["departure_error"]], float)
     known = np.isfinite(departure) & np.isfinite(error)
     if not known.any():

@@ -1,7 +1,7 @@
-"""`jaxrl reproduce RUN`: are these the numbers that the run's config and state give?
+"""`jaxrl reproduce RUN`: does the run's config and state give the logged numbers again?
 
-Executes a stretch of a run again from one of its stored states and compares every
-digest. Nothing is written into the run directory; the run may be in progress.
+The command executes steps of a run again from a stored state and compares every digest.
+It writes nothing into the run directory; the run may be in progress.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from jaxrl_surrogate.telemetry.run_log import read_digests, read_environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments; others change the config."""
+    """Add the arguments of the command; others change fields of the config."""
     parser.epilog = "--section.field=value changes the config, such as --mesh.data=1"
     parser.add_argument("run", metavar="RUN", help="run directory")
     parser.add_argument(
@@ -36,11 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Reproduce a run; returns the exit status: 0 the same, 1 different.
+    """Reproduce a run and return the exit status: 0 if all digests agree, else 1.
+
+    Args:
+      args: parsed arguments of `jaxrl reproduce`.
+      overrides: changes of the config, `--section.field=value`.
 
     Raises:
-      FieldErrors: not a run, or nothing to compare from where it was asked.
-      OtherFormat: another version wrote the run.
+      FieldErrors: the directory holds no run, the run logged no digests, or no state is
+        stored at the step to start from.
+      OtherFormat: another version of this package wrote the run.
     """
     directory = Path(args.run)
     if not (directory / "config.yaml").is_file():
@@ -84,7 +89,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 def _stretch(
     directory: Path, logged: dict, start: int | None, steps: int | None
 ) -> tuple[int, int]:
-    """The step whose state to begin from, and the last one to execute."""
+    """Return the step whose state to start from, and the last step to execute."""
     if not logged:
         raise FieldError(
             str(directory),

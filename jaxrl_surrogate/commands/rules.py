@@ -1,7 +1,7 @@
-"""Rules and surrogates as a user names them in a command, all in one spelling.
+"""Resolves the rules and surrogates that a user names in a command.
 
-`grpo`, `pass_at_k:k=4`, `maxrl:pkpo:k=4`, `my.py:my_rule:beta=2`: a name, then each
-parameter after a colon; lists are by commas.
+The spelling is a name, then each parameter after a colon: `grpo`, `pass_at_k:k=4`,
+`maxrl:pkpo:k=4`, `my.py:my_rule:beta=2`. Commas separate the items of a list.
 """
 
 import dataclasses
@@ -26,18 +26,21 @@ from jaxrl_surrogate.objectives import (
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A rule for weights: what it does on binary rewards, and on others."""
+    """A rule that maps rewards to weights, for binary and for graded rewards."""
 
-    table: Callable[[int], WeightTable]  # of groups of M
-    graded: Callable[[Any], Any] | None  # (M,) rewards to weights; None: level by level
+    table: Callable[[int], WeightTable]  # from group size M, for binary rewards
+    graded: Callable[[Any], Any] | None  # (M,) rewards to weights; None: layer cake
 
 
 def rule(text: str) -> Rule:
-    """A registered rule, another trainer's, or a function of rewards of the user's.
+    """Return a registered rule, another trainer's rule, or a user's own function.
+
+    Args:
+      text: name with parameters, see above.
 
     Raises:
-      FieldError: an unknown name or parameter, with the nearest; or a function that
-        cannot be imported.
+      FieldError: a name or parameter is unknown, and the error suggests the nearest; or
+        a function cannot be imported.
     """
     name, params = names.parse(text)
     if advantages.is_own_code(name):
@@ -58,9 +61,9 @@ def rule(text: str) -> Rule:
 
 
 def surrogate(text: str) -> Surrogate:
-    """A registered surrogate.
+    """Return a registered surrogate from its name with parameters.
 
     Raises:
-      FieldError: an unknown name or parameter, with the nearest.
+      FieldError: a name or parameter is unknown; the error suggests the nearest.
     """
     return surrogates.parse(text)

@@ -1,4 +1,4 @@
-"""`jaxrl runs DIR`: the runs in a folder, their state and numbers; two compared."""
+"""`jaxrl runs DIR`: list the runs in a folder with their state, or compare two."""
 
 import argparse
 import contextlib
@@ -22,7 +22,7 @@ _POINTS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of the command to a parser."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of runs")
     parser.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="two runs in it, by name"
@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     args: argparse.Namespace, overrides: Sequence[str], console: Console | None = None
 ) -> int:
-    """Print the table or the comparison; returns the exit status.
+    """Print the table or the comparison and return the exit status.
 
     Raises:
-      FieldError: no such folder, or not a run.
+      FieldError: there is no such folder, or a name to compare is no run.
     """
     if not args.folder.is_dir():
         raise FieldError(str(args.folder), problem="no such folder")
@@ -56,22 +56,25 @@ def run(
 
 
 def find(folder: Path) -> list[Path]:
-    """Run directories in a folder, at any depth, by name; the folder may be one."""
+    """Return the sorted run directories in a folder, at any depth or the folder itself.
+
+    A directory with a config.yaml counts as a run.
+    """
     return sorted(path.parent for path in folder.rglob("config.yaml"))
 
 
 def describe(directory: Path) -> dict[str, Any]:
-    """State and last numbers of a run.
+    """Return the state and the newest metrics of a run.
 
-    "state" is "running" while a process holds it, "finished" after its last step, "not
-    started" where nothing was computed, "unreadable" where its files cannot be read or
-    its config is not one of this version, else "stopped". "warm_start" is how many
-    steps of the warm start are done.
+    "state" is "running" while a process holds the run's lock, "finished" after the last
+    step, "not started" if nothing was computed, "unreadable" if files cannot be read or
+    the config is of another version, and else "stopped". "warm_start" is the number of
+    warm-start steps done.
     """
     found: dict[str, Any] = {"run": str(directory)}
     try:
         return found | _described(directory)
-    except (ValueError, OSError) as error:  # one run must not hide the others
+    except (ValueError, OSError) as error:  # the other runs are listed all the same
         return found | {"state": "unreadable", "why": str(error).splitlines()[0]}
 
 
@@ -103,7 +106,7 @@ def _described(directory: Path) -> dict[str, Any]:
 
 
 def _written(directory: Path) -> datetime.datetime:
-    """When a file of a run was last written."""
+    """Return when a file of a run was last written."""
     times = []
     for path in directory.glob("*"):
         with contextlib.suppress(FileNotFoundError):  # a temporary one, just renamed
@@ -112,7 +115,10 @@ def _written(directory: Path) -> datetime.datetime:
 
 
 def compare(one: Path, other: Path) -> dict[str, Any]:
-    """What differs in the configs of two runs, and their metrics at common steps."""
+    """Return the config fields that differ between two runs, and metrics of both.
+
+    The metrics are those of a few steps that both runs have logged.
+    """
     configs = [assembly.load_stored(run) for run in (one, other)]
     changes = [
         {"name": name, "values": [old, new]}
@@ -150,7 +156,7 @@ def _last_evaluation(rows: list[dict]) -> dict[str, float]:
 
 
 def _spread(steps: list[int]) -> list[int]:
-    """At most `_POINTS` of them, the ends included; steps with an evaluation too."""
+    """Return at most `_POINTS` evenly spread steps, the first and last included."""
     if len(steps) <= _POINTS:
         return steps
     last = len(steps) - 1

@@ -1,4 +1,4 @@
-"""What `jaxrl sample` prints: completions, and what groups and rewards they make."""
+"""Formats the output of `jaxrl sample`: completions, and statistics of their rewards."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ _PROMPTS = 8  # shown
 
 
 def lines(found: Evaluation) -> Iterator[str]:
-    """The first prompts with their completions, then statistics of all of them."""
+    """Yield lines: the first prompts with completions, then statistics of all prompts."""
     size, total = found.num_samples, len(found.problems)
     for row, problem in enumerate(found.problems[:_PROMPTS]):
         yield f"{problem.prompt!r}: {_group(found, row)}"
@@ -44,7 +44,7 @@ def lines(found: Evaluation) -> Iterator[str]:
 
 
 def without_verdict(found: Evaluation) -> Iterator[str]:
-    """What to know of completions that were not judged; nothing where all were."""
+    """Yield lines on completions that have no reward, and the verifier's notes."""
     failed = int((~found.mask).sum())
     if failed:
         yield (

@@ -1,14 +1,14 @@
-"""What `jaxrl train --help` and `--help=SECTION` print of the config."""
+"""Formats the config's part of `jaxrl train --help` and `--help=SECTION`."""
 
 from jaxrl_surrogate import objectives, settings, tasks
 from jaxrl_surrogate.config import TrainConfig
 
 
 def lines(section: str = "") -> str:
-    """The sections with a line each, or the fields and names of one.
+    """Return one line for each section, or the fields and known names of one section.
 
     Raises:
-      FieldError: there is no such section; with the nearest.
+      FieldError: there is no such section; the error suggests the nearest.
     """
     out = [settings.help_text(TrainConfig, section)]
     if not section:

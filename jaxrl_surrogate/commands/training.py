@@ -1,4 +1,4 @@
-"""`jaxrl train` and `jaxrl sft`: what writes into a run directory."""
+"""`jaxrl train` and `jaxrl sft`: the commands that write into a run directory."""
 
 import contextlib
 import functools
@@ -18,10 +18,12 @@ from jaxrl_surrogate.telemetry.run_log import RunLog
 
 
 def train(config: TrainConfig) -> int:
-    """Train, or go on with, the run of a config; returns the exit status.
+    """Start or resume the run of a config and return the exit status.
+
+    The status is 0 when the run is finished, and 130 when it was stopped before.
 
     Raises:
-      FieldErrors: the config, or the run directory, cannot be used.
+      FieldErrors: the config or the run directory cannot be used.
     """
     run, log, lock = _open(config)
     with lock, log:
@@ -43,10 +45,10 @@ def train(config: TrainConfig) -> int:
 
 
 def sft(config: TrainConfig) -> int:
-    """Run the warm start alone; returns the exit status.
+    """Run only the warm start, supervised fine-tuning, and return the exit status.
 
     Raises:
-      FieldErrors: as `train`, or there is no warm start in the config.
+      FieldErrors: as `train`, or `sft.steps` is 0.
     """
     if not config.sft.steps:
         raise FieldError("sft.steps", 0, "at least 1, the warm start is asked")
@@ -61,17 +63,17 @@ def sft(config: TrainConfig) -> int:
 
 
 def _open(config: TrainConfig):
-    """The run of a config, its log, and the lock to hold while either is used."""
+    """Return the run of a config, its log, and the lock to hold while they are used."""
     lock = RunLock(assembly.run_directory(config))
     assembly.check_continuation(config)
     with contextlib.ExitStack() as held:
-        # Taken before anything in the directory is written, this process's own config
-        # included; as late as that, so that a refused config leaves no directory.
+        # The lock is acquired just before the first write to the directory, and not
+        # earlier, so that a refused config leaves no directory behind.
         own = functools.cache(lambda: held.enter_context(lock))
         run = assembly.build_run(config, own)
         if not hosts.is_first():
             hosts.wait_for_all("run directory")
-            # Their own record, to compare with the first host's; the screen is its.
+            # Other hosts log to their own folder, to compare; only the first prints.
             place = run.directory / "hosts" / str(jax.process_index())
             quiet = Console(file=held.enter_context(open(os.devnull, "w")))
             log = RunLog(place, config.train.steps, console=quiet)
