@@ -144,7 +144,7 @@ class Fitting:
 
 
 def few_problems(wanted: int, found: int) -> tuple[str, ...]:
-    """Return a note if an evaluation has fewer problems than `eval.prompts`, else ()."""
+    """Return a note if an evaluation has fewer problems than `wanted`, else nothing."""
     if found >= wanted:
         return ()
     return (

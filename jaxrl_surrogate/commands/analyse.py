@@ -163,7 +163,7 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
 def _panels(
     reports: dict[int, Analysis], against: Surrogate | None
 ) -> list[figures.Panel]:
-    """Return panels over p: gradient of a prompt's logit, share of groups without it."""
+    """Return panels over p: gradient of a prompt's logit, groups without a gradient."""
     p = np.concatenate([np.geomspace(1e-3, 0.02, 20), np.linspace(0.03, 0.999, 98)])
     weights, silent = [], []
     for size, found in reports.items():

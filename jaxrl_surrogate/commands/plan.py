@@ -1,4 +1,4 @@
-"""`jaxrl plan CONFIG --topology v5p:4x4x4`: memory and time of a step, without a pod."""
+"""`jaxrl plan CONFIG --topology v5p:4x4x4`: memory and time of a step, with no pod."""
 
 import argparse
 import json

@@ -231,7 +231,7 @@ def make_report(
 
 
 def _effective(groups: Groups, nominal: WeightTable, mixed: bool) -> dict | None:
-    """Return the effective objective; None without a mixed group to estimate it from."""
+    """Return the effective objective; None if no group is mixed to estimate it from."""
     correct = groups.whole.correct
     if not ((correct > 0) & (correct < nominal.group_size)).any():
         return None

@@ -1,4 +1,4 @@
-"""Formats the output of `jaxrl sample`: completions, and statistics of their rewards."""
+"""Formats the output of `jaxrl sample`: completions and statistics of their rewards."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ _PROMPTS = 8  # shown
 
 
 def lines(found: Evaluation) -> Iterator[str]:
-    """Yield lines: the first prompts with completions, then statistics of all prompts."""
+    """Yield lines: the first prompts with completions, then statistics of all."""
     size, total = found.num_samples, len(found.problems)
     for row, problem in enumerate(found.problems[:_PROMPTS]):
         yield f"{problem.prompt!r}: {_group(found, row)}"

@@ -1,1 +1,1 @@
-"""Analysis: what an objective is, and evidence that training follows it."""
+"""Analysis of objectives, and evidence that training ascends them."""

@@ -1,4 +1,4 @@
-"""What a rule for weights optimises: the report of `jaxrl objective NAME`."""
+"""Computes the objective of a weight table, for `jaxrl objective NAME`."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from jaxrl_surrogate.objectives.bernstein import basis
 
 RATES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 _GRID = (np.arange(400) + 0.5) / 400
-# Surrogates that a rule is compared with.
+# Surrogates that every rule is compared with.
 _NAMED = (
     "identity",
     "log",
@@ -34,32 +34,33 @@ _NAMED = (
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A named surrogate, times a factor, beside an objective."""
+    """The fit of a named surrogate, times a factor, to an objective."""
 
     name: str
     scale: float  # the best factor
-    # |p q (h_M' - scale h')| over |p q h_M'|, root mean squares over p: 0 is the same
+    # |p q (h_M' - scale h')| / |p q h_M'|, root mean squares over p; 0: they are equal
     distance: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What is known of a table."""
+    """The objective h_M of a weight table, and how it compares with surrogates."""
 
     table: WeightTable
     slope: np.ndarray  # h_M' at `RATES`
     silent: np.ndarray  # share of groups in which every weight is 0, at `RATES`
-    fits: tuple[Fit, ...]  # all compared, the nearest first
-    certificate: Certificate  # against the nearest, or what was asked for
-    decreasing: tuple[tuple[float, float], ...]  # where h_M' < 0
+    fits: tuple[Fit, ...]  # of all named surrogates, the nearest first
+    certificate: Certificate  # against the surrogate asked for, or else the nearest
+    decreasing: tuple[tuple[float, float], ...]  # intervals of p where h_M' < 0
 
 
 def analyse(table: WeightTable, against: Surrogate | None = None) -> Analysis:
-    """Describe the objective of a table.
+    """Analyse the objective of a weight table.
 
     Args:
-      table: of group size M.
-      against: the surrogate it is meant for; without one, the nearest named one.
+      table: weight table of group size M.
+      against: surrogate to certify the objective against; None takes the nearest named
+        one, times its best factor.
     """
     induced = induced_surrogate(table)
     rates = np.array(RATES)
@@ -82,17 +83,22 @@ def analyse(table: WeightTable, against: Surrogate | None = None) -> Analysis:
 
 
 def _named(group_size: int) -> dict[str, Surrogate]:
-    """The surrogates to compare with, and log as far as this group size reaches."""
+    """Return the surrogates to compare with, log truncated to this group size too."""
     orders = [order for order in (group_size - 1, group_size) if order > 1]
     shown = [*_NAMED, *(f"truncated_log:order={order}" for order in orders)]
     return {text: surrogates.parse(text) for text in shown}
 
 
 def fit(table: WeightTable, surrogate: Surrogate, name: str) -> Fit:
-    """The factor by which a surrogate is nearest to a table's objective.
+    """Fit a surrogate, times a factor, to a table's objective by least squares.
 
-    Errors are those of the gradient of a prompt's logit, p q h', which is finite for
-    all named surrogates; p is uniform.
+    The fit compares the gradient of a prompt's logit, p q h', which is finite for all
+    named surrogates, over uniform p.
+
+    Args:
+      table: weight table of the objective.
+      surrogate: the surrogate h.
+      name: its name in the result.
     """
     logit = _GRID * (1 - _GRID)
     ours = logit * induced_surrogate(table).slope(_GRID)
@@ -104,7 +110,7 @@ def fit(table: WeightTable, surrogate: Surrogate, name: str) -> Fit:
 
 
 def in_words(found: Analysis) -> list[str]:
-    """What follows from the numbers, in plain sentences."""
+    """Return sentences that sum up an analysis for the user."""
     at = dict(zip(RATES, zip(found.slope, found.silent, strict=True), strict=True))
     (hard, hard_silent), (even, _), (easy, easy_silent) = at[0.1], at[0.5], at[0.9]
     lines = []
@@ -133,7 +139,7 @@ def in_words(found: Analysis) -> list[str]:
 
 
 def silent_share(table: WeightTable, p: np.ndarray) -> np.ndarray:
-    """At success rates p (N,): the share of groups whose weights are all 0."""
+    """Return the probability (N,) that all weights of a group are 0, at rates p (N,)."""
     size = table.group_size
     counts = np.arange(size + 1)
     right = np.concatenate([[0.0], table.correct])  # of a correct sample, by count

@@ -1,4 +1,4 @@
-"""Every registered rule and what it optimises, as one table: docs/objectives.md.
+"""Writes docs/objectives.md: a table of every registered rule and its objective.
 
 python -m jaxrl_surrogate.lab.catalogue docs/objectives.md            # write it
 python -m jaxrl_surrogate.lab.catalogue docs/objectives.md --check    # is it current?
@@ -25,12 +25,12 @@ from jaxrl_surrogate.objectives.bernstein import basis
 from jaxrl_surrogate.objectives.estimators import METHODS
 
 _GROUP_SIZE = 8
-_SHOWN = {"k": 4, "order": 4}  # of parameters without a default
+_SHOWN = {"k": 4, "order": 4}  # values of parameters without a default
 _RATES = np.array([0.02, 0.25, 0.75])
 
 
 def table() -> str:
-    """The Markdown of docs/objectives.md."""
+    """Return the Markdown of docs/objectives.md."""
     last = _GROUP_SIZE - 1
     rates = ", ".join(f"{p:g}" for p in _RATES)
     lines = [
@@ -75,7 +75,7 @@ def _row(name):
 
 
 def _mixed(weights):
-    """The slope of the objective of mixed groups, where it is another."""
+    """Describe the slope of the objective of mixed groups, or say it is the same."""
     change = mixed_groups.change(weights)
     if change is None:
         return "the same"
@@ -85,7 +85,7 @@ def _mixed(weights):
 
 
 def _sources(name):
-    """The papers that a rule's definition names."""
+    """Return the arXiv numbers in a rule's docstring, or that it is a trainer's."""
     if name in other_trainers.names():
         return "the trainer's code"
     text = inspect.getdoc(METHODS[name])
@@ -97,7 +97,7 @@ def _short(number):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the file; returns the exit status, 1 where it is stale."""
+    """Write or check the file; return the exit status, 1 if it is out of date."""
     return stored.main(__doc__.splitlines()[0], table, arguments)
 
 

@@ -1,4 +1,4 @@
-"""How fast methods near their surrogates: the table of docs/convergence.md.
+"""Writes docs/convergence.md: how fast methods approach their surrogates in M.
 
 python -m jaxrl_surrogate.lab.convergence docs/convergence.md            # write it
 python -m jaxrl_surrogate.lab.convergence docs/convergence.md --check    # current?
@@ -24,7 +24,13 @@ SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 def value_distance(
     table: WeightTable, surrogate: Surrogate, low: float = 0.0, same_at: str = "low"
 ) -> float:
-    """sup |h_M - h| over [low, 1], both moved to 0 at one end, "low" or "high".
+    """Return sup |h_M - h| over [low, 1], after a shift of both to 0 at one end.
+
+    Args:
+      table: weight table with the objective h_M.
+      surrogate: the surrogate h.
+      low: lower end of the interval.
+      same_at: end at which both are 0, "low" or "high".
 
     >>> identity = surrogates.get("identity")
     >>> value_distance(advantages.table("rloo", 4), identity) < 1e-12
@@ -37,8 +43,11 @@ def value_distance(
 
 
 def distances(group_size: int) -> tuple[float, ...]:
-    """GRPO and Kantorovich to arcsin on [0, 1]; rejection sampling and MaxRL to log on
-    [0.1, 1]; rejection sampling to log on [0.01, 1]."""
+    """Return one row of the table, `value_distance` of five methods.
+
+    They are GRPO and the Kantorovich weights to arcsin on [0, 1], rejection sampling
+    and MaxRL to log on [0.1, 1], and rejection sampling to log on [0.01, 1].
+    """
     arcsin, log = surrogates.get("arcsin"), surrogates.get("log")
     rejection = advantages.table("rejection_sampling", group_size)
     return (
@@ -70,7 +79,7 @@ arcsin are five to six times nearer at every M. Rejection sampling nears log lik
 
 
 def text() -> str:
-    """The page."""
+    """Return the Markdown of the page."""
     rows = [
         "| " + " | ".join([str(size), *map(_short, distances(size))]) + " |"
         for size in SIZES
@@ -79,12 +88,12 @@ def text() -> str:
 
 
 def _short(distance):
-    # Below, it is rounding that would be printed.
+    # Smaller distances are rounding errors.
     return f"{distance:.2g}" if distance > 1e-9 else "< 1e-9"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the page; returns the exit status, 1 where it is stale."""
+    """Write or check the page; return the exit status, 1 if it is out of date."""
     return stored.main(__doc__.splitlines()[0], text, arguments)
 
 

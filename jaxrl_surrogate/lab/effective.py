@@ -1,14 +1,14 @@
-"""The objective that a run really ascended, estimated from the weights it applied.
+"""Estimates the objective that a run really ascended from the weights it applied.
 
-The theory gives h_M for the first update after sampling, without clipping. What the
-loss makes of a sample's weight afterwards, by ratios, clipping, KL and length
-normalisation, is logged (`losses.applied_weights`): the mean over a sample's tokens of
-what its score was multiplied with. Averaged over all groups with m correct answers,
-that is a weight table again, A+(m) and A-(m), with standard errors; its induced
-surrogate is the effective objective, comparable with the nominal one up to one factor.
+The theory gives h_M for the first update after sampling, without clipping. Ratios,
+clipping, KL and length normalisation in the loss change a sample's weight. The run logs
+the applied weight (`losses.applied_weights`): the mean over a sample's tokens of the
+factor of each token's score. Averaged over all groups with m correct answers, these are
+a weight table again, A+(m) and A-(m), with standard errors. Its induced surrogate is the
+effective objective, which is comparable with the nominal one up to one factor.
 
-What this leaves out: how the weight is spread over the tokens of a sample, and that
-later epochs see scores at other parameters. Adam's scaling is not in it either.
+The estimate ignores how the weight is spread over the tokens of a sample, that later
+epochs see scores at other parameters, and the scaling by Adam.
 """
 
 import dataclasses
@@ -23,35 +23,35 @@ from jaxrl_surrogate.objectives.bernstein import basis
 
 @dataclasses.dataclass(frozen=True)
 class Effective:
-    """Nominal and applied weights by count, and the slopes they induce.
+    """Nominal and applied weights by count of correct answers, and their slopes.
 
-    Counts that never came up have the nominal weight, times `scale`, and an infinite
-    standard error of the gap.
+    For counts that never occurred, the applied weight is the nominal one times `scale`,
+    and the standard error of the gap is infinite.
 
-    A group with m correct answers says something of A+(m), in gap m - 1, and of A-(m),
-    in gap m: its two weights vary together, and so do neighbouring gaps. `scale` is an
-    estimate from the same groups. Both are in the errors here, to first order.
+    The standard errors account, to first order, for two correlations. A group with m
+    correct answers has both A+(m), part of gap m - 1, and A-(m), part of gap m, so
+    neighbouring gaps are correlated. `scale` is estimated from the same groups.
     """
 
     nominal: WeightTable
     applied: WeightTable  # (M,) means of what was applied
-    scale: float  # the factor by which the applied weights are nearest to the nominal
-    groups: np.ndarray  # (M + 1,) int, groups with m = 0 .. M correct answers
-    # Of groups with m correct answers, correct samples first:
-    means: np.ndarray  # (M + 1, 2) mean weights; NaN where there is none
-    covariance: np.ndarray  # (M + 1, 2, 2) of these means; NaN where it is not known
-    share: np.ndarray  # (M + 1, 2) scale = sum(share * means)
+    scale: float  # the factor of the nominal weights that fits the applied ones best
+    groups: np.ndarray  # (M + 1,) int, number of groups with m = 0 .. M correct answers
+    # By m; the last axes are correct, incorrect samples:
+    means: np.ndarray  # (M + 1, 2) mean weights; NaN if there is none
+    covariance: np.ndarray  # (M + 1, 2, 2) of these means; NaN if it is not known
+    share: np.ndarray  # (M + 1, 2) coefficients: scale = sum(share * means)
 
     @property
     def gap_error(self) -> np.ndarray:
-        """(M,) standard errors of the applied gap; inf where one is not known."""
+        """Standard errors (M,) of the applied gap; inf where they are not known."""
         right, wrong = self.covariance[1:, 0, 0], self.covariance[:-1, 1, 1]
         return np.nan_to_num(np.sqrt(right + wrong), nan=np.inf)
 
     def departure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Applied over scaled nominal gap, less 1, and its standard error; (M,) each.
+        """Return applied gap / (scale * nominal gap) - 1 and its standard error.
 
-        NaN where the nominal gap is 0.
+        Both have shape (M,); they are NaN where the nominal gap is 0.
         """
         size = self.nominal.group_size
         nominal = np.where(self.nominal.gap == 0, np.nan, self.nominal.gap)
@@ -60,9 +60,11 @@ class Effective:
         return self.applied.gap / (self.scale * nominal) - 1, error
 
     def slopes(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """At success rates p (N,): nominal h_M', effective h_M' and its standard error.
+        """Return slopes of the objective at success rates p (N,).
 
-        The effective one is divided by `scale`.
+        Returns:
+          Nominal h_M', effective h_M' / scale, and the standard error of the latter,
+          each of shape (N,).
         """
         nominal = induced_surrogate(self.nominal).slope(p)
         effective = induced_surrogate(self.applied).slope(p) / self.scale
@@ -70,7 +72,7 @@ class Effective:
         return nominal, effective, error
 
     def _error_over_scale(self, factors):
-        """(N,) standard errors of sums of the gap by (N, M) factors, over `scale`."""
+        """Return standard errors (N,) of factors (N, M) @ gap / scale."""
         mixed = np.zeros((len(factors), *self.means.shape))  # of d_s = A+(s+1) - A-(s)
         mixed[:, 1:, 0], mixed[:, :-1, 1] = factors, -factors
         mixed *= np.isfinite(self.means)
@@ -83,7 +85,7 @@ class Effective:
         )
 
     def _filled(self):
-        """The covariances; of a count with one group, what others have on average."""
+        """Return the covariances; a count with one group gets the pooled one."""
         known = np.isfinite(self.covariance)
         spread = np.nan_to_num(self.covariance) * self.groups[:, None, None]
         degrees = np.maximum(self.groups - 1, 0)[:, None, None] * known
@@ -99,16 +101,17 @@ class Effective:
 def effective_objective(
     groups: Groups, nominal: WeightTable, mixed_only: bool = False
 ) -> Effective:
-    """Estimate what was ascended.
+    """Estimate the objective that a run ascended.
 
     Args:
-      groups: of a run, or of some of its steps; those that lost samples are left out.
-      nominal: the table the run was given, group size M.
-      mixed_only: all-correct and all-incorrect groups were replaced by others: where
-        none is left, it is known that they were given no weight.
+      groups: groups of the run or of some of its steps; groups that lost samples are
+        ignored.
+      nominal: weight table that the run was given, group size M.
+      mixed_only: whether dynamic sampling replaced all-correct and all-incorrect
+        groups; if none of these is left, their weights are known to be 0.
 
     Raises:
-      FieldError: another group size than the groups', or no whole group that was mixed.
+      FieldError: the group sizes differ, or no mixed group kept all its samples.
     """
     groups, size = groups.whole, nominal.group_size
     if size != groups.group_size:
@@ -148,9 +151,10 @@ def effective_objective(
 
 
 def _by_count(groups, size):
-    """Mean weights (M + 1, 2) of correct and incorrect samples, and covariances.
+    """Return mean weights (M + 1, 2) of correct and incorrect samples by count.
 
-    NaN where no group has a weight; one group has no covariance to speak of.
+    The second result is their covariances (M + 1, 2, 2). Means are NaN without a group,
+    covariances with fewer than two.
     """
     means = np.full((size + 1, 2), np.nan)
     covariance = np.full((size + 1, 2, 2), np.nan)

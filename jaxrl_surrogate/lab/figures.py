@@ -1,7 +1,8 @@
-"""Figures of curves: few colours, each with a line style of its own, white ground.
+"""Draws figures of curves with matplotlib.
 
-Readable in grey and with any colour vision (the palette of Okabe and Ito, 2008). The
-bytes of an SVG depend on the data and the library's version alone.
+Every curve has its own colour (the palette of Okabe and Ito, 2008) and line style, so
+that figures are readable in grey and with any colour vision. The bytes of an SVG depend
+only on the data and the version of matplotlib.
 """
 
 import dataclasses
@@ -19,19 +20,19 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One line of a panel."""
+    """One curve of a panel."""
 
     x: np.ndarray  # (N,)
     y: np.ndarray  # (N,)
     label: str
-    # "line"; "points", at counts, joined by a thin line; "reference", black and dashed
+    # "line"; "points": markers joined by a thin line; "reference": black and dashed
     kind: str = "line"
     error: np.ndarray | None = None  # (N,) half the width of a band around y
 
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One pair of axes with its curves."""
 
     curves: Sequence[Curve]
     title: str = ""
@@ -43,10 +44,11 @@ class Panel:
 
 
 def check_path(path: Path) -> None:
-    """Refuse a figure that could not be written, before anything is computed.
+    """Check that a figure can be written, before anything is computed.
 
     Raises:
-      FieldError: an ending that is not known, no such folder, or matplotlib is missing.
+      FieldError: the file type is unknown, the folder does not exist, or matplotlib is
+        missing.
     """
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise FieldError("figure", str(path), "a name in .svg, .png or .pdf")
@@ -63,7 +65,7 @@ def check_path(path: Path) -> None:
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
-    """Write panels, side by side, to an SVG, PNG or PDF file.
+    """Draw panels side by side into an SVG, PNG or PDF file.
 
     Raises:
       ValueError: as `check_path`.
@@ -88,7 +90,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
         places = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, panel in zip(places, panels, strict=True):
             _draw_panel(axes, panel)
-        # One legend where all panels say the same.
+        # Panels with the same labels share one legend.
         shared = len({tuple(c.label for c in panel.curves) for panel in panels}) == 1
         shared = shared and len(panels) > 1
         for axes in places[: 1 if shared else None]:
@@ -97,7 +99,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
             (figure if shared else axes).legend(
                 named.values(), named.keys(), fontsize=8, handlelength=2.8, **where
             )
-        # Without a date, the same data are the same file.
+        # Without a date, equal data give equal files.
         dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         figure.savefig(path, dpi=150, metadata=dated.get(path.suffix))
 

@@ -1,15 +1,15 @@
-"""Does the real step ascend E[h_M(p)]? Evidence on a model that can be enumerated.
+"""Checks on a tiny model that the training step ascends E[h_M(p)].
 
-Vocabulary and completions are so short that every completion of a prompt can be listed.
-The probability p_x of a correct answer is then a differentiable sum, and
+The vocabulary and completions are so small that every completion of a prompt can be
+enumerated. The probability p_x of a correct answer is then a differentiable sum, and
 
     J = mean over prompts x of h_M(p_x)
 
-has an exact gradient by autodiff, h_M being what `induced_surrogate` says of the
-objective's table. Against it stands the mean gradient of the step that trains:
+has an exact gradient by autodiff, where h_M is the `induced_surrogate` of the
+objective's table. It is compared with the mean gradient of the step that trains:
 `rollout`, verification by look-up, `make_update` with the loss normalised as
-`sequence_sum`, and plain SGD of rate 1, whose change of the parameters is the gradient.
-The difference must vanish as 1 / sqrt(samples); a weight that is wrong leaves a rest.
+`sequence_sum`, and SGD with learning rate 1, whose parameter change is the gradient.
+The difference must vanish as 1 / sqrt(samples); an incorrect weight leaves a bias.
 
     python -m jaxrl_surrogate.lab.gradient_check
 """
@@ -53,23 +53,26 @@ _STOP = 0  # the token that ends a completion
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A policy, prompts, and the correct answers to each: all of it can be listed."""
+    """A policy, prompts and their correct answers, all small enough to enumerate."""
 
     config: models.DecoderConfig
     params: models.Params
     sampling: SamplingConfig
     prompts: Prompts  # (X, ...), one row for each different prompt
-    tokens: np.ndarray  # (Y, T) int32, every completion there is, zeros past its end
+    tokens: np.ndarray  # (Y, T) int32, all possible completions, padded with zeros
     lengths: np.ndarray  # (Y,) int32
-    right: np.ndarray  # (X, Y) bool
+    right: np.ndarray  # (X, Y) bool, whether a completion is correct
 
     @property
     def max_length(self) -> int:
-        """T, the longest completion."""
+        """T, the length of the longest completion."""
         return self.tokens.shape[1]
 
     def success_rates(self, params: models.Params) -> jax.Array:
-        """(X,) p_x, the probability of a correct answer; differentiable in `params`."""
+        """Return p_x (X,), the probability of a correct answer to each prompt.
+
+        The result is differentiable in `params`.
+        """
         shape = (len(self.right), *self.tokens.shape)
         scores = models.token_logprobs(
             self.config,
@@ -84,13 +87,18 @@ class World:
         return jnp.where(self.right, jnp.exp(logprobs), 0).sum(-1)
 
     def verify(self, prompt_rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Rewards (G, M) float32 of completions (G, M, T) of prompts (G,)."""
+        """Return rewards (G, M) float32, 1 for correct completions and 0 for others.
+
+        Args:
+          prompt_rows: (G,) int, rows of `prompts`.
+          tokens: (G, M, T) int, completions of these prompts.
+        """
         table = np.zeros((len(self.right), self.config.vocab_size**self.max_length))
         table[:, self._codes(self.tokens)] = self.right
         return table[prompt_rows[:, None], self._codes(tokens)].astype(np.float32)
 
     def _codes(self, tokens):
-        """Completions (..., T) to integers; what follows a stop is 0 in all of them."""
+        """Encode completions (..., T) as integers (...); padding tokens are 0."""
         return tokens @ self.config.vocab_size ** np.arange(self.max_length)
 
 
@@ -103,15 +111,15 @@ def make_world(
     right_share: float = 0.3,
     sampling: SamplingConfig | None = None,
 ) -> World:
-    """Draw a world: a random policy of one layer and arbitrary sets of correct answers.
+    """Draw a random policy of one layer, prompts, and random sets of correct answers.
 
     Args:
-      seed: of policy, prompts and correct answers.
+      seed: seed of policy, prompts and correct answers.
       vocab_size: V; there are about V^T completions.
-      max_length: T.
+      max_length: T, the length of the longest completion.
       num_prompts: X.
-      right_share: share of completions that are correct, for each prompt.
-      sampling: the distribution that acts; plain if not given.
+      right_share: expected share of completions that are correct, for each prompt.
+      sampling: settings of the sampling distribution; None: the defaults.
     """
     config = models.DecoderConfig(
         vocab_size=vocab_size,
@@ -124,7 +132,7 @@ def make_world(
     )
     random = np.random.default_rng(seed)
     params = models.init_params(config, rng.stream_key(seed, "init"))
-    # A fresh policy is nearly uniform; larger parameters make p differ by prompt.
+    # A new policy is nearly uniform; larger parameters make p differ by prompt.
     params = jax.tree.map(lambda leaf: 1.5 * leaf, params)
     rows = [
         completion
@@ -153,7 +161,7 @@ def make_world(
 
 
 def objectives(group_size: int) -> dict[str, TableFamily]:
-    """The five objectives that are checked, by what a user calls them."""
+    """Return the weight tables of the five objectives that are checked, by name."""
     named = {
         "rloo": advantages.get("rloo"),
         "grpo": advantages.get("grpo"),
@@ -171,7 +179,7 @@ def objectives(group_size: int) -> dict[str, TableFamily]:
 
 
 def exact_gradient(world: World, table: WeightTable) -> np.ndarray:
-    """(N,) gradient of J = mean_x h_M(p_x) over all parameters, by enumeration."""
+    """Return the gradient (N,) of J = mean_x h_M(p_x) in all N parameters."""
     surrogate = induced_surrogate(table)
 
     def objective(params):
@@ -189,18 +197,19 @@ def step_gradients(
     copies: int = 256,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """What the train step adds to the parameters, for batches of fresh rollouts.
+    """Return the parameter change of a train step for batches of new rollouts.
 
     Args:
-      world: from `make_world`.
-      families: objectives by name; all are given the same rollouts.
+      world: result of `make_world`.
+      families: weight tables by name; all get the same rollouts.
       group_size: M.
-      num_batches: B, independent batches.
-      copies: groups of each prompt in a batch.
-      seed: of the rollouts.
+      num_batches: B, the number of independent batches.
+      copies: number of groups of each prompt in a batch.
+      seed: seed of the rollouts.
 
     Returns:
-      For each objective (B, N) float64: the change of all N parameters by each batch.
+      For each objective an array (B, N) float64, the change of all N parameters by each
+      batch. With learning rate 1 it is a gradient estimate.
     """
     mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
     optimizer = optax.sgd(1.0)
@@ -220,7 +229,7 @@ def step_gradients(
     before = _flat(world.params)
     out = {name: [] for name in families}
     for batch_index in range(num_batches):
-        # Ids name random numbers: copies of a prompt must not share theirs.
+        # Random numbers depend on the prompt's id, so copies need different ids.
         prompts = dataclasses.replace(
             jax.tree.map(lambda leaf: leaf[rows], world.prompts),
             ids=np.arange(len(rows), dtype=np.uint32),
@@ -231,7 +240,7 @@ def step_gradients(
         batch = Batch(prompts, done, rewards, np.ones(rewards.shape, bool))
         batch = jax.device_put(batch, partition.batch_sharding(mesh))
         for name, family in families.items():
-            # The step donates its state: give it one of its own.
+            # The step donates its state, so each call gets a copy.
             state = new_state(jax.tree.map(jnp.array, world.params), optimizer)
             state, _ = update(state, batch, jax.device_put(family, whole), None)
             out[name].append(_flat(state.params) - before)
@@ -239,19 +248,19 @@ def step_gradients(
 
 
 class Convergence(NamedTuple):
-    """How the step's mean gradient approaches the exact one."""
+    """How the mean gradient of the step approaches the exact one."""
 
     num_batches: np.ndarray  # (K,) batches averaged: 1, 2, 4, ...
     error: np.ndarray  # (K,) |mean - exact| / |exact|, root mean square over blocks
     slope: float  # of log error against log batches; -1/2 for an unbiased step
-    standard_errors: float  # last error / what the batches' spread makes it on average
+    standard_errors: float  # last error / its expectation from the spread of batches
 
 
 def convergence(steps: np.ndarray, exact: np.ndarray) -> Convergence:
-    """Compare steps (B, N) with the exact gradient (N,); B a power of two.
+    """Compare steps (B, N) with the exact gradient (N,); B is a power of two.
 
-    The error of a mean of n batches is taken over the B / n disjoint blocks there are,
-    and counts as much in the fit of the slope.
+    The error of a mean of n batches is averaged over the B / n disjoint blocks of n
+    batches, and has the weight B / n in the fit of the slope.
     """
     total = len(steps)
     counts = 2 ** np.arange(int(np.log2(total)) + 1)
@@ -276,7 +285,7 @@ def _flat(params: models.Params) -> np.ndarray:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print error by objective and number of samples."""
+    """Print the error for each objective and number of samples."""
     parser = argparse.ArgumentParser(
         description="Mean gradient of the train step against autodiff of E[h_M(p)]"
     )

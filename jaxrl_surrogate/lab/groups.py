@@ -1,4 +1,4 @@
-"""The groups of a run, read from its log: counts of correct samples, and weights."""
+"""Reads the groups of a run from its log: counts of correct samples, and weights."""
 
 import dataclasses
 from pathlib import Path
@@ -11,12 +11,13 @@ from jaxrl_surrogate.storage.json_lines import read_rows
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """One row for every group that an update was made from, N in all."""
+    """One row for each of the N groups that a run was trained on."""
 
-    group_size: int  # M, of groups that lost no sample
+    group_size: int  # M, the size of groups that lost no sample
     step: np.ndarray  # (N,) int
-    correct: np.ndarray  # (N,) int, correct answers
-    verified: np.ndarray  # (N,) int, samples with a verdict; M where none was lost
+    correct: np.ndarray  # (N,) int, number of correct samples
+    verified: np.ndarray  # (N,) int, number of samples with a reward; M if none is lost
+    # Mean applied weights (see `lab.effective`):
     correct_weight: np.ndarray  # (N,) float, of correct samples; NaN without one
     incorrect_weight: np.ndarray  # (N,) float, of incorrect samples; NaN without one
 
@@ -25,11 +26,11 @@ class Groups:
 
     @property
     def whole(self) -> "Groups":
-        """The groups that lost no sample: those of one group size."""
+        """The groups that lost no sample, which all have M samples."""
         return self.where(self.verified == self.group_size)
 
     def where(self, chosen: np.ndarray) -> "Groups":
-        """The rows that a (N,) bool chooses."""
+        """Return the groups selected by a mask (N,) bool."""
         rows = {
             field.name: getattr(self, field.name)[chosen]
             for field in dataclasses.fields(self)
@@ -42,12 +43,12 @@ def read_groups(directory: Path, group_size: int) -> Groups:
     """Read `groups.jsonl` of a run directory.
 
     Args:
-      directory: of the run.
-      group_size: M, as its config says.
+      directory: run directory.
+      group_size: M, from the config of the run.
 
     Raises:
-      FieldError: there is no such file, it holds no step, or another version of the
-        program wrote it.
+      FieldError: there is no such file, it holds no step, or another version of this
+        package wrote it.
     """
     path = directory / "groups.jsonl"
     if not path.is_file():

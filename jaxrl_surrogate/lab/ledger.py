@@ -1,9 +1,9 @@
-"""What the counts of a run say of every objective: estimates with standard errors.
+"""Estimates objectives such as pass@k from the counts of a run, with standard errors.
 
-A polynomial of degree M in p with Bernstein coefficients c_0 .. c_M has the unbiased
-estimate c_m from m correct answers among M; with more it has none. So pass@k for k <= M
-and the trained h_M are estimated without bias, and log and arcsin as the polynomials of
-degree M that stand for them: the series that rejection sampling ascends, and the
+A polynomial in p of degree at most M with Bernstein coefficients c_0 .. c_M has the
+unbiased estimate c_m from m correct answers among M; other functions of p have none. So
+pass@k for k <= M and the trained h_M are estimated without bias. log and arcsin are
+replaced by polynomials of degree M: the series that rejection sampling ascends, and the
 expected plug-in value E[2 arcsin sqrt(m / M)].
 """
 
@@ -20,17 +20,20 @@ from jaxrl_surrogate.objectives.pass_at_k import pass_at_k
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """The mean of an estimator over groups, each of a prompt of its own."""
+    """The mean of an estimator over groups, and its standard error."""
 
     mean: float
     error: float  # standard error
 
 
 def estimators(nominal: WeightTable) -> dict[str, np.ndarray]:
-    """By name, the estimate (M + 1,) that each count m = 0 .. M stands for.
+    """Return the estimate (M + 1,) of each objective for the counts m = 0 .. M.
 
     Args:
-      nominal: the table that is trained with; its h_M is "trained".
+      nominal: weight table of the run; the name of its h_M is "trained".
+
+    Returns:
+      Estimates by the names of the objectives.
     """
     size = nominal.group_size
     counts = np.arange(size + 1)
@@ -47,10 +50,10 @@ def estimators(nominal: WeightTable) -> dict[str, np.ndarray]:
 
 
 def ledger(groups: Groups, nominal: WeightTable) -> dict[str, Estimate]:
-    """Estimates of all objectives over the whole groups given.
+    """Estimate all objectives of `estimators` from groups that lost no sample.
 
     Raises:
-      FieldError: no whole group.
+      FieldError: every group lost samples.
     """
     correct = groups.whole.correct
     if not len(correct):
@@ -68,9 +71,14 @@ def ledger(groups: Groups, nominal: WeightTable) -> dict[str, Estimate]:
 def trends(
     groups: Groups, nominal: WeightTable, share: float = 0.2
 ) -> dict[str, Estimate]:
-    """Change of every estimate from the first to the last `share` of the steps.
+    """Estimate the change of each objective from the first to the last steps.
 
-    Prompts are fresh in every step, so both ends sample one distribution of prompts.
+    Every step draws new prompts, so both ends sample the same distribution of prompts.
+
+    Args:
+      groups: groups of the run.
+      nominal: weight table of the run.
+      share: share of the steps at each end.
     """
     steps = np.unique(groups.step)
     part = max(1, round(len(steps) * share))
@@ -88,11 +96,11 @@ def trends(
 
 
 def warnings(trend: Mapping[str, Estimate], errors: float = 2.0) -> list[str]:
-    """What a user should hear: pass@1 rising while pass@k falls.
+    """Return warnings if pass@1 rises while pass@k falls.
 
     Args:
-      trend: from `trends`.
-      errors: standard errors that count as a rise or a fall.
+      trend: result of `trends`.
+      errors: number of standard errors that count as a rise or a fall.
     """
     first = trend["pass@1"]
     if not first.mean > errors * first.error:
@@ -107,6 +115,6 @@ def warnings(trend: Mapping[str, Estimate], errors: float = 2.0) -> list[str]:
 
 
 def _values(table):
-    """(M + 1,) Bernstein coefficients of h_M: running sums of the gap over M."""
+    """Return the Bernstein coefficients (M + 1,) of h_M: cumulative sums of gap / M."""
     gap = np.asarray(table.gap, np.float64)
     return np.concatenate([[0.0], np.cumsum(gap)]) / table.group_size

@@ -1,4 +1,4 @@
-"""What other rules would have made of the groups of a run, without new rollouts."""
+"""Compares the weights of another rule on a run's groups, without new rollouts."""
 
 import dataclasses
 
@@ -11,25 +11,25 @@ from jaxrl_surrogate.objectives import WeightTable
 
 @dataclasses.dataclass(frozen=True)
 class Replayed:
-    """One rule on the logged counts."""
+    """How the weights of a rule on logged groups compare with those of the run."""
 
-    cosine: float  # of its weights with those of the run's own rule, over all samples
+    cosine: float  # between its weights and those of the run's rule, over all samples
     wasted: float  # share of samples with weight 0
-    # share of sum |Z| in groups with no correct answer, up to a quarter, up to three
-    # quarters, more but not all, and all correct
+    # Share of the sum of |weight| in groups with no correct answer, up to a quarter, up
+    # to three quarters, more but not all, and all correct.
     mass: dict[str, float]
 
 
 def replay(groups: Groups, nominal: WeightTable, other: WeightTable) -> Replayed:
-    """Weigh the run's groups by another rule.
+    """Apply another rule to the groups of a run.
 
     Args:
-      groups: of the run; those that lost samples are left out.
-      nominal: the rule the run was trained with, group size M.
-      other: the rule asked about, of the same group size.
+      groups: groups of the run; groups that lost samples are ignored.
+      nominal: weight table of the run, group size M.
+      other: weight table of the other rule, of the same group size.
 
     Raises:
-      FieldError: another group size, or no whole group.
+      FieldError: the group sizes differ, or every group lost samples.
     """
     size = nominal.group_size
     if other.group_size != size:
@@ -44,7 +44,7 @@ def replay(groups: Groups, nominal: WeightTable, other: WeightTable) -> Replayed
     wrong = size - correct
 
     def weights(table):
-        """(N,) the weight of a correct and of an incorrect sample of each group."""
+        """Return the weights (N,) of correct and of incorrect samples by group."""
         right = table.correct[np.maximum(correct - 1, 0)]
         return right, table.incorrect[np.minimum(correct, size - 1)]
 

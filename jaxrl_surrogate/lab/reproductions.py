@@ -1,13 +1,13 @@
-"""The figures of both papers, computed from nothing.
+"""Draws the figures of two papers from exact objectives.
 
 python -m jaxrl_surrogate.lab.reproductions docs/figures            # all
 python -m jaxrl_surrogate.lab.reproductions docs/figures grpo_arcsin
 
-effective_weights  arXiv 2510.23049, figure 1: what Pass@K methods weigh a group by
-rejection_log      arXiv 2510.13651: rejection sampling nears log as groups grow
-grpo_arcsin        arXiv 2510.13651: GRPO nears arcsin as groups grow and epsilon falls
+effective_weights  arXiv 2510.23049, figure 1: group weights of Pass@K methods
+rejection_log      arXiv 2510.13651: rejection sampling tends to log as groups grow
+grpo_arcsin        arXiv 2510.13651: GRPO tends to arcsin in group size and epsilon
 
-Drawn from the exact objectives of the tables that training uses; nothing is sampled.
+The objectives are those of the weight tables that training uses; nothing is sampled.
 """
 
 import argparse
@@ -30,11 +30,11 @@ _RATES = np.concatenate([_NEAR_ZERO, np.linspace(0.06, 0.94, 89), 1 - _NEAR_ZERO
 
 
 def effective_weights() -> list[Panel]:
-    """t A+(m) against t = m / N: what multiplies the mean score of the correct answers.
+    """Return panels of the effective weight t A+(m) against t = m / N, for three K.
 
-    In a group with the success rate t a method that sums to zero moves by t A+ times
-    the difference of the mean scores of correct and incorrect answers; N samples,
-    dashed the limit t (1 - t) F'(t).
+    In a group of N samples with success rate t, the update of a method whose weights
+    sum to zero is t A+ times the difference between the mean scores of correct and of
+    incorrect answers. The dashed curve is the limit t (1 - t) F'(t).
     """
     panels = []
     for k in (1, 4, 8):
@@ -64,14 +64,14 @@ def effective_weights() -> list[Panel]:
 
 
 def effective_weight(table: WeightTable) -> tuple[np.ndarray, np.ndarray]:
-    """t = m / M and t A+(m), m = 0 .. M, of a table that sums to zero."""
+    """Return t = m / M and t A+(m), both (M + 1,), of a table that sums to zero."""
     size = table.group_size
     rates = np.arange(size + 1) / size
     return rates, rates * np.append(0.0, np.asarray(table.correct))
 
 
 def rejection_log() -> list[Panel]:
-    """h_M of rejection sampling, moved to h(1) = 0, and its error against log."""
+    """Return panels of rejection sampling: h_M(p) - h_M(1), and its error to log p."""
     values, errors = [], []
     log = np.log(_RATES)
     for size in (2, 4, 16, 64, 256):
@@ -97,7 +97,7 @@ def rejection_log() -> list[Panel]:
 
 
 def grpo_arcsin() -> list[Panel]:
-    """h_M of GRPO against 2 arcsin sqrt p: more samples, and smaller epsilon."""
+    """Return panels of GRPO's h_M and 2 arcsin sqrt p, by group size and by epsilon."""
     arcsin = surrogates.get("arcsin").value(_RATES)
     reference = Curve(_RATES, arcsin, "2 arcsin √p", "reference")
 
@@ -123,7 +123,7 @@ FIGURES: dict[str, Callable[[], Sequence[Panel]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write figures; returns the exit status."""
+    """Write figures and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where NAME.svg is written")
     parser.add_argument("names", nargs="*", help=f"default {', '.join(FIGURES)}")

@@ -1,4 +1,4 @@
-"""Pages of docs/ that a command writes, and checks to be current."""
+"""Command line of modules that write a page of docs/, or check that it is current."""
 
 import argparse
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def main(about: str, make_text: Callable[[], str], arguments: list[str] | None) -> int:
-    """Write or check a page; returns the exit status, 1 where it is stale.
+    """Write or check a page; return the exit status, 1 if it is out of date.
 
     Args:
-      about: the program's line of help.
-      make_text: makes the page.
-      arguments: PATH and, to only compare, --check; None: those of the process.
+      about: description of the program in its help.
+      make_text: returns the text of the page.
+      arguments: PATH, and --check to only compare; None: `sys.argv[1:]`.
     """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("path", type=Path)
