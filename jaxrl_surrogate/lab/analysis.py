@@ -139,7 +139,7 @@ def in_words(found: Analysis) -> list[str]:
 
 
 def silent_share(table: WeightTable, p: np.ndarray) -> np.ndarray:
-    """Return the probability (N,) that all weights of a group are 0, at rates p (N,)."""
+    """Return the share (N,) of groups whose weights are all 0, at rates p (N,)."""
     size = table.group_size
     counts = np.arange(size + 1)
     right = np.concatenate([[0.0], table.correct])  # of a correct sample, by count

@@ -3,8 +3,8 @@
 The theory gives h_M for the first update after sampling, without clipping. Ratios,
 clipping, KL and length normalisation in the loss change a sample's weight. The run logs
 the applied weight (`losses.applied_weights`): the mean over a sample's tokens of the
-factor of each token's score. Averaged over all groups with m correct answers, these are
-a weight table again, A+(m) and A-(m), with standard errors. Its induced surrogate is the
+factor of each token's score. Averages over all groups with m correct answers form a
+weight table again, A+(m) and A-(m), with standard errors. Its induced surrogate is the
 effective objective, which is comparable with the nominal one up to one factor.
 
 The estimate ignores how the weight is spread over the tokens of a sample, that later

@@ -1,4 +1,4 @@
-"""What a run would cost on a pod, read from the programs compiled for it."""
+"""Predicts memory and time of a training step on a pod from its compiled programs."""
 
 from jaxrl_surrogate.lab.plan.job import Job
 from jaxrl_surrogate.lab.plan.report import Plan, make_plan

@@ -1,4 +1,4 @@
-"""Collectives of a compiled program: what moves, between whom, along which axes."""
+"""Reads the collectives of a compiled program: their bytes, device groups and axes."""
 
 import dataclasses
 import math
@@ -22,27 +22,27 @@ _SUB_AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective of the program; sizes are those of one device, once."""
+    """One collective of a compiled program; sizes are those of one run on one device."""
 
     kind: str
-    bytes: int  # of the larger side: gathered, or still to be reduced
-    dims: tuple[int, ...]  # of the largest array that it makes or takes
-    groups: np.ndarray  # (groups, members) int; permutes: (pairs, 2)
-    overlapped: bool  # started, and waited for later
-    source: str  # the JAX operation
+    bytes: int  # of the larger of input and output, such as the gathered array
+    dims: tuple[int, ...]  # shape of its largest input or output array
+    groups: np.ndarray  # (groups, members) int, device numbers; permutes: (pairs, 2)
+    overlapped: bool  # whether it is asynchronous, beside other work
+    source: str  # name of the JAX operation
 
     @property
     def largest(self) -> int:
-        """Elements of that array."""
+        """Number of elements of its largest input or output array."""
         return math.prod(self.dims)
 
     @property
     def members(self) -> int:
-        """Devices that take part with one another."""
+        """Number of devices in a group."""
         return self.groups.shape[1] if self.kind != "collective-permute" else 2
 
     def axes(self, mesh: jax.sharding.Mesh) -> tuple[str, ...]:
-        """Mesh axes along which members of one group differ."""
+        """Return the mesh axes along which the members of a group differ."""
         places = np.stack(np.unravel_index(self.groups, mesh.devices.shape), axis=-1)
         differ = (places != places[:, :1]).any((0, 1))
         return tuple(name for name, d in zip(mesh.axis_names, differ, strict=True) if d)
@@ -55,17 +55,17 @@ def collective(
     caller: Instruction | None,
     num_devices: int,
 ) -> Collective | None:
-    """The collective that an instruction starts, or None.
+    """Return the collective that an instruction starts, or None.
+
+    An asynchronous collective on a TPU is compiled to several fusions: its start, steps
+    fused with other work, and its end. Only the start counts.
 
     Args:
-      module: the program.
-      within: where the instruction stands.
+      module: the compiled program.
+      within: computation that contains the instruction.
       instruction: any instruction.
-      caller: the fusion that `within` is the body of.
-      num_devices: devices of the program.
-
-    A collective that a TPU runs beside other work is written as several fusions: its
-    start, the steps that are mixed with the work, and its end. Only the start counts.
+      caller: the fusion whose body is `within`; None if there is none.
+      num_devices: number of devices of the program.
     """
     opcode = instruction.opcode
     kind = opcode.removesuffix("-start")
@@ -113,11 +113,11 @@ def _groups(attributes: str, kind: str, num_devices: int) -> np.ndarray:
         return _iota(order, axes).reshape(_integers(shape))
     if text.startswith("mesh"):
         return _of_mesh(*_MESH.match(text).groups())
-    return np.arange(num_devices)[None]  # none named: all of them
+    return np.arange(num_devices)[None]  # no groups are named: one of all devices
 
 
 def _of_mesh(axes: str, ids: str | None, chosen: str) -> np.ndarray:
-    """Groups along axes of a mesh, or along parts of axes: 'name':(before)size."""
+    """Return the groups along axes of a mesh, or parts of axes 'name':(before)size."""
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
     wanted = [
         (name, int(before or 1), int(size or sizes[name]))
@@ -146,7 +146,7 @@ def _of_mesh(axes: str, ids: str | None, chosen: str) -> np.ndarray:
 
 
 def _iota(order: str, axes: str | None) -> np.ndarray:
-    """0, 1, 2, ... in a shape whose axes are then permuted."""
+    """Return 0, 1, 2, ... in the shape `order`, transposed by `axes` if given."""
     ids = np.arange(math.prod(_integers(order))).reshape(_integers(order))
     return ids.transpose(_integers(axes)) if axes else ids
 

@@ -1,4 +1,4 @@
-"""Compile the phases of a step for a topology; what does not fit is a result too."""
+"""Compiles the phases of a step for a topology, also those that do not fit in memory."""
 
 import dataclasses
 import re
@@ -21,36 +21,46 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on one device while a phase runs."""
+    """Bytes in the memory of one device while a phase runs."""
 
-    parts: dict[str, int]  # what they are for
-    usable: int
+    parts: dict[str, int]  # by what they are used for
+    usable: int  # what a program may use
 
     @property
     def total(self) -> int:
-        """The peak."""
+        """Bytes at the peak."""
         return sum(self.parts.values())
 
     @property
     def fits(self) -> bool:
-        """Whether the peak is within what a program may have."""
+        """Whether the peak is within the memory that a program may use."""
         return self.total <= self.usable
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledPhase:
-    """A phase as the compiler made it."""
+    """A compiled phase: its memory and its work."""
 
     name: Phase
     memory: Memory
-    cost: Cost | None  # None: refused for want of memory
-    seconds: float  # to lower and compile
+    cost: Cost | None  # None: the compiler refused it for lack of memory
+    seconds: float  # time to lower and compile it
 
 
 def compile_phase(
     job: Job, phase: Phase, topology: Topology, mesh: jax.sharding.Mesh
 ) -> CompiledPhase:
-    """Compile one phase and read memory and work from the executable."""
+    """Compile one phase, and read memory and work from the executable.
+
+    Args:
+      job: the step.
+      phase: "rollout" or "update".
+      topology: devices to compile for.
+      mesh: the job's mesh on these devices.
+
+    Raises:
+      JaxRuntimeError: the compiler fails for another reason than lack of memory.
+    """
     began = time.perf_counter()
     lowered = job.lower(phase, mesh)
     held = _held(job, phase, mesh)
@@ -75,7 +85,7 @@ def compile_phase(
 
 
 def host_bytes(job: Job, mesh: jax.sharding.Mesh) -> int:
-    """Bytes of the train state that one device leaves in its host's memory."""
+    """Return the bytes of one device's train state that are kept in host memory."""
     return sum(
         shard_bytes(leaf, leaf.sharding)
         for leaf in jax.tree.leaves(job.abstract_state(mesh))
@@ -84,7 +94,7 @@ def host_bytes(job: Job, mesh: jax.sharding.Mesh) -> int:
 
 
 def _held(job: Job, phase: Phase, mesh: jax.sharding.Mesh) -> dict[str, int]:
-    """Bytes that stay for a whole phase, by what they are for."""
+    """Return the bytes in use during the whole phase, by what they are used for."""
     state = job.abstract_state(mesh)
 
     def size(tree):
@@ -111,10 +121,10 @@ def _held(job: Job, phase: Phase, mesh: jax.sharding.Mesh) -> dict[str, int]:
 
 
 def _split(held: dict[str, int], workspace: int, code: int) -> dict[str, int]:
-    """Everything a phase needs; what the workspace is known to hold is named.
+    """Return all memory of a phase by part, naming known parts of the workspace.
 
-    The compiler reuses memory, so that the last names can overlap: no part is negative
-    and the sum is the compiler's own.
+    The compiler reuses memory, so the named parts may exceed the workspace. The last of
+    them are then cut, so that the sum is the compiler's own.
     """
     parts, left = {}, workspace
     for name, size in held.items():

@@ -1,6 +1,6 @@
-"""Work of a compiled program on one device: operations, HBM bytes and collectives.
+"""Counts the work of a compiled program on one device: flops, HBM bytes, collectives.
 
-Every instruction counts as often as the loops around it run.
+Every instruction counts once for each iteration of the loops around it.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from jaxrl_surrogate.lab.plan.hlo import (
 )
 from jaxrl_surrogate.lab.plan.kernels import grouped_product
 
-# Names for what is there already, or for work that is counted elsewhere.
+# Instructions that move no data, or whose work is counted elsewhere.
 _FREE = frozenset(
     [
         "parameter",
@@ -48,23 +48,23 @@ _COLLECTIVE = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """A loop that work stands in."""
+    """A loop around an instruction."""
 
-    source: str  # the JAX operation
-    may_stop: bool  # it can end before its bound, as one over tokens does
+    source: str  # name of the JAX operation
+    may_stop: bool  # whether it can end before its bound, as the loop over tokens can
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """One instruction, or one collective, of a program."""
+    """The work of one instruction, or of one collective."""
 
-    times: int  # runs of it
-    flops: float  # of matrix products, once
-    bytes: float  # read from and written to HBM, once
+    times: int  # how often it runs
+    flops: float  # of matrix products, in one run
+    bytes: float  # read from and written to HBM, in one run
     collective: Collective | None
-    loops: tuple[Loop, ...]  # around it, the outermost first
-    unknown_trips: bool  # a loop around it does not say how often it runs
-    source: str
+    loops: tuple[Loop, ...]  # loops around it, the outermost first
+    unknown_trips: bool  # whether a loop around it has an unknown trip count
+    source: str  # name of the JAX operation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,29 +75,30 @@ class Cost:
 
     @property
     def flops(self) -> float:
-        """Operations of matrix products, a multiplication and an addition each one."""
+        """Flops of matrix products; a multiplication and an addition count as two."""
         return sum(w.times * w.flops for w in self.work)
 
     @property
     def bytes(self) -> float:
-        """Bytes between HBM and the chip."""
+        """Bytes read from and written to HBM."""
         return sum(w.times * w.bytes for w in self.work)
 
     @property
     def collectives(self) -> tuple[Work, ...]:
-        """The work that is a collective."""
+        """The items of `work` that are collectives."""
         return tuple(w for w in self.work if w.collective is not None)
 
 
 def read_cost(text: str, num_devices: int) -> Cost:
-    """Read the text of a compiled module.
+    """Read the work of a compiled module from its text.
 
     Args:
       text: `compiled.as_text()`.
-      num_devices: devices of the program.
+      num_devices: number of devices of the program.
 
     Returns:
-      The work of one device; loops of unknown length count once and say so.
+      The work of one device. The body of a loop with an unknown trip count counts once
+      and has `unknown_trips` set.
     """
     module = parse(text)
     return Cost(tuple(_walk(module, module.entry, num_devices, 1, (), False)))
@@ -155,7 +156,7 @@ def _branches(instruction: Instruction) -> list[str]:
 
 
 def _inside(module, computation, instruction, caller, num_devices):
-    """Flops and collectives of an instruction and of the fusion that it may be."""
+    """Return flops and collectives of an instruction; of a fusion, those of its body."""
     if instruction.opcode == "fusion":
         body = module.computations[instruction.called()]
         flops, found = 0.0, []
@@ -168,7 +169,7 @@ def _inside(module, computation, instruction, caller, num_devices):
 
 
 def _flops(computation: Computation, instruction: Instruction) -> float:
-    """Operations of one matrix product or convolution."""
+    """Return the flops of a matrix product or convolution; 0 for other instructions."""
     opcode = instruction.opcode
     if opcode == "custom-call":
         kernel = grouped_product(computation, instruction)
@@ -193,7 +194,11 @@ def _flops(computation: Computation, instruction: Instruction) -> float:
 
 
 def _convolution_flops(computation, instruction):
-    """TPUs write every product as a convolution; batch axes are windows with holes."""
+    """Return the flops of a convolution.
+
+    The TPU compiler writes every matrix product as a convolution, with batch axes as
+    dilated windows.
+    """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     left, right = (
         computation.instructions[name].arrays[0].dims for name in instruction.operands
@@ -223,7 +228,7 @@ def _convolution_flops(computation, instruction):
 
 
 def _valid_positions(size, kernel, out, stride, dilate, kernel_dilate, low):
-    """Pairs of output and kernel position that meet neither padding nor holes."""
+    """Count pairs of output and kernel position that read neither padding nor holes."""
     count = 0
     for k in range(kernel):
         first = k * kernel_dilate - low
@@ -239,10 +244,10 @@ def _valid_positions(size, kernel, out, stride, dilate, kernel_dilate, low):
 def hbm_bytes(
     module: Module, computation: Computation, instruction: Instruction
 ) -> float:
-    """Bytes that one run of an instruction reads from HBM and writes to it.
+    """Return the bytes that one run of an instruction reads from and writes to HBM.
 
-    A slice reads what it takes and an update writes what it puts, not the whole array;
-    what the compiler keeps in on-chip memory counts nothing.
+    For a slice or an update in place only the part counts, not the whole array. Arrays
+    that the compiler keeps in on-chip memory do not count.
     """
     opcode = instruction.opcode
     if opcode in _FREE or opcode in _COLLECTIVE:
@@ -291,7 +296,7 @@ def _fusion_bytes(module, computation, instruction, body):
 
 
 def _read(module, body, value, whole):
-    """Bytes that a fusion reads of one of its operands, `whole` if all of it."""
+    """Return the bytes that a fusion reads of an operand of `whole` bytes."""
     total = 0.0
     for user in body.users.get(value.name, ()):
         first = user.operands[0] == value.name
@@ -321,7 +326,7 @@ def _through_bitcasts(body, value):
 
 
 def _parts(module, body):
-    """Outputs of a fusion, each with the bytes it updates in place, or None: all."""
+    """Yield each output of a fusion with the bytes updated in place; None means all."""
     root = body.root
     names = root.operands if root.opcode == "tuple" else (root.name,)
     for name in names:

@@ -1,4 +1,4 @@
-"""How an array lies on a mesh, as a picture of text: a cell for each part of it."""
+"""Draws as text how an array is sharded over a mesh: one cell for each shard."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,10 +11,16 @@ from jaxrl_surrogate.lab.plan.job import Job, cache_arrays, decode_weights
 
 
 def drawings(job: Job, devices: Sequence[jax.Device], name: str) -> str:
-    """All arrays of a step whose name holds `name`, drawn.
+    """Draw all arrays of a step whose names contain `name`.
+
+    Args:
+      job: the step.
+      devices: devices of the job's mesh.
+      name: part of a name, such as of a parameter.
 
     Raises:
-      FieldError: no array has such a name; says which there are.
+      FieldError: no array has such a name; the error lists the names.
+      ValueError: as `Job.make_mesh`.
     """
     mesh = job.make_mesh(devices)
     state = jax.tree.leaves_with_path(job.abstract_state(mesh))
@@ -39,10 +45,15 @@ def drawings(job: Job, devices: Sequence[jax.Device], name: str) -> str:
 
 
 def draw(name: str, shape: tuple[int, ...], sharding: NamedSharding) -> str:
-    """One array: a row and a column for its first two split dimensions.
+    """Draw one array, with its first two sharded dimensions as rows and columns.
 
-    Every cell names the devices that hold this part, as positions in the mesh; further
-    split dimensions are drawn one after the other.
+    Every cell has the devices that hold the shard, as positions in the mesh. Each index
+    of further sharded dimensions has a grid of its own.
+
+    Args:
+      name: heading of the drawing.
+      shape: shape of the whole array.
+      sharding: its sharding.
     """
     part = sharding.shard_shape(shape)
     split = [axis for axis in range(len(shape)) if part[axis] != shape[axis]]
@@ -81,7 +92,7 @@ def _axes(entry: str | tuple[str, ...]) -> str:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Numbers with steps between them in short: 0-3, or 0,8..56.
+    """Abbreviate a sorted list of numbers, such as 0-3 or 0,8..56.
 
     >>> _ranges([0, 1, 2, 3]), _ranges([0, 8, 16]), _ranges([5])
     ('0-3', '0,8..16', '5')

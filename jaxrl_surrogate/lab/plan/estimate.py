@@ -1,6 +1,6 @@
-"""A step's memory and time by formula: quick, rough, and enough to choose what to try.
+"""Estimates a step's memory and time by formulas, to choose what to compile.
 
-What is compiled afterwards decides; the formulas only have to rank.
+The formulas only need to rank candidates; the compiled programs decide.
 """
 
 import dataclasses
@@ -16,28 +16,28 @@ from jaxrl_surrogate.lab.plan.topology import Topology
 from jaxrl_surrogate.parallel import partition
 from jaxrl_surrogate.training import offload
 
-# Compiled programs need about so much more than the formulas' parts.
+# Compiled programs need about this factor more memory than the formulas say.
 _SLACK = 1.25
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What formulas say of a job on a mesh."""
+    """Estimated memory and time of a job on a mesh."""
 
-    bytes: dict[str, float]  # peak by phase
-    seconds: float | None  # of a step
+    bytes: dict[str, float]  # peak bytes on one chip, by phase
+    seconds: float | None  # of a step; None if the chip's figures are unknown
 
     def fits(self, usable: int) -> bool:
-        """Whether every phase is likely to fit."""
+        """Return whether the estimate of every phase is within `usable` bytes."""
         return max(self.bytes.values()) <= usable
 
 
 def model_flops(job: Job) -> dict[str, float]:
-    """Operations that a step's phases need on all chips together, nothing recomputed.
+    """Return the flops of each phase of a step on all chips, without recomputation.
 
-    Two for each parameter and token that a product uses it for, and causal attention;
-    three times that where there is a backward pass. Prompts and completions count with
-    their longest lengths.
+    They are two for each token and each parameter that it uses in a product, plus
+    causal attention, and three times that with a backward pass. Prompts and completions
+    count with their maximum lengths.
     """
     c, prompts = job.model, job.rollout.prompts_per_step
     table = c.vocab_size * c.embed_dim
@@ -54,7 +54,7 @@ def model_flops(job: Job) -> dict[str, float]:
 
 
 def estimate(job: Job, topology: Topology, mesh: jax.sharding.Mesh) -> Estimate:
-    """Peak bytes of each phase on one chip, and seconds of a step."""
+    """Estimate the peak bytes of each phase on one chip, and the seconds of a step."""
     memory = {"rollout": _rollout_bytes(job, mesh), "update": _update_bytes(job, mesh)}
     chip = topology.chip
     if None in (chip.peak_flops, chip.hbm_bandwidth, chip.link_bandwidth):
@@ -65,14 +65,18 @@ def estimate(job: Job, topology: Topology, mesh: jax.sharding.Mesh) -> Estimate:
 
 
 def _state_bytes(job, mesh):
-    """Bytes on one device: of trainable parameters, of all, of what goes with them."""
+    """Return bytes on one device: trainable parameters, all parameters, other state.
+
+    Other state is that of the optimizer, if it is on the device, and the reference
+    policy of the KL term.
+    """
     state = job.abstract_state(mesh)
     trainable, params, others = (
         sum(shard_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(tree))
         for tree in (state.trainable, state.params, state.opt_state)
     )
     if isinstance(job.optimizer, offload.Offloaded):
-        others = 0  # it comes when the activations are gone
+        others = 0  # it is loaded when the activations are freed
     if job.loss.kl_coef:
         others += trainable
     return trainable, params, others
@@ -111,7 +115,7 @@ def _update_bytes(job, mesh):
 def _rollout_bytes(job, mesh):
     weights = sum(shard_bytes(*pair) for pair in decode_weights(job, mesh).values())
     cache = sum(shard_bytes(*pair) for pair in cache_arrays(job, mesh).values())
-    # When the cache grows, the old one is there too.
+    # While the cache grows, the old and the new one exist together.
     _, params, others = _state_bytes(job, mesh)
     return params + others + _SLACK * (weights + 1.5 * cache)
 
@@ -175,7 +179,7 @@ def _rollout_seconds(job, topology, mesh):
 
 
 def _seconds(kind, size, axis, topology, mesh):
-    """One collective along a mesh axis."""
+    """Return the seconds of one collective of `size` bytes along a mesh axis."""
     if mesh.shape[axis] == 1:
         return 0.0
     place = mesh.axis_names.index(axis)

@@ -1,7 +1,7 @@
-"""Compiled HLO as text to computations and instructions: what costs are read from.
+"""Parses the text of compiled HLO into computations and instructions.
 
-XLA's own cost analysis counts the body of a loop once. Layers, slices of a batch and
-tokens are loops here, so bodies are walked with their trip counts instead.
+XLA's own cost analysis counts the body of a loop once. Layers, microbatches and tokens
+are loops in these programs, so `cost` walks the loops with their trip counts instead.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _HEADER = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{$")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """One array of an instruction's output."""
+    """The type of one array of an instruction's output."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -31,18 +31,18 @@ class Array:
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.dims)
 
     @property
     def bytes(self) -> int:
-        """Bytes, without padding; 0 for tokens and other opaque types."""
+        """Bytes without padding; 0 for opaque types such as XLA's tokens."""
         return self.size * _BYTES.get(self.dtype, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation."""
+    """One instruction of a computation."""
 
     name: str
     opcode: str
@@ -54,36 +54,36 @@ class Instruction:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the output."""
+        """Bytes of all output arrays."""
         return sum(array.bytes for array in self.arrays)
 
     def called(self, key: str = "calls") -> str | None:
-        """The computation that an attribute names."""
+        """Return the name of the computation in an attribute, or None."""
         found = re.search(rf"\b{key}=%([\w.\-]+)", self.attributes)
         return found and found[1]
 
     def integers(self, key: str) -> tuple[int, ...]:
-        """An attribute such as `lhs_contracting_dims={0,1}`."""
+        """Return an attribute such as `lhs_contracting_dims={0,1}`; () if missing."""
         found = re.search(rf"\b{key}=\{{([\d,]*)\}}", self.attributes)
         return tuple(map(int, filter(None, found[1].split(",")))) if found else ()
 
     @property
     def source(self) -> str:
-        """The JAX operation that it came from."""
+        """The name of the JAX operation that it came from, or ""."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """Instructions by name, in order."""
+    """A computation: its instructions by name, in order."""
 
     name: str
     instructions: Mapping[str, Instruction]
 
     @functools.cached_property
     def root(self) -> Instruction:
-        """The instruction whose output is the computation's."""
+        """The instruction whose output is that of the computation."""
         return next(i for i in self.instructions.values() if i.root)
 
     @functools.cached_property
@@ -97,7 +97,7 @@ class Computation:
 
     @functools.cached_property
     def users(self) -> Mapping[str, tuple[Instruction, ...]]:
-        """Who reads the output of each instruction."""
+        """The instructions that read the output of each instruction, by its name."""
         users: dict[str, list[Instruction]] = {}
         for instruction in self.instructions.values():
             for operand in instruction.operands:
@@ -114,10 +114,10 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Read the text of a compiled module (`compiled.as_text()`).
+    """Parse the text of a compiled module (`compiled.as_text()`).
 
     Raises:
-      FieldError: no entry computation is in it.
+      FieldError: the text has no entry computation.
     """
     computations, entry, name, body = {}, None, None, {}
     for line in text.splitlines():
@@ -166,7 +166,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that opens at `start` is closed."""
+    """Return the index of the parenthesis that closes the one at `start`."""
     depth = 0
     for found in re.compile(r"[()]").finditer(text, start):
         depth += 1 if found[0] == "(" else -1
@@ -176,10 +176,15 @@ def _closing(text: str, start: int) -> int:
 
 
 def trip_count(module: Module, within: Computation, loop: Instruction) -> int | None:
-    """How often a while loop runs, or None where its text does not say.
+    """Return the trip count of a while loop, or None if the text does not show it.
 
-    A loop that may stop early counts to its bound: the longest run. One that goes on
-    counting where another has stopped starts from that one's bound.
+    For a loop that may stop early this is the maximum. A loop whose counter continues
+    that of a previous loop is taken to start at the bound of that loop.
+
+    Args:
+      module: the compiled program.
+      within: computation that contains the loop.
+      loop: the `while` instruction.
     """
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
     if known:
@@ -192,7 +197,7 @@ def trip_count(module: Module, within: Computation, loop: Instruction) -> int | 
 
 
 def may_stop_early(module: Module, loop: Instruction) -> bool:
-    """Whether a while loop watches more than its counter."""
+    """Return whether the condition of a while loop tests more than its counter."""
     root = module.computations[loop.called("condition")].root
     while root.opcode == "fusion":
         root = module.computations[root.called()].root
@@ -200,7 +205,7 @@ def may_stop_early(module: Module, loop: Instruction) -> bool:
 
 
 def _bound(module, loop):
-    """(index of the counter in the loop's tuple, the constant it stays below)."""
+    """Return (index of the counter in the loop's tuple, its upper bound), or None."""
     condition = module.computations[loop.called("condition")]
     for compare in _flattened(module, condition):
         if (
@@ -219,7 +224,7 @@ def _bound(module, loop):
 
 
 def _flattened(module, computation, arguments=()):
-    """Two-operand instructions with what their operands are, fusions looked into."""
+    """Yield instructions of two operands with these operands, also inside fusions."""
 
     def resolve(name):
         found = computation.instructions.get(name)
@@ -239,7 +244,7 @@ def _flattened(module, computation, arguments=()):
 
 
 def _stride(module, loop, index):
-    """What one run of the body adds to the counter: above 1 where it is unrolled."""
+    """Return what one iteration adds to the counter; above 1 if it is unrolled."""
     body = module.computations[loop.called("body")]
     if body.root.opcode != "tuple":
         return 1
@@ -247,10 +252,10 @@ def _stride(module, loop, index):
 
 
 def _added(module, computation, name, arguments, part):
-    """Sum of the constants on the way of a value back to its loop's tuple.
+    """Sum the constants that are added between a value and its loop's tuple.
 
-    `arguments` are the (computation, name, arguments) that a fusion's parameters stand
-    for, `part` the output of a fusion with several.
+    `arguments` has a (computation, name, arguments) for each parameter of a fusion, and
+    `part` is the index of the output of a fusion with several.
     """
     value = computation.instructions[name]
     if value.opcode in ("copy", "bitcast", "convert"):
@@ -282,7 +287,7 @@ def _added(module, computation, name, arguments, part):
 
 
 def _start(module, within, loop, index):
-    """The counter's first value: a constant, or the bound of the loop before."""
+    """Return the counter's first value: a constant, or the previous loop's bound."""
     value = within.instructions.get(loop.operands[0])
     for _ in range(64):
         if value is None:

@@ -1,8 +1,9 @@
-"""Which collectives the partitioning intends, and what a compiled program holds beside.
+"""Lists the collectives that the partitioning intends, and finds unintended ones.
 
-The compiler places the collectives, and one constraint less or a new version of it can
-turn a gathered layer into a gathered model without a wrong number anywhere. So what is
-intended is written down here, and the plan and a test compare.
+The compiler places the collectives. A missing sharding constraint or a new compiler
+version can make it gather the whole model instead of one layer, without any change of
+the results. So the intended collectives are listed here, and the plan and a test
+compare a compiled program with them.
 """
 
 import dataclasses
@@ -22,16 +23,16 @@ _BATCH = frozenset({"data", "fsdp"})
 
 @dataclasses.dataclass(frozen=True)
 class Intended:
-    """A collective that may stand in the loop over tokens."""
+    """A collective that is intended in the loop over tokens."""
 
     kinds: tuple[str, ...]
-    axes: frozenset[str]  # along these or some of them
-    elements: int  # of its largest array on one device, at most
-    reason: str
+    axes: frozenset[str]  # mesh axes; the collective may use some or all of them
+    elements: int  # maximum size of its largest array on one device
+    reason: str  # what it is for
 
 
 def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
-    """What the loop over tokens may send."""
+    """Return the collectives that are intended in the loop over tokens."""
     samples = job.rollout.group_size
     if samples % mesh.shape["sequence"] == 0:
         samples //= mesh.shape["sequence"]
@@ -67,16 +68,18 @@ def intended_decode(job: Job, mesh: jax.sharding.Mesh) -> tuple[Intended, ...]:
 def unintended(
     cost: Cost, phase: Phase, job: Job, mesh: jax.sharding.Mesh
 ) -> tuple[str, ...]:
-    """Collectives of a phase that the partitioning does not intend, described.
+    """Describe the collectives of a phase that the partitioning does not intend.
+
+    In the update, at most one layer or one table of the parameters may be gathered at a
+    time over data and fsdp, and none over tensor. In the rollout, all layers may also
+    be gathered over data and fsdp once before the loop over tokens; inside this loop
+    only `intended_decode` is allowed.
 
     Args:
-      cost: of the compiled phase.
-      phase: "update": no parameter may be gathered further than one layer, or one
-        table, over data and fsdp; none over tensor. "rollout": the same, but that all
-        layers are gathered over data and fsdp once, before the loop over tokens, in
-        which only `intended_decode` may be.
-      job: what was compiled.
-      mesh: for which devices.
+      cost: work of the compiled phase.
+      phase: "rollout" or "update".
+      job: the job that was compiled.
+      mesh: mesh that it was compiled for.
     """
     found = {}
     for work in cost.collectives:
@@ -132,13 +135,13 @@ def _gather_fault(work, phase, job, mesh):
 
 @dataclasses.dataclass(frozen=True)
 class _Array:
-    """A parameter, whole and as it is while used, of all layers and of one."""
+    """The shapes of a parameter: stored as a whole, and on one device while used."""
 
     name: str
     whole: tuple[int, ...]
     used: tuple[int, ...]
-    stacked: bool
-    split: tuple[str, ...]  # the axes that it stays split over
+    stacked: bool  # whether the first axis is that of the layers
+    split: tuple[str, ...]  # mesh axes over which it stays sharded
 
     @property
     def layer(self) -> tuple[int, ...]:
@@ -150,7 +153,7 @@ class _Array:
 
 
 def _arrays(job: Job, mesh: jax.sharding.Mesh) -> Iterator[_Array]:
-    """All parameters that are more than vectors."""
+    """Yield all parameters that have two or more axes, apart from that of the layers."""
     params = models.abstract_params(job.model)
     axes = models.logical_axes(job.model)
     for (path, leaf), names in zip(
@@ -174,7 +177,7 @@ def _arrays(job: Job, mesh: jax.sharding.Mesh) -> Iterator[_Array]:
 
 
 def _same(dims: tuple[int, ...], *shapes: tuple[int, ...]) -> bool:
-    """Whether dims are one of the shapes, in any order and without sizes of 1."""
+    """Return whether `dims` is one of the shapes, in any order and without 1s."""
 
     def plain(shape):
         return sorted(size for size in shape if size > 1)
