@@ -22,7 +22,7 @@ _SUB_AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective of a compiled program; sizes are those of one run on one device."""
+    """One collective of a compiled program; sizes are for one run on one device."""
 
     kind: str
     bytes: int  # of the larger of input and output, such as the gathered array

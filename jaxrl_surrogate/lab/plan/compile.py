@@ -1,4 +1,4 @@
-"""Compiles the phases of a step for a topology, also those that do not fit in memory."""
+"""Compiles the phases of a step for a topology, even if they do not fit in memory."""
 
 import dataclasses
 import re

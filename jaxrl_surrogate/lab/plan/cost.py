@@ -156,7 +156,7 @@ def _branches(instruction: Instruction) -> list[str]:
 
 
 def _inside(module, computation, instruction, caller, num_devices):
-    """Return flops and collectives of an instruction; of a fusion, those of its body."""
+    """Return flops and collectives of an instruction, or of the body of a fusion."""
     if instruction.opcode == "fusion":
         body = module.computations[instruction.called()]
         flops, found = 0.0, []

@@ -153,7 +153,7 @@ class _Array:
 
 
 def _arrays(job: Job, mesh: jax.sharding.Mesh) -> Iterator[_Array]:
-    """Yield all parameters that have two or more axes, apart from that of the layers."""
+    """Yield all parameters with two or more axes, not counting that of the layers."""
     params = models.abstract_params(job.model)
     axes = models.logical_axes(job.model)
     for (path, leaf), names in zip(

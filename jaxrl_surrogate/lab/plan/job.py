@@ -1,4 +1,4 @@
-"""The programs of a step, as training builds them, over shapes instead of arrays."""
+"""Builds the programs of a step as training does, but from shapes, without arrays."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from jaxrl_surrogate.training.step import UpdateConfig, make_update
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a step consists of."""
+    """Everything that determines the programs of a training step."""
 
     model: models.DecoderConfig
     loss: LossConfig
@@ -39,32 +39,32 @@ class Job:
 
     @property
     def rollout(self) -> RolloutConfig:
-        """How much is sampled."""
+        """The rollout's config: number of prompts, group size and lengths."""
         return self.decode.rollout
 
     @property
     def update(self) -> UpdateConfig:
-        """What is fixed when the update is compiled."""
+        """The static settings of the update."""
         return UpdateConfig(
             self.loss, self.rollout.sampling, self.reward_mode, self.loop
         )
 
     @property
     def update_prompts(self) -> int:
-        """Prompts of one optimizer step."""
+        """Number of prompts in one optimizer step."""
         return self.rollout.prompts_per_step // self.loop.minibatches
 
     @property
     def updates(self) -> int:
-        """Optimizer steps on one rollout."""
+        """Number of optimizer steps on one rollout."""
         return self.loop.minibatches * self.loop.epochs
 
     def make_mesh(self, devices) -> jax.sharding.Mesh:
-        """The job's mesh on given devices.
+        """Return the job's mesh over the given devices.
 
         Raises:
-          ValueError: sizes that do not multiply to their number, or a batch that does
-            not split.
+          ValueError: the product of the mesh sizes is not the number of devices, or the
+            mesh does not divide the prompts of a batch.
         """
         mesh = make_mesh(self.mesh, devices)
         ways = partition.num_batch_shards(mesh)
@@ -86,11 +86,11 @@ class Job:
         return mesh
 
     def abstract_state(self, mesh: jax.sharding.Mesh) -> TrainState:
-        """The train state's shapes and shardings."""
+        """Return the shapes and shardings of the train state."""
         return abstract_state(self.model, self.optimizer, mesh, self.is_frozen)
 
     def lower_update(self, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-        """The update of one minibatch, lowered for the mesh's devices."""
+        """Lower the update of one minibatch for the devices of the mesh."""
         state = self.abstract_state(mesh)
         update = make_update(
             self.model, self.update, self.optimizer, mesh, self.is_frozen
@@ -100,7 +100,7 @@ class Job:
         return update.lower(state, self._batch(mesh), objective, reference)
 
     def lower_rollout(self, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-        """The rollout of a step, lowered for the mesh's devices."""
+        """Lower the rollout of a step for the devices of the mesh."""
         params = self.abstract_state(mesh).params
         prompts = self._prompts(mesh, self.rollout.prompts_per_step)
         key = jax.eval_shape(functools.partial(rng.stream_key, 0, "rollout"))
@@ -108,7 +108,7 @@ class Job:
         return rollout.lower(self.model, self.decode, params, prompts, key, mesh)
 
     def lower(self, phase: str, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-        """`lower_update` or `lower_rollout` by name."""
+        """Lower the phase "update" or "rollout" for the devices of the mesh."""
         return {"update": self.lower_update, "rollout": self.lower_rollout}[phase](mesh)
 
     def _prompts(self, mesh, count):
@@ -132,7 +132,10 @@ class Job:
 def decode_weights(
     job: Job, mesh: jax.sharding.Mesh
 ) -> dict[str, tuple[jax.ShapeDtypeStruct, NamedSharding]]:
-    """The parameters as a rollout holds them: cast, and gathered if that is asked."""
+    """Return the parameters as a rollout holds them, by name.
+
+    They are cast to the compute dtype, and gathered if `rollout.gather_weights` is set.
+    """
     params = jax.eval_shape(
         functools.partial(models.cast, dtype=job.model.compute_dtype),
         models.abstract_params(job.model),
@@ -155,7 +158,10 @@ def decode_weights(
 def cache_arrays(
     job: Job, mesh: jax.sharding.Mesh
 ) -> dict[str, tuple[jax.ShapeDtypeStruct, NamedSharding]]:
-    """Keys and values at a rollout's end: of completions, and of their prompts."""
+    """Return the KV cache at the end of a rollout: arrays and shardings by name.
+
+    Completions and prompts have separate keys and values.
+    """
     c = job.model
     sizes = job.rollout
     lengths = {
@@ -177,7 +183,7 @@ def cache_arrays(
 
 
 def shard_bytes(array: jax.ShapeDtypeStruct, sharding: NamedSharding) -> int:
-    """Bytes of an array on one device."""
+    """Return the bytes of an array on one device."""
     return math.prod(sharding.shard_shape(array.shape)) * array.dtype.itemsize
 
 
@@ -188,9 +194,9 @@ def _by_rules(mesh, names, shape, rules):
 
 
 def _placed(tree, sharding):
-    """Shapes and dtypes as arrays of a tree have them on devices, and a sharding."""
+    """Return the shapes and device dtypes of a tree's leaves, all with one sharding."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        # A NumPy float64, as in weight tables, is float32 there.
+        # A NumPy float64, as in weight tables, becomes float32 on devices.
         jax.eval_shape(lambda leaves: leaves, tree),
     )

@@ -1,4 +1,4 @@
-"""Work of the kernels that XLA calls and does not look into."""
+"""Counts the work of custom kernels, which are opaque to XLA."""
 
 import re
 
@@ -8,11 +8,15 @@ from jaxrl_surrogate.lab.plan.hlo import Computation, Instruction
 def grouped_product(
     computation: Computation, instruction: Instruction
 ) -> tuple[float, float] | None:
-    """Operations and HBM bytes of a product of groups of rows, or None.
+    """Return (flops, HBM bytes) of a grouped matrix product, or None for other calls.
 
-    JAX's kernels for it (`models.grouped_product`) take the offsets of all groups, (E +
-    1,), and the matrices of B of them: B / E of the rows are theirs when all groups are
-    of one size, which is assumed. Every matrix is read once.
+    JAX's kernels (`models.grouped_product`) take the offsets of all E groups, (E + 1,),
+    and the matrices of B of them. Groups are assumed to have equal sizes, so that B / E
+    of the rows are used, and every matrix to be read once.
+
+    Args:
+      computation: computation that contains the instruction.
+      instruction: any instruction.
     """
     if instruction.opcode != "custom-call":
         return None

@@ -1,4 +1,4 @@
-"""A plan: the phases of a step compiled for a topology, their memory and their time."""
+"""Makes a plan: memory and time of a step's phases, compiled for a topology."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,18 +24,18 @@ ASSUMPTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a step would cost on one chip of a topology."""
+    """Predicted memory and time of a step on a topology."""
 
     name: str
     job: Job
     topology: Topology
     mesh: jax.sharding.Mesh
     phases: dict[str, CompiledPhase]
-    rooflines: dict[str, Roofline | None]  # None: was not compiled to the end
+    rooflines: dict[str, Roofline | None]  # None: the phase could not be compiled
 
     @property
     def fits(self) -> bool:
-        """Whether every phase was compiled and is within the chip's memory."""
+        """Whether every phase could be compiled and fits in the chip's memory."""
         return all(
             phase.cost is not None and phase.memory.fits
             for phase in self.phases.values()
@@ -43,17 +43,17 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """Of the phase that needs most."""
+        """Peak bytes on a chip in the phase that needs most."""
         return max(phase.memory.total for phase in self.phases.values())
 
     @property
     def compile_seconds(self) -> float:
-        """To lower and compile both phases."""
+        """Seconds to lower and compile both phases."""
         return sum(phase.seconds for phase in self.phases.values())
 
     @property
     def step_seconds(self) -> float | None:
-        """A rollout and its updates; None where something is unknown."""
+        """Seconds of a rollout and its updates; None if one of them is unknown."""
         times = {
             name: line.seconds if line is not None else None
             for name, line in self.rooflines.items()
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def unintended(self) -> dict[str, tuple[str, ...]]:
-        """Collectives of each phase that the partitioning does not intend."""
+        """Descriptions of the unintended collectives of each phase that was compiled."""
         return {
             name: unintended(phase.cost, name, self.job, self.mesh)
             for name, phase in self.phases.items()
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def utilisation(self) -> float | None:
-        """Model-flops utilisation of a step."""
+        """Model-flops utilisation (MFU) of a step; None if its time is unknown."""
         seconds = self.step_seconds
         if seconds is None:
             return None
@@ -82,7 +82,7 @@ class Plan:
 
     @property
     def network_share(self) -> float | None:
-        """Share of a step that collectives take, those beside other work included."""
+        """Time of all collectives, overlapped ones too, over that of a step, or None."""
         seconds = self.step_seconds
         if seconds is None:
             return None
@@ -92,7 +92,7 @@ class Plan:
         return network / seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; bytes, operations and seconds are of one chip."""
+        """Return plain values for JSON; bytes and flops of phases are for one chip."""
         return {
             "name": self.name,
             "topology": self.topology.name,
@@ -122,16 +122,16 @@ def make_plan(
     name: str = "plan",
     on_phase: Callable[[str], None] = lambda phase: None,
 ) -> Plan:
-    """Compile rollout and update of a job for a topology.
+    """Compile the rollout and the update of a job for a topology.
 
     Args:
-      job: what a step consists of.
-      topology: from `topology.get`.
-      name: what the plan is called.
-      on_phase: told of each phase before it is compiled.
+      job: programs of the step.
+      topology: result of `topology.get`.
+      name: name of the plan.
+      on_phase: called with the name of each phase before it is compiled.
 
     Raises:
-      ValueError: a mesh that does not fit the topology or the batch.
+      ValueError: the mesh does not fit the topology or the batch.
     """
     mesh = job.make_mesh(topology.devices)
     phases, lines = {}, {}

@@ -1,10 +1,10 @@
-"""How long a phase takes at least: compute, HBM and the network between chips.
+"""Predicts the time of a phase from compute, HBM and the network between chips.
 
-Assumptions, all of them towards the fast side but the last: every product runs at the
-chip's bfloat16 peak and every byte at its full bandwidth; one instruction's compute and
-memory traffic overlap, two instructions do not; a collective sees no other traffic;
-collectives that the compiler starts early hide behind all other work, the rest behind
-nothing.
+Assumptions: matrix products run at the chip's bfloat16 peak, and bytes move at full
+bandwidth. Compute and memory traffic overlap within an instruction, but not between
+instructions. A collective shares the network with no other traffic. Asynchronous
+collectives overlap with all other work, and the others with none. All but the last of
+these make the prediction too fast rather than too slow.
 """
 
 import dataclasses
@@ -25,35 +25,44 @@ class Traffic:
     kind: str
     axes: tuple[str, ...]
     times: int
-    bytes: float  # that one chip sends
-    seconds: float | None
-    overlapped_seconds: float | None  # of them, beside other work
-    sources: tuple[str, ...]
+    bytes: float  # sent by one chip
+    seconds: float | None  # None: the link bandwidth is unknown
+    overlapped_seconds: float | None  # part of `seconds` that is beside other work
+    sources: tuple[str, ...]  # names of the JAX operations
 
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """A phase on one chip."""
+    """Work and predicted time of a phase on one chip; times are None if unknown."""
 
     flops: float
     hbm_bytes: float
-    compute_seconds: float | None  # all products at peak
+    compute_seconds: float | None  # all matrix products at peak
     hbm_seconds: float | None  # all bytes at full bandwidth
-    busy_seconds: float | None  # the slower of the two, instruction by instruction
+    busy_seconds: float | None  # sum over instructions of the slower of the two
     traffic: tuple[Traffic, ...]
-    seconds: float | None  # the phase
-    bound: str | None  # what most of it is: compute, HBM or ICI
+    seconds: float | None  # of the whole phase
+    bound: str | None  # what takes most of the time: compute, HBM, ICI or network
 
     @property
     def network_seconds(self) -> float | None:
-        """All collectives."""
+        """Seconds of all collectives, overlapped or not."""
         if self.seconds is None:
             return None
         return sum(t.seconds for t in self.traffic)
 
 
 def roofline(cost: Cost, topology: Topology, mesh: jax.sharding.Mesh) -> Roofline:
-    """Time the work of a phase by the chip's figures; None where they are unknown."""
+    """Predict the time of a phase from its work and the chip's published figures.
+
+    Args:
+      cost: work of the phase on one device.
+      topology: devices and the network between them.
+      mesh: mesh of the program.
+
+    Returns:
+      The roofline; its times are None if figures of the chip are unknown.
+    """
     chip = topology.chip
     known = None not in (chip.peak_flops, chip.hbm_bandwidth, chip.link_bandwidth)
     traffic = _traffic(cost, topology, mesh)
@@ -90,10 +99,17 @@ def roofline(cost: Cost, topology: Topology, mesh: jax.sharding.Mesh) -> Rooflin
 def collective_seconds(
     each: Collective, topology: Topology, mesh: jax.sharding.Mesh
 ) -> float | None:
-    """One run of a collective: the slower of its bytes and its hops, then DCN.
+    """Return the seconds of one run of a collective, or None if they are unknown.
 
-    Bytes move over every link of the network's dimensions that the group extends in,
-    in both directions where the group closes a ring (scaling book, chapter 3).
+    They are the maximum of bandwidth time and hop latency within a slice, plus the time
+    on the data-centre network (DCN). Bytes use the links of all network dimensions that
+    the group extends in, in both directions if it closes a ring (scaling book,
+    chapter 3).
+
+    Args:
+      each: the collective.
+      topology: devices and the network between them.
+      mesh: mesh of the program.
     """
     link = topology.chip.link_bandwidth
     if link is None:
@@ -111,7 +127,7 @@ def collective_seconds(
     if not hops:
         return between
     sweeps = 2 if each.kind == "all-reduce" else 1
-    if each.kind == "all-to-all":  # half the way on average, both ways at once
+    if each.kind == "all-to-all":  # bytes go half the way on average, both ways at once
         moved = each.bytes * max(extents) / 4
     elif each.kind == "collective-permute":
         moved, links = each.bytes, 1
@@ -121,7 +137,7 @@ def collective_seconds(
 
 
 def _between_slices(each, topology, mesh) -> float:
-    """Seconds over the data-centre network; what a slice has in common is sent once."""
+    """Return the seconds on the data-centre network; a slice sends shared data once."""
     members = each.groups[0]
     number = len({topology.slice_of(mesh.devices.flat[i]) for i in members})
     if number == 1:
@@ -132,7 +148,7 @@ def _between_slices(each, topology, mesh) -> float:
 
 
 def sent_bytes(each: Collective) -> float:
-    """Bytes that one chip sends in one run of a collective."""
+    """Return the bytes that one chip sends in one run of a collective."""
     n = each.members
     match each.kind:
         case "all-gather" | "reduce-scatter":
@@ -146,7 +162,7 @@ def sent_bytes(each: Collective) -> float:
 
 
 def _extents(each, topology, mesh):
-    """How many places along each dimension of the network a group takes."""
+    """Return how many positions a group has along each dimension of the network."""
     devices = mesh.devices.flat
     places = np.array([topology.coordinates(devices[i]) for i in each.groups[0]])
     return [len(set(column)) for column in places.T]

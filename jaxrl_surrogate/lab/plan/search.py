@@ -1,6 +1,6 @@
-"""Other ways to run the same step: meshes, slices of accumulation, recomputation.
+"""Searches for better ways to run a step: mesh, microbatches and recomputation.
 
-Formulas choose (`estimate`), the compiler decides (`report`).
+Formulas (`estimate`) choose candidates, and compiled programs (`report`) decide.
 """
 
 import dataclasses
@@ -14,22 +14,22 @@ from jaxrl_surrogate.lab.plan.topology import Topology
 from jaxrl_surrogate.parallel import MeshConfig
 from jaxrl_surrogate.parallel.mesh import AXES
 
-# Formulas may be wrong by so much before a compilation is thought not worth its time.
+# Estimates may be off by this factor: it sets which candidates are compiled.
 _HOPE = 1.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A variant of a job, as fields of a config that give it."""
+    """A variant of a job, and the config fields that select it."""
 
-    fields: dict[str, Any]
+    fields: dict[str, Any]  # values by dotted path
     job: Job
     estimate: Estimate
 
 
 @dataclasses.dataclass(frozen=True)
 class Tried:
-    """A candidate that was compiled."""
+    """A candidate and its plan, which was compiled."""
 
     candidate: Candidate
     plan: Plan
@@ -38,13 +38,13 @@ class Tried:
 def candidates(
     job: Job, topology: Topology, *, fewer_prompts: bool = False
 ) -> list[Candidate]:
-    """All variants that are whole-numbered, the quickest by formula first.
+    """Return all variants whose sizes divide evenly, the fastest by estimate first.
 
     Args:
-      job: what is to be done.
-      topology: where.
-      fewer_prompts: also halve the prompts of a step, which changes what is trained and
-        comes after everything that does not.
+      job: the job to vary.
+      topology: devices to run it on.
+      fewer_prompts: also try to halve the prompts of a step repeatedly. This changes
+        training, so these variants come last.
     """
     found = []
     for fields, variant in _variants(job, topology.num_chips, fewer_prompts):
@@ -72,21 +72,21 @@ def search(
     until_one_fits: bool = False,
     on_candidate: Callable[[Candidate], None] = lambda candidate: None,
 ) -> list[Tried]:
-    """Compile the most promising variants, at most `compiles` of them.
+    """Compile the most promising variants of a job.
 
     Args:
-      job: what is to be done.
-      topology: where.
-      compiles: how many variants are compiled.
-      until_one_fits: stop at the first that fits, and take fewer prompts if need be.
-      on_candidate: told of each variant before it is compiled.
+      job: the job to vary.
+      topology: devices to run it on.
+      compiles: maximum number of variants that are compiled.
+      until_one_fits: stop at the first variant that fits, and also try fewer prompts.
+      on_candidate: called with each variant before it is compiled.
 
     Returns:
-      What was compiled: first what fits, the quickest first.
+      The compiled variants: those that fit come first, each part by increasing time.
     """
     usable = topology.chip.usable_bytes
     listed = candidates(job, topology, fewer_prompts=until_one_fits)
-    # For a remedy what surely fits comes first, for speed what may.
+    # A remedy should surely fit; a search for speed also tries what may just fit.
     bar = usable / _HOPE if until_one_fits else usable * _HOPE
     hopeful = [c for c in listed if c.estimate.fits(bar)]
     if not hopeful:
@@ -121,9 +121,10 @@ def _variants(
 
 
 def _rest(job: Job, chips: int) -> Iterator[tuple[int, int, int]]:
-    """Sizes of expert, sequence and fsdp; what is not split has size 1.
+    """Yield sizes of the axes expert, sequence and fsdp; 1 means it is not used.
 
-    Positions are split no further than the samples of a group: rollouts split those.
+    The size of sequence divides the samples of a group, which the rollout shards over
+    this axis.
     """
     experts, samples = job.model.num_experts, job.rollout.group_size
     for expert in _divisors(chips):
@@ -137,7 +138,10 @@ def _rest(job: Job, chips: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _splits(job: Job, tensor: int) -> bool:
-    """Whether heads, width and vocabulary split; shared heads need not."""
+    """Return whether `tensor` divides heads, MLP width and vocabulary.
+
+    It need not divide the KV heads.
+    """
     c = job.model
     return not any(size % tensor for size in (c.num_heads, c.mlp_dim, c.vocab_size))
 
@@ -157,7 +161,7 @@ def _slices(job, count, mesh):
 
 
 def _changes(job: Job, variant: Job) -> dict[str, Any]:
-    """Fields of the config that make one job of the other; the mesh always."""
+    """Return the config fields that turn `job` into `variant`, always with the mesh."""
     fields: dict[str, Any] = {
         f"mesh.{axis}": getattr(variant.mesh, axis)
         for axis in AXES

@@ -1,4 +1,4 @@
-"""A plan as text."""
+"""Formats a plan as text."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _SHOWN_BYTES = 10**6  # rows of the traffic table that move less are summed
 
 
 def plan_text(plan: Plan) -> str:
-    """All of a plan."""
+    """Return the text of a plan: memory, time, collectives and whether it fits."""
     sizes = mesh_text(plan)
     c, rollout = plan.job.model, plan.job.rollout
     host = host_bytes(plan.job, plan.mesh)
@@ -44,13 +44,13 @@ def plan_text(plan: Plan) -> str:
 
 
 def mesh_text(plan: Plan) -> str:
-    """Axes of the mesh that split something."""
+    """Return the mesh axes with more than one device, such as "data=2 x fsdp=4"."""
     split = {axis: size for axis, size in plan.mesh.shape.items() if size > 1}
     return " x ".join(f"{axis}={size}" for axis, size in split.items()) or "of one"
 
 
 def search_text(tried: Sequence[Tried]) -> str:
-    """What a search compiled, the best first."""
+    """Return a table of the candidates that a search compiled, in the given order."""
     head = (
         "fits", "peak GiB", "step s", "estimated s", "mfu", "compile s",
         "what to set",
@@ -72,13 +72,17 @@ def search_text(tried: Sequence[Tried]) -> str:
 
 
 def argv_of(tried: Tried) -> str:
-    """The command-line arguments that give a candidate."""
+    """Return the command-line arguments that select a candidate."""
     fields = tried.candidate.fields.items()
     return " ".join(f"--{field}={value}" for field, value in fields)
 
 
 def shardings_text(job: Job, devices: Sequence) -> str:
-    """How every array of a step is split: state, weights of the rollout, cache."""
+    """Describe how the arrays of a step are sharded: state, rollout weights, KV cache.
+
+    Raises:
+      ValueError: as `Job.make_mesh`.
+    """
     mesh = job.make_mesh(devices)
     state = job.abstract_state(mesh)
     trees = {"train state": state}
@@ -96,7 +100,7 @@ def shardings_text(job: Job, devices: Sequence) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns, the first to the left and numbers to the right."""
+    """Return rows as aligned columns; the first and last are aligned to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     last = len(widths) - 1
     return "\n".join(
@@ -109,7 +113,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, form: str) -> str:
-    """A number, or a dash where it is unknown."""
+    """Format a number, or return a dash for None."""
     return "-" if value is None else format(value, form)
 
 
@@ -198,7 +202,7 @@ def _traffic_rows(line: Roofline):
 
 
 def _sources(sources: Sequence[str]) -> str:
-    """The operations that a row stands for, by the last word of their names."""
+    """Return the last parts of up to four names of JAX operations."""
     names = list(dict.fromkeys(source.rpartition("/")[2] for source in sources))
     shown = ", ".join(name for name in names[:4] if name)
     return f"{shown}, ..." if len(names) > 4 else shown
@@ -234,7 +238,7 @@ def _unit(plan: Plan) -> int:
 
 
 def _count(size: float) -> str:
-    """A large number, such as 8.19B."""
+    """Abbreviate a large number, such as 8.19B."""
     for unit, letter in ((1e9, "B"), (1e6, "M")):
         if size >= unit:
             return f"{size / unit:.3g}{letter}"

@@ -1,4 +1,4 @@
-"""Names of pods to devices to compile for, and what their chips can do."""
+"""Maps names of pods to devices to compile for, with the figures of their chips."""
 
 import dataclasses
 import importlib.util
@@ -16,23 +16,23 @@ _GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Published figures of one chip; None where nothing is published.
+    """Published figures of one chip; None if nothing is published.
 
     Peak and HBM bandwidth are those of Google's pages on each TPU version
     (cloud.google.com/tpu/docs/v5e, v5p, v6e) and of NVIDIA's data sheets; link
     bandwidths are those measured in "How to Scale Your Model", chapter 2
-    (jax-ml.github.io/scaling-book/tpus), which are a tenth below the nominal ones. What
-    a chip sends over the data-centre network is Google's figure for a pod, divided.
+    (jax-ml.github.io/scaling-book/tpus), which are a tenth below the nominal ones. The
+    data-centre bandwidth of a chip is Google's figure for a pod, divided by its chips.
     """
 
     name: str
     hbm_bytes: int
-    usable_bytes: int  # what XLA lets a program have
+    usable_bytes: int  # what XLA lets a program use
     peak_flops: float | None  # bfloat16 products, per second
     hbm_bandwidth: float | None  # bytes per second
     link_bandwidth: float | None  # bytes per second, one link in one direction
-    dimensions: int = 1  # of the network
-    ring_at: int = 0  # sizes of a dimension that are multiples of this close a ring
+    dimensions: int = 1  # of the network within a slice
+    ring_at: int = 0  # a dimension closes a ring if its size is a multiple of this
     slice_bandwidth: float | None = None  # bytes per second of a chip, between slices
 
 
@@ -49,7 +49,7 @@ CHIPS = {
 }
 EXAMPLES = "v5e:4x4, v5e:16x16, v5p:2x2x4, v5p:4x4x4, v5p:8x8x16, v6e:8x8, v6e:16x16"
 
-# A message takes about this long from a chip to the next (scaling book, chapter 3).
+# Latency of a message between neighbouring chips (scaling book, chapter 3).
 HOP_SECONDS = 1e-6
 
 _GPUS = {
@@ -71,43 +71,43 @@ class Topology:
 
     name: str
     chip: Chip
-    shape: tuple[int, ...]  # of one slice
-    slices: int  # joined by the data-centre network
+    shape: tuple[int, ...]  # chips of one slice along each dimension of its network
+    slices: int  # number of slices, joined by the data-centre network
     devices: Sequence[jax.Device]
-    compiles_for_others: bool  # no device of it needs to be here
+    compiles_for_others: bool  # whether the devices need not be in this machine
 
     @property
     def num_chips(self) -> int:
-        """Chips; one device each."""
+        """Number of chips; each is one device."""
         return len(self.devices)
 
     def rings(self) -> tuple[bool, ...]:
-        """For each dimension of the network, whether its ends are linked."""
+        """Return for each dimension of the network whether it closes a ring."""
         every = self.chip.ring_at
         return tuple(bool(every) and size % every == 0 for size in self.shape)
 
     def coordinates(self, device: jax.Device) -> tuple[int, ...]:
-        """Where a device stands in the network."""
+        """Return the coordinates of a device in the network of its slice."""
         if not self.compiles_for_others:
             return (list(self.devices).index(device),)
         return tuple(device.coords[: len(self.shape)])
 
     def slice_of(self, device: jax.Device) -> int:
-        """The slice that a device is in."""
+        """Return the number of the slice that a device is in."""
         return device.slice_index if self.slices > 1 else 0
 
 
 def get(name: str) -> Topology:
-    """A topology by name.
+    """Return a topology by name.
 
     Args:
-      name: KIND:SIZExSIZE.. such as "v5p:4x4x4", chips along each dimension of the
-        network; "2*v5p:4x4x4": two such slices; or "local", "cpu", "cuda", "tpu": the
-        devices of this machine.
+      name: KIND:SIZExSIZE.. with the chips along each dimension of the network, such as
+        "v5p:4x4x4"; "2*v5p:4x4x4" for two such slices; or "local", "cpu", "cuda", "gpu"
+        or "tpu" for devices of this machine.
 
     Raises:
-      FieldError: unknown, ill-formed, not built by XLA's TPU compiler, or the compiler
-        is not installed.
+      FieldError: the name is unknown or malformed, XLA's TPU compiler refuses it or is
+        not installed, or this machine has no such device.
     """
     if name in ("local", "cpu", "cuda", "gpu", "tpu"):
         return _local(name)
@@ -135,12 +135,12 @@ def get(name: str) -> Topology:
 
 
 def names_a_pod(name: str) -> bool:
-    """Whether a name is of chips that need not be here."""
+    """Return whether a name is of TPU chips that need not be in this machine."""
     return name.split(":")[0].split("*")[-1] in CHIPS
 
 
 def available() -> bool:
-    """Whether XLA's TPU compiler is installed."""
+    """Return whether XLA's TPU compiler is installed."""
     return importlib.util.find_spec("libtpu") is not None
 
 
@@ -153,7 +153,7 @@ def _described(name: str, slices: int, num_chips: int) -> Sequence[jax.Device]:
             "machine",
             "in the checkout: pip install -e '.[tpu]'",
         )
-    # The library asks what machine it is on; elsewhere than on a TPU it must be told.
+    # The library looks for a TPU machine; elsewhere these variables stand for one.
     for variable, value in (
         ("TPU_SKIP_MDS_QUERY", "1"),
         ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),  # no device is opened
