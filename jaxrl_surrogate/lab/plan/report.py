@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def unintended(self) -> dict[str, tuple[str, ...]]:
-        """Descriptions of the unintended collectives of each phase that was compiled."""
+        """Descriptions of each phase's collectives that are not intended."""
         return {
             name: unintended(phase.cost, name, self.job, self.mesh)
             for name, phase in self.phases.items()
@@ -82,7 +82,7 @@ class Plan:
 
     @property
     def network_share(self) -> float | None:
-        """Time of all collectives, overlapped ones too, over that of a step, or None."""
+        """Time of all collectives, also overlapped ones, over that of a step."""
         seconds = self.step_seconds
         if seconds is None:
             return None

@@ -3,8 +3,8 @@
 Assumptions: matrix products run at the chip's bfloat16 peak, and bytes move at full
 bandwidth. Compute and memory traffic overlap within an instruction, but not between
 instructions. A collective shares the network with no other traffic. Asynchronous
-collectives overlap with all other work, and the others with none. All but the last of
-these make the prediction too fast rather than too slow.
+collectives overlap with all other work, and the others with none. Most of these make
+the predicted time too short rather than too long.
 """
 
 import dataclasses
