@@ -104,7 +104,7 @@ def config_changes(config: TrainConfig) -> list[Change]:
     try:
         places = (directory, *directory.parents)
         fault = not next(place for place in places if place.exists()).is_dir()
-    except OSError:  # a name that is too long, a folder that may not be looked into
+    except OSError:  # such as a name that is too long or a folder without permission
         fault = True
     if fault:
         raise lock.no_place(directory, "it or a part of it is no folder")

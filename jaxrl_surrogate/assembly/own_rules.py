@@ -54,7 +54,7 @@ def own_function(
             f"options {dict(options) or 'given, none'}",
         ) from error
     except ValueError:
-        pass  # a built-in, which does not show its parameters
+        pass  # a built-in function has no signature to check
     return functools.partial(fn, **options) if options else fn
 
 

@@ -299,7 +299,7 @@ def _panels(found: dict) -> list[figures.Panel]:
             "departure of the applied weights",
             "correct answers among the others",
             "gap applied / gap asked for - 1",
-            # A least range keeps rounding errors from filling the panel.
+            # A minimum range keeps rounding errors from filling the panel.
             y_range=(-reach, reach),
         ),
     ]

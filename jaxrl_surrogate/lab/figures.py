@@ -82,7 +82,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
         "grid.color": "#dddddd",
         "grid.linewidth": 0.5,
         "legend.frameon": False,
-        "svg.fonttype": "none",  # text stays text: small files, found by search
+        "svg.fonttype": "none",  # text is not converted to paths: small and searchable
         "svg.hashsalt": "jaxrl_surrogate",
     }
     with matplotlib.rc_context(settings):

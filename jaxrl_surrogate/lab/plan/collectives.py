@@ -88,7 +88,7 @@ def collective(
     ]
     made = instruction.arrays
     if opcode.endswith("-start") and len(made) > len(taken):
-        made = made[len(taken) : 2 * len(taken)]  # a start repeats its operands first
+        made = made[len(taken) : 2 * len(taken)]  # after copies of the operands
     sides = [sum(array.bytes for array in side) for side in (taken, made)]
     return Collective(
         kind=kind,

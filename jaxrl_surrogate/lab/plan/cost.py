@@ -69,7 +69,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """All the work of a program on one device."""
+    """All work of a compiled program on one device."""
 
     work: tuple[Work, ...]
 

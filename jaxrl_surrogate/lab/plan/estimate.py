@@ -90,7 +90,7 @@ def _update_bytes(job, mesh):
     tokens = rows * job.rollout.max_completion_length / mesh.shape["sequence"]
     wide = np.dtype(c.compute_dtype).itemsize
     queries, mlp = c.num_heads * c.head_dim / tensor, c.mlp_dim / tensor
-    if c.num_experts:  # every row once for each of its experts, of all devices' rows
+    if c.num_experts:  # rows of all expert shards, once for each expert that they use
         mlp = c.experts_per_token * mesh.shape["expert"] * (mlp + c.embed_dim)
     block = tokens * wide * (4 * c.embed_dim + 4 * queries + 4 * mlp)
     kept = 1 if job.loop.remat == "block" else 0

@@ -52,7 +52,7 @@ def candidates(
             mesh = variant.make_mesh(topology.devices)
             guess = estimate(variant, topology, mesh)
         except ValueError:
-            continue  # something does not divide
+            continue  # the mesh does not divide the batch
         found.append(Candidate(fields, variant, guess))
 
     def rank(candidate):
