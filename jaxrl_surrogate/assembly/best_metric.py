@@ -14,7 +14,7 @@ def check_best_metric(config: TrainConfig) -> None:
 
     Raises:
       FieldError: the metric is set while checkpoint.keep_best is 0, no metric has this
-        name, or it is measured at no stored step but the last one.
+        name, or it is not measured at any stored step before the last one.
     """
     wanted, plan = config.checkpoint, config.eval
     given = ("best_metric", wanted.best_metric)

@@ -1,4 +1,4 @@
-"""`jaxrl reproduce RUN`: does the run's config and state give the logged numbers again?
+"""`jaxrl reproduce RUN`: check that config and state give the logged numbers again.
 
 The command executes steps of a run again from a stored state and compares every digest.
 It writes nothing into the run directory; the run may be in progress.
