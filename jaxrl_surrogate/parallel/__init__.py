@@ -1,4 +1,4 @@
-"""Where arrays live: the device mesh and the rules that place arrays on it."""
+"""The device mesh, and the rules that decide how arrays are sharded over it."""
 
 from jaxrl_surrogate.parallel import hosts, partition, placement
 from jaxrl_surrogate.parallel.host_threads import enough_host_threads

@@ -1,10 +1,10 @@
-"""Threads for many devices of one host.
+"""Enough threads for a CPU host that simulates several devices.
 
 XLA's CPU client runs its devices on a pool of as many threads as there are cores or
-devices. Collectives of one program may run side by side, and each waits in a thread: on
-eight devices the pool can be full of waiters while those they wait for have no thread,
-and XLA ends the process after 40 s ("Termination timeout for all reduce"). A larger
-pool ends that; the threads sleep most of the time.
+devices. Collectives of one program may run side by side, and each one blocks a thread
+while it waits. With eight devices all threads can be waiting while the participants
+they wait for have no thread; XLA then ends the process after 40 s ("Termination timeout
+for all reduce"). A larger pool prevents this; its threads sleep most of the time.
 """
 
 import os
@@ -16,10 +16,14 @@ _THREADS_PER_DEVICE = 8
 
 
 def enough_host_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have XLA start threads for all devices that XLA_FLAGS asks of the host.
+    """Give XLA enough threads for the CPU devices that XLA_FLAGS asks for.
 
-    To be called before JAX counts its devices; later it does nothing. XLA reads the
-    number from NPROC; one that is set already stays.
+    XLA reads the number of threads from the variable NPROC, which this function sets
+    unless it is set already. Call it before JAX initialises its devices; later it has
+    no effect.
+
+    Args:
+      environment: the environment variables to read and to change.
     """
     found = _DEVICES.search(environment.get("XLA_FLAGS", ""))
     if found and int(found[1]) > 1:

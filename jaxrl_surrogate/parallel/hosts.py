@@ -1,8 +1,9 @@
-"""Several hosts, one run: start-up, what only one of them does, what all must know.
+"""One run on several hosts: start-up, shutdown and communication between processes.
 
 Every host runs the same program with the same config and sees the same run directory.
-All compute the same prompts from the seed; arrays are global, each host holds the part
-on its devices. With one host everything here does nothing.
+All hosts compute the same prompts from the seed. Arrays are global, and each host holds
+the part that is on its devices. With one host the functions here do nothing or return
+their argument.
 """
 
 import dataclasses
@@ -22,10 +23,10 @@ from jaxrl_surrogate.errors import FieldError
 
 PREFIX = "--hosts."
 
-# The coordinator's own time to notice, after the seconds of silence.
+# How long the coordinator may take to report a lost host once its timeout has passed.
 _GRACE_S = 15
 _TIMEOUT_S = 30
-# What the libraries say that carry collectives when a peer is gone.
+# Messages of the communication libraries when another process is gone.
 _LOST = re.compile(
     r"gloo|nccl|connection|socket|heartbeat|unavailable|deadline|peer", re.IGNORECASE
 )
@@ -33,7 +34,7 @@ _LOST = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class HostsConfig:
-    """Where the hosts find each other; not part of a run's config."""
+    """How the hosts of a run find each other. It is not part of the run's config."""
 
     coordinator: Annotated[str, "address:port of host 0; auto: from the cluster"] = ""
     number: Annotated[int, "of hosts; with coordinator=auto it is found out"] = 0
@@ -60,10 +61,16 @@ class HostsConfig:
 
 
 def take(argv: Sequence[str]) -> tuple[HostsConfig, list[str]]:
-    """Split command-line arguments into the hosts' and the rest.
+    """Separate the `--hosts.NAME=VALUE` arguments of a command line from the others.
+
+    Args:
+      argv: the arguments, without the program's name.
+
+    Returns:
+      The config of the hosts, and the remaining arguments in their order.
 
     Raises:
-      ValueError: an unknown or ill-typed field.
+      ValueError: a field is unknown or has a value of another type.
 
     >>> take(["--hosts.number=2", "--seed=1"][1:])[1]
     ['--seed=1']
@@ -86,9 +93,11 @@ def take(argv: Sequence[str]) -> tuple[HostsConfig, list[str]]:
 
 
 def start(config: HostsConfig) -> None:
-    """Join the other hosts; before JAX looks at its devices. Does nothing for one host.
+    """Connect this process to the other hosts of the run.
 
-    "auto" leaves it to JAX, which knows TPU pods, SLURM, Open MPI and Kubernetes jobs.
+    Call it before JAX initialises its devices. It does nothing where no coordinator is
+    given. With the coordinator "auto", JAX finds the hosts itself; it supports TPU
+    pods, SLURM, Open MPI and Kubernetes jobs.
 
     Raises:
       RuntimeError: the hosts do not find each other.
@@ -110,15 +119,16 @@ def start(config: HostsConfig) -> None:
 
 
 def leave(status: int, error: Exception | None = None) -> None:
-    """End this process without waiting for others, where there are others.
+    """End this process at once if it is one of several; return otherwise.
 
-    Whoever fails must not meet them once more: they would wait for each other. Once
-    this process is gone the others notice it. An error that says that another host is
-    gone is held back until the coordinator names that host, which ends this process.
+    A process that failed must not enter another collective or barrier, where it and the
+    others would wait for each other. The others notice when it is gone. If `error` says
+    that another host is lost, this function first waits, so that the coordinator can
+    report which host it is; JAX ends this process when that report arrives.
 
     Args:
       status: the exit status.
-      error: what went wrong, if it was not expected.
+      error: an unexpected exception, whose traceback is printed; None if there is none.
     """
     if not jax.distributed.is_initialized():
         return
@@ -138,32 +148,44 @@ def leave(status: int, error: Exception | None = None) -> None:
 
 
 def is_first() -> bool:
-    """Whether this host is the one that writes what one host writes."""
+    """Whether this is host 0, which writes the files that a run writes once."""
     return jax.process_index() == 0
 
 
 def wait_for_all(what: str) -> None:
-    """Return when all hosts are here; `what` names the place."""
+    """Wait until every host has called this function.
+
+    Args:
+      what: a name of the barrier, the same on all hosts.
+    """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
 def gather(tree: Any) -> Any:
-    """A tree of global arrays as whole NumPy arrays, on every host."""
+    """Return a tree of global arrays as complete NumPy arrays, on every host."""
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, jax.device_get(tree))
     return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is true on any host; all hosts must ask."""
+    """Return whether `flag` is true on any host. Every host must call this."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array([flag])).any())
 
 
 def added(array: np.ndarray) -> np.ndarray:
-    """The sum over hosts of arrays that are 0 where another host has the entry."""
+    """Return the sum of an array over all hosts. Every host must call this.
+
+    Args:
+      array: of the same shape and dtype on every host; each host leaves the entries
+        that another host provides at 0.
+
+    Returns:
+      An array of that shape and dtype, the same on every host.
+    """
     if jax.process_count() == 1:
         return array
     return multihost_utils.process_allgather(array).sum(0).astype(array.dtype)

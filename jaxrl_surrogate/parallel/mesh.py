@@ -1,16 +1,17 @@
 """The device mesh: every device of the run, arranged along five named axes.
 
-    data     copies of the parameters; each takes another share of the batch
-    fsdp     parameters and optimizer moments are split; the batch is split too
-    expert   the experts of a mixture are split; outside of them, the batch
-    sequence the positions of a completion are split in an update, the completions of a
-             group in a rollout; parameters are split over it as over fsdp
-    tensor   heads, the MLP's hidden width and the vocabulary are split
+    data     replicas of the parameters; each processes its own shard of the batch
+    fsdp     shards parameters, optimizer moments and the batch
+    expert   shards the experts of a mixture; everywhere else it shards the batch
+    sequence shards the positions of completions in an update and the completions of a
+             group in a rollout; parameters are sharded over it as over fsdp
+    tensor   shards heads, the MLP's hidden width and the vocabulary
 
-The axes are of type Auto on purpose: the compiler propagates shardings and places the
-collectives, from the shardings of parameters and batch alone. Newer JAX makes Explicit
-the default of `jax.make_mesh`, under which every contraction over a split dimension has
-to name its output sharding, and the models would have to know the mesh.
+The axes are of type Auto on purpose: the compiler derives all shardings and collectives
+from the shardings of the parameters, the batch and the constraints on activations. In
+newer versions of JAX the default of `jax.make_mesh` is Explicit. Every contraction over
+a sharded dimension then has to name its output sharding, so the models would have to
+know the mesh.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh axes. One of them may be -1: all devices the others leave."""
+    """Sizes of the mesh axes. One axis may be -1: it takes the remaining devices."""
 
     data: Annotated[
         int, "copies of the parameters; -1: all devices that are left", "operational"
@@ -87,7 +88,7 @@ class MeshConfig:
         """Return the size of each axis of `AXES` on `num_devices` devices.
 
         Raises:
-          ValueError: the sizes do not multiply to the number of devices.
+          ValueError: the product of the sizes is not the number of devices.
         """
         sizes = {axis: getattr(self, axis) for axis in AXES}
         fixed = math.prod(size for size in sizes.values() if size != -1)
@@ -133,16 +134,16 @@ def make_mesh(
 
     Args:
       config: sizes of the axes.
-      devices: devices to use, default all of them in all processes. JAX orders them so
-        that the last axis, tensor, has the fastest links.
+      devices: devices to use; None uses all devices of all processes. JAX orders them
+        so that the last axis, tensor, has the fastest links.
 
     Returns:
-      A mesh with the axes of `AXES`, all of type Auto. An axis of
-      size 1 is there too: partition rules hold for every mesh.
+      A mesh with the axes of `AXES`, all of type Auto. Axes of size 1 are included, so
+      the partition rules hold for every mesh.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices, or these are of
-        another number of slices.
+      ValueError: the product of the sizes is not the number of devices, or the devices
+        belong to another number of slices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = config.sizes(len(devices))
@@ -153,16 +154,16 @@ def make_mesh(
     try:
         placed = place(sizes, devices)
     except NotImplementedError:
-        # An axis that is part of a dimension of the network, such as 4 chips of 8.
+        # An axis covers only a part of a network dimension, such as 4 chips of 8.
         placed = place(sizes, devices, allow_split_physical_axes=True)
     types = (jax.sharding.AxisType.Auto,) * len(AXES)
     return jax.sharding.Mesh(placed, AXES, axis_types=types)
 
 
 def _over_slices(slices, sizes, devices, **options):
-    """A mesh whose data axis runs over slices first, then within each.
+    """Arrange devices so that data is split over the slices first, then within each.
 
-    Devices that know no slices, such as CPUs and GPUs, are grouped by host.
+    Devices without a slice index, such as CPUs and GPUs, are grouped by host.
     """
     found = {getattr(device, "slice_index", None) for device in devices}
     by_host = len(found) == 1

@@ -1,8 +1,9 @@
-"""Which dimension of which array is split over which mesh axis: one table, `RULES`.
+"""Partition rules: which dimension of an array is sharded over which mesh axis.
 
-Models name the logical axes of their arrays and know no mesh; here a name becomes a
-mesh axis. Everything else that has the shape of the parameters (gradients, optimizer
-moments, a whole train state) takes over the parameters' shardings.
+Models give each dimension of an array a logical axis name and do not know the mesh. The
+table `RULES` maps these names to mesh axes. Trees that hold arrays of the parameters'
+shapes (gradients, optimizer moments, a whole train state) take over the parameters'
+shardings.
 """
 
 import math
@@ -39,20 +40,22 @@ RULES: Rules = MappingProxyType(
     }
 )
 
-# While a layer computes, its matrices are whole along the width: gathered over fsdp in
-# the compute dtype just before, dropped after. The stream between blocks, which the
-# backward pass keeps for every layer, is split over tensor (Korthikanti et al.,
-# arXiv 2205.05198, with the width in the place of the sequence).
+# While a layer computes, its matrices are not sharded along the width "embed": they are
+# gathered in the compute dtype just before and dropped afterwards. The residual stream
+# between blocks, which the backward pass keeps for every layer, is sharded over tensor
+# (Korthikanti et al., arXiv 2205.05198, who shard the sequence instead of the width).
 COMPUTE_RULES: Rules = MappingProxyType({**RULES, "embed": None})
-# A token at a time there is little to keep, and one collective is quicker than two.
-# The positions of a completion come one after the other, so its group is split instead.
+# Decoding runs one token at a time: activations are small, so the residual stream is
+# not sharded, which saves a collective. There is only one position at a time, so the
+# sequence axis shards the completions of a group instead.
 DECODE_RULES: Rules = MappingProxyType(
     {**COMPUTE_RULES, "residual": None, "positions": None, "samples": "sequence"}
 )
 
-# Models have few key-value heads, often fewer than the tensor axis is long. They are
-# then kept whole on every device of the axis: small beside the rest of the layer. So
-# are positions and samples: a prompt has one sample, a decoded token one position.
+# A dimension with one of these names is replicated if its size is no multiple of the
+# number of shards. Models often have fewer key-value heads than the tensor axis has
+# devices, and those heads are small beside the rest of the layer. A prompt has one
+# sample, and a decoded token has one position.
 WHOLE_IF_UNEVEN = frozenset({"kv_heads", "residual", "positions", "samples"})
 
 
@@ -67,15 +70,16 @@ def partition_spec(
 
     Args:
       mesh: from `make_mesh`.
-      axes: a name of `RULES` or None (not split) for each dimension.
+      axes: for each dimension a logical axis of `rules`, or None (not sharded).
       shape: the array's shape.
-      name: what error messages call the array.
-      rules: what the names mean: `RULES` where an array is stored, `COMPUTE_RULES` or
-        `DECODE_RULES` while it is used.
+      name: the array's name in error messages.
+      rules: from logical axes to mesh axes: `RULES` for stored arrays, `COMPUTE_RULES`
+        or `DECODE_RULES` for arrays in a computation.
 
     Raises:
-      ValueError: `axes` has another length than `shape`, holds an unknown name, wants
-        one mesh axis for two dimensions, or a size does not divide.
+      ValueError: `axes` and `shape` differ in length, `axes` holds an unknown name,
+        two dimensions need the same mesh axis, or a size is no multiple of the number
+        of shards (except for the names in `WHOLE_IF_UNEVEN`).
     """
     if len(axes) != len(shape):
         raise ValueError(
@@ -94,7 +98,7 @@ def partition_spec(
             spec.append(None)
             continue
         names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
-        # What has one device does not split: one name less in every table.
+        # A mesh axis of size 1 does not shard: leave its name out of the spec.
         names = tuple(n for n in names if mesh.shape[n] > 1) or names[:1]
         mesh_axes = names if len(names) > 1 else names[0]
         ways = math.prod(mesh.shape[n] for n in names)
@@ -126,16 +130,17 @@ def param_shardings(
 
     Args:
       mesh: from `make_mesh`.
-      logical_axes: the tree of `abstract_params` with a tuple of logical axis names (or
-        None) in the place of every array.
+      logical_axes: a tree of the structure of `abstract_params`, with a tuple of
+        logical axis names (or None) in the place of each array.
       abstract_params: tree of arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
-      The same tree of `NamedSharding`. Key-value heads that the tensor axis does not
-      divide are not split.
+      A tree of the same structure with a `NamedSharding` for each array. Key-value
+      heads are replicated where the tensor axis does not divide their number.
 
     Raises:
-      ValueError: naming the array, its axis and the sizes; see `partition_spec`.
+      ValueError: a parameter cannot be sharded; the message names it, its axis and the
+        sizes. See `partition_spec`.
     """
 
     def shard(path, array, axes):
@@ -151,13 +156,14 @@ def state_shardings(
     abstract_state: PyTree,
     abstract_params: PyTree,
 ) -> PyTree:
-    """Return shardings for a tree that holds copies of the parameters, such as moments.
+    """Return shardings for a tree with arrays like the parameters, such as moments.
 
-    An array of `abstract_state` belongs to the parameter whose path ends its own path
-    (`0/mu/layers/q` to `layers/q`; the longest wins) and whose shape it has; it is
-    placed as that parameter is. All else, counters and Adafactor's factored moments
-    included, is replicated. Any optax chain, masked and accumulating transformations
-    too, and a whole train state are such trees.
+    An array of `abstract_state` belongs to a parameter if its path ends with the
+    parameter's path (`0/mu/layers/q` belongs to `layers/q`; the longest match counts)
+    and both have the same shape. It then gets that parameter's sharding. All other
+    arrays, such as counters and Adafactor's factored moments, are replicated. The tree
+    can be the state of any optax chain, masked and accumulating transformations
+    included, or a whole train state.
 
     Args:
       mesh: from `make_mesh`.
@@ -166,7 +172,7 @@ def state_shardings(
       abstract_params: tree of arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
-      The tree of `abstract_state` with a `NamedSharding` for every array.
+      A tree of the structure of `abstract_state` with a `NamedSharding` for each array.
     """
     params = {
         _names(path): (array.shape, sharding)
@@ -189,33 +195,33 @@ def state_shardings(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of arrays whose leading axis is the batch, such as (G, ...)."""
+    """Return the sharding of arrays whose leading axis is the batch, (G, ...)."""
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
 def num_batch_shards(mesh: Mesh) -> int:
-    """How many ways the prompts of a batch are split."""
+    """Return the number of shards of a batch's prompts."""
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Sharding of arrays that every device holds whole."""
+    """Return the sharding of arrays of which every device holds a full copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def constrain(
     x: jax.Array, mesh: Mesh, *axes: str | None, rules: Rules = RULES
 ) -> jax.Array:
-    """Pin the layout of an activation inside a jitted function.
+    """Constrain the sharding of an activation inside a jitted function.
 
     Args:
-      x: array with one logical axis for each dimension.
+      x: an array of any shape.
       mesh: from `make_mesh`.
-      *axes: names of `rules`, or None: not split.
-      rules: what the names mean.
+      *axes: for each dimension of `x` a logical axis of `rules`, or None (not sharded).
+      rules: from logical axes to mesh axes.
 
     Returns:
-      `x`, laid out by the rules.
+      `x` with this sharding.
 
     Raises:
       ValueError: see `partition_spec`.
@@ -225,21 +231,29 @@ def constrain(
 
 
 def constrain_tree(tree: PyTree, shardings: PyTree) -> PyTree:
-    """Lay a tree of arrays out inside a jitted function; nothing on one device."""
+    """Constrain the shardings of a tree of arrays inside a jitted function.
+
+    Args:
+      tree: tree of arrays.
+      shardings: a tree of the same structure, with a sharding for each array.
+
+    Returns:
+      The tree with these shardings; unchanged if all of them are of one device.
+    """
     if all(sharding.num_devices == 1 for sharding in jax.tree.leaves(shardings)):
         return tree
     return jax.lax.with_sharding_constraint(tree, shardings)
 
 
 def abstract_like(abstract: PyTree, shardings: PyTree) -> PyTree:
-    """Attach shardings to a tree of shapes: what a checkpoint is restored into.
+    """Attach shardings to a tree of shapes, as restoring a checkpoint needs them.
 
     Args:
       abstract: tree of arrays or `jax.ShapeDtypeStruct`.
-      shardings: the same tree of shardings.
+      shardings: a tree of the same structure, with a sharding for each array.
 
     Returns:
-      The same tree of `jax.ShapeDtypeStruct` with shardings.
+      A tree of the same structure, of `jax.ShapeDtypeStruct` with shardings.
     """
     return jax.tree.map(
         lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
@@ -249,15 +263,15 @@ def abstract_like(abstract: PyTree, shardings: PyTree) -> PyTree:
 
 
 def describe(shardings: PyTree, abstract: PyTree) -> str:
-    """Return a table of arrays, how each is split, and what one device holds of it.
+    """Return a table of how arrays are sharded and how much of each a device holds.
 
     Args:
       shardings: tree of `NamedSharding`.
-      abstract: the same tree of arrays or `jax.ShapeDtypeStruct`.
+      abstract: a tree of the same structure, of arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
-      Lines of text: name, dtype, shape, partition spec, shape on one device, MiB on one
-      device; then the sum.
+      Text with one line for each array (name, dtype, shape, partition spec, shape and
+      MiB on one device) and a last line with the total MiB.
     """
     rows = [("array", "dtype", "shape", "partition", "on a device", "MiB")]
     total = 0
@@ -289,7 +303,7 @@ def describe(shardings: PyTree, abstract: PyTree) -> str:
 
 
 def _name(path: tuple) -> str:
-    """A tree path as text, whatever the kind of its containers."""
+    """Return a tree path as text, for any kind of containers."""
     return "/".join(_names(path))
 
 

@@ -1,4 +1,4 @@
-"""What the models' logical axes mean on a mesh while a function is traced."""
+"""Applies partition rules to the models' activations while a function is traced."""
 
 import contextlib
 import dataclasses
@@ -12,11 +12,14 @@ from jaxrl_surrogate.parallel.partition import Rules, constrain, partition_spec
 
 
 def on(mesh: Mesh | None, rules: Rules) -> contextlib.AbstractContextManager[None]:
-    """Have the models lay out their activations on a mesh while a function is traced.
+    """Have the models shard their activations over a mesh while a function is traced.
 
     Args:
-      mesh: from `make_mesh`; None or a mesh of one device leave all to the compiler.
+      mesh: from `make_mesh`. None or a mesh of one device sets no constraints.
       rules: `partition.COMPUTE_RULES` or `partition.DECODE_RULES`.
+
+    Returns:
+      A context manager; enter it inside the function that is traced.
     """
     if mesh is None or mesh.size == 1:
         return layout.placed_by(None)
@@ -25,7 +28,7 @@ def on(mesh: Mesh | None, rules: Rules) -> contextlib.AbstractContextManager[Non
 
 @dataclasses.dataclass(frozen=True)
 class _OnMesh:
-    """A `layout.Placement`."""
+    """The `layout.Placement` of a mesh and its rules."""
 
     mesh: Mesh
     rules: Rules
@@ -39,11 +42,12 @@ class _OnMesh:
         return math.prod(self.mesh.shape[name] for name in names)
 
     def sum_over_experts(self, part, rows, banks, bank_axes):
-        """Rows are gathered over the axis of experts, what comes out is scattered.
+        """Gather rows over the expert axis, and scatter the sums of the outputs.
 
         Each device runs its own experts on the rows of all devices of that axis. With
-        k experts a row, an all-to-all would send every row k times and back: up to k
-        ways this sends no more, and there is no capacity beyond which rows are lost.
+        k experts per row, an all-to-all would send every row k times and back. Up to k
+        shards the gather sends no more than that, and it needs no capacity limit, so no
+        row is dropped.
         """
         leading = ("batch", "samples", "positions")
         rows_specs = tuple(
