@@ -1,4 +1,4 @@
-"""Prompts to completions: samplers, and the engine of the local one."""
+"""Rollouts: samplers that complete prompts, and the engine of the local sampler."""
 
 from jaxrl_surrogate.rollout.config import RolloutConfig
 from jaxrl_surrogate.rollout.decode import DecodeConfig, rollout

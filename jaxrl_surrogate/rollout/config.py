@@ -12,7 +12,7 @@ from jaxrl_surrogate.typed_fields import check_fields
 
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig:
-    """How much is sampled."""
+    """Sizes, sampler and sampling distribution of a rollout."""
 
     prompts_per_step: Annotated[int, "prompts G of a step", "kept"] = 16
     group_size: Annotated[int, "completions M of each prompt", "kept"] = 8

@@ -1,4 +1,4 @@
-"""Prompts to completions on the device: prefill once, decode together, stop early."""
+"""Sampling on the device: prefill each prompt once, decode all completions together."""
 
 import dataclasses
 import functools
@@ -16,17 +16,18 @@ from jaxrl_surrogate.rollout.config import RolloutConfig
 from jaxrl_surrogate.rollout.sampling import sample, sampling_logits
 from jaxrl_surrogate.typed_fields import check_fields
 
-# Positions of the loop's first segment. A segment attends to its own end, not to the
-# longest completion allowed, so early tokens do not pay for positions not yet written.
-# Unrolled layers have caches that grow with the segments, because a CPU would copy a
-# part before it reads it. Elsewhere the whole cache is there from the start: growing it
-# would need the old and the new one at the same time.
+# Positions of the decode loop's first segment. In each segment attention reads the
+# cache up to the segment's end, not up to the longest completion allowed, so early
+# tokens do not pay for positions that are not written yet. With unrolled layers the
+# caches grow from segment to segment, because a CPU copies a slice before it reads it.
+# Otherwise the whole cache is allocated at the start: to grow it, the old and the new
+# cache would have to be in memory at the same time.
 _SEGMENT = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig:
-    """What is fixed when a rollout is compiled. Hashable."""
+    """The static settings of a compiled rollout. Hashable."""
 
     rollout: RolloutConfig
     stop_tokens: tuple[int, ...]  # a completion ends with the first of these
@@ -36,7 +37,7 @@ class DecodeConfig:
         check_fields(self)
 
     def with_rollout(self, **fields: Any) -> "DecodeConfig":
-        """The same with other values for fields of `RolloutConfig`."""
+        """Return a copy with other values for these fields of `RolloutConfig`."""
         rollout = dataclasses.replace(self.rollout, **fields)
         return dataclasses.replace(self, rollout=rollout)
 
@@ -55,26 +56,29 @@ def rollout(
 ) -> Completions:
     """Sample M completions of each prompt in one compiled program.
 
-    The loop ends as soon as every completion has. The uniform behind token t of sample
-    m of a prompt is a function of (key, the prompt's id, m, t) alone, so a completion
-    is the same whatever it is batched with, as long as its logits are.
+    The loop ends as soon as all completions have ended. The uniform random number that
+    chooses token t of sample m of a prompt depends only on (key, the prompt's id, m,
+    t). A completion therefore does not depend on what it is batched with, as long as
+    its logits do not.
 
     Args:
       config: the decoder's shape; static.
       decode: sizes, stop tokens and sampling distribution; static.
       params: parameters of the decoder, float32.
       prompts: G prompts.
-      key: of this step's rollout stream.
-      mesh: static; where the arrays are, None for one device. Before the first prompt
-        is read, parameters are cast and gathered over fsdp and sequence; the cache is
-        split over prompts, over completions of a group and over key-value heads, and
-        no token gathers a parameter. Without `gather_weights` layers stay split, and
-        every token gathers each of them as it comes to it.
-      policy_step: the step after which the policy had these parameters; 0: it began
-        with them. Recorded with every completion.
+      key: the random key of this step's rollout.
+      mesh: the mesh that the arrays are on, None for one device; static. Parameters are
+        cast to the compute dtype and gathered over fsdp and sequence before the prompts
+        are read, so no decoding step gathers parameters. The cache is sharded over
+        prompts, over completions of a group and over key-value heads. Without
+        `gather_weights` the layers stay sharded, and every decoding step gathers each
+        layer when it reaches it.
+      policy_step: the training step after which the policy had these parameters, 0 for
+        the initial policy; recorded with every completion.
 
     Returns:
-      `Completions`. The stop token belongs to the completion: its decision is trained.
+      `Completions` of shape (G, M). The stop token is part of a completion, so the
+      decision to stop is trained.
     """
     with placement.on(mesh, partition.DECODE_RULES):
         return _rollout(config, decode, params, prompts, key, policy_step)
@@ -130,7 +134,7 @@ def _rollout(config, decode, params, prompts, key, policy_step):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _State:
-    """What the decode loop carries."""
+    """The values that the decode loop carries from step to step."""
 
     position: jax.Array  # () int32, completion tokens sampled so far
     hidden: jax.Array  # (G, M, D), from which the next token is sampled
@@ -142,7 +146,7 @@ class _State:
 
 
 def _constrain_state(decode, state):
-    """The same state: whole completions on a device, its key-value heads alone."""
+    """Shard the state over completions, and the cache over key-value heads as well."""
     stacked = () if decode.unroll_layers else (None,)
     cache = jax.tree.map(
         lambda x: constrain(x, *stacked, "batch", "samples", "kv_heads", None, None),
@@ -191,7 +195,7 @@ def _uniform(key, position):
 
 
 def _empty_cache(config, decode, shape, size):
-    """Keys and values of completions, stacked or a tuple of layers."""
+    """Return an empty cache: stacked layers, or a tuple if layers are unrolled."""
     leading = (*shape, config.num_kv_heads)
     shape_of_one = (size, config.head_dim, config.compute_dtype)
     if decode.unroll_layers:
@@ -202,7 +206,7 @@ def _empty_cache(config, decode, shape, size):
 
 
 def _segment_ends(max_length):
-    """Where segments end: each as long as all before it, so that they are few."""
+    """Return the segments' ends. Each end is twice the last, so segments are few."""
     ends = [min(_SEGMENT, max_length)]
     while ends[-1] < max_length:
         ends.append(min(2 * ends[-1], max_length))

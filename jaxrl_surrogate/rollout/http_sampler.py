@@ -1,14 +1,15 @@
-"""A sampler behind HTTP: parameters go there, completions come back.
+"""A client of a sampling server: sends it parameters and receives completions.
 
-Two requests, both POST; docs/http_sampler.md has every field.
+The client sends two kinds of POST requests. docs/http_sampler.md describes each field.
 
     URL/load?version=V&policy=ID   body: the parameters, .npz of float32 arrays by path
                                    answer: {"policy": ID}
     URL/sample                     body and answer: JSON
 
-ID is a digest of the parameters. Every request and every answer of /sample carries it:
-a server that was started again, or that another run has given its parameters, refuses
-with 409 and is given ours again. No completion of another policy is ever taken.
+ID is a digest of the parameters, and is part of every request and every answer. A
+server that holds another policy, because it was restarted or because another run has
+loaded its own parameters, answers /sample with status 409. The client then loads its
+policy again. It never accepts completions of another policy.
 """
 
 import dataclasses
@@ -34,23 +35,23 @@ ATTEMPTS = 5
 FIRST_WAIT_S = 1.0  # before the second attempt; each further wait is twice as long
 
 _SHOWN = 200  # characters of an answer in an error
-_BUSY = (502, 503, 504)  # of a server that may be back soon
+_BUSY = (502, 503, 504)  # statuses after which the request is repeated
 _OTHER_POLICY = 409
 
 
 class HTTPSampler:
-    """A client of a sampling server."""
+    """A `Sampler` that asks a sampling server for completions."""
 
     def __init__(self, url: str, vocab_size: int, timeout_s: float = 600.0):
-        """Name the server; nothing is sent.
+        """Set the server's address; nothing is sent yet.
 
         Args:
-          url: such as "http://host:8000".
-          vocab_size: tokens in an answer are below it.
+          url: the server's address, such as "http://host:8000".
+          vocab_size: size of the vocabulary; larger token ids in an answer are errors.
           timeout_s: seconds that one request may take.
 
         Raises:
-          FieldError: of `sampler`; several processes train together.
+          FieldError: of the field `sampler`, if several processes train together.
         """
         if jax.process_count() > 1:
             raise FieldError(
@@ -59,17 +60,20 @@ class HTTPSampler:
         self._url, self._vocab_size = url.rstrip("/"), vocab_size
         self._timeout_s = timeout_s
         self._params, self._version = None, 0
-        self._policy, self._sent = "", ""  # what we have, and what the server has
+        self._policy, self._sent = "", ""  # IDs of our policy and of the server's
 
     def load(self, params: models.Params, version: int) -> None:
-        """Give the server a policy, unless it has these parameters; see `Sampler`."""
+        """Send a policy to the server unless it has it already; see `Sampler.load`."""
         self._params, self._version = params, version
         self._policy = _policy_id(_by_path(params))
         if self._policy != self._sent:
             self._send()
 
     def sample(self, request: SampleRequest) -> Completions:
-        """See `Sampler`. A server that has another policy is given ours, once."""
+        """Ask the server for completions; see `Sampler.sample`.
+
+        If the server holds another policy, ours is sent once more.
+        """
         if self._params is None:
             raise SamplerError(f"{self._url}: no policy was loaded; call `load` first")
         body = json.dumps(_request(request, self._policy)).encode()
@@ -97,7 +101,7 @@ class HTTPSampler:
         self._sent = self._policy
 
     def _post(self, path: str, body: bytes, kind: str) -> dict | None:
-        """The JSON object of an answer; None where the server has another policy."""
+        """Return the answer's JSON object, or None if the server has another policy."""
         url = self._url + path
         wait, fault = FIRST_WAIT_S, ""
         for attempt in range(ATTEMPTS):
@@ -139,7 +143,7 @@ class HTTPSampler:
         return found
 
     def _completions(self, request: SampleRequest, answer: dict) -> Completions:
-        """An answer as arrays, every value of it checked."""
+        """Check every value of an answer and convert it to arrays."""
         shape = (len(request.prompts.ids), request.rollout.group_size)
         longest = request.rollout.max_completion_length
         groups = answer.get("completions")
@@ -178,7 +182,7 @@ class HTTPSampler:
 
 
 def _request(request: SampleRequest, policy: str) -> dict:
-    """A request as JSON values."""
+    """Return a request as JSON values."""
     prompts = request.prompts
     rows = zip(prompts.ids, prompts.tokens, prompts.lengths, strict=True)
     return {
@@ -201,7 +205,7 @@ def _request(request: SampleRequest, policy: str) -> dict:
 
 
 def _fault(one: Any, request: SampleRequest, vocab_size: int) -> str | None:
-    """What is wrong with one completion of an answer, or None."""
+    """Return what is invalid in one completion of an answer, or None."""
     if not isinstance(one, dict) or {"tokens", "logprobs", "truncated"} - one.keys():
         return f"expected tokens, logprobs and truncated, got {_short(one)}"
     tokens, logprobs, cut = one["tokens"], one["logprobs"], one["truncated"]
@@ -233,7 +237,7 @@ def _is_logprob(value: float) -> bool:
 
 
 def _by_path(params: models.Params) -> dict[str, np.ndarray]:
-    """Parameters on the host, by path."""
+    """Copy parameters to the host and return them by path."""
     leaves = jax.tree.leaves_with_path(jax.device_get(params))
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
@@ -242,7 +246,7 @@ def _by_path(params: models.Params) -> dict[str, np.ndarray]:
 
 
 def _policy_id(arrays: dict[str, np.ndarray]) -> str:
-    """128 bits of the SHA-256 of parameters with their paths and shapes."""
+    """Return 128 bits of the SHA-256 of parameters, their paths, dtypes and shapes."""
     digest = hashlib.sha256()
     for path, array in arrays.items():
         digest.update(f"{path}{array.dtype.str}{array.shape}".encode())

@@ -1,9 +1,9 @@
-"""Samplers: who turns prompts into completions. The engine on this mesh is one of them.
+"""Samplers complete prompts with a policy; `LocalSampler` runs on the training mesh.
 
-A sampler is given a policy with `load` and asked for completions with `sample`. The
-request names the position of its randomness (seed, stream, step) and carries no state,
-so that a request that is sent again, to the same or to another sampler of the same
-engine, gives the same completions.
+`load` gives a sampler the policy, and `sample` asks it for completions. A request
+identifies its random numbers by (seed, stream, step) and carries no other state. If it
+is sent again, to the same sampler or to another one with the same engine, the
+completions are the same.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ from jaxrl_surrogate.rollout.decode import DecodeConfig, rollout
 
 
 class SamplerError(RuntimeError):
-    """A sampler gives no completions, or such as cannot be trained on."""
+    """A sampler gave no completions, or completions that cannot be trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleRequest:
-    """M completions of each of G prompts, at a position of the run's randomness.
+    """A request for M completions of each of G prompts.
 
-    How a sampler computes them is its own affair: `rollout.gather_weights` and the like
-    are for the local one.
+    Fields of `rollout` that say how the local sampler computes, such as
+    `gather_weights`, may be ignored by other samplers.
     """
 
     prompts: Prompts  # of NumPy arrays
@@ -35,49 +35,57 @@ class SampleRequest:
     stop_tokens: tuple[int, ...]  # a completion ends with the first of these
     seed: int  # of the run
     stream: str  # the named random stream, such as "rollout"
-    step: int  # whose part of the stream it is
+    step: int  # the step whose part of the stream is used
 
 
 class Sampler(Protocol):
-    """Samples completions of the policy that it was given last."""
+    """Samples completions from the policy that was loaded last."""
 
     def load(self, params: models.Params, version: int) -> None:
-        """Take the policy after step `version`; its arrays live until the next step.
+        """Load the policy after step `version`.
 
         Args:
-          params: all parameters, float32, on their devices.
-          version: 0 for the policy that training starts from.
+          params: all parameters, float32, on their devices. The next training step
+            invalidates these arrays.
+          version: the training step, 0 for the initial policy.
 
         Raises:
-          SamplerError: the sampler cannot be reached or does not take them.
+          SamplerError: the sampler cannot be reached or refuses the parameters.
         """
 
     def sample(self, request: SampleRequest) -> Completions:
-        """NumPy arrays of (G, M) completions whose `policy_step` is the version.
+        """Sample M completions of each of the G prompts of a request.
+
+        Returns:
+          `Completions` of shape (G, M), of NumPy arrays; `policy_step` is the version
+          of the loaded policy.
 
         Raises:
-          SamplerError: no completions came, or none that can be trained on.
+          SamplerError: the sampler gave no completions, or invalid ones.
         """
 
 
 @dataclasses.dataclass
 class LocalSampler:
-    """The engine of this package, on the mesh that trains."""
+    """Samples with the engine of this package, on the mesh that trains."""
 
     model: models.DecoderConfig
     mesh: jax.sharding.Mesh
     unroll_layers: bool = False  # see `DecodeConfig`
 
     def __post_init__(self):
-        """No policy yet."""
+        """Start without a policy."""
         self._params, self._version = None, 0
 
     def load(self, params: models.Params, version: int) -> None:
-        """Take the policy; copies nothing."""
+        """Keep a reference to the policy's arrays; see `Sampler.load`."""
         self._params, self._version = params, version
 
     def sample(self, request: SampleRequest) -> Completions:
-        """See `Sampler`; compiles once for each shape of a request."""
+        """Sample on the mesh; see `Sampler.sample`.
+
+        The rollout is compiled once for each combination of shapes and settings.
+        """
         if self._params is None:
             raise SamplerError("no policy was loaded; call `load` before `sample`")
         decode = DecodeConfig(request.rollout, request.stop_tokens, self.unroll_layers)

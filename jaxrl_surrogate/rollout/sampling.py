@@ -1,4 +1,4 @@
-"""From logits to a token: temperature, truncation, and one uniform per row."""
+"""From logits to a token: temperature, truncation, and inverse-CDF sampling."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ _BLOCK = 128
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """The sampling distribution: a tempered, truncated softmax."""
+    """The sampling distribution: a softmax with temperature and truncation."""
 
     temperature: Annotated[float, "divides the logits; 0 is greedy", "kept"] = 1.0
     top_k: Annotated[int, "keep the k most likely tokens; 0 keeps all", "kept"] = 0
@@ -39,15 +39,15 @@ class SamplingConfig:
 
 
 def sampling_logits(config: SamplingConfig, logits: jax.Array) -> jax.Array:
-    """Logits of the distribution that is sampled.
+    """Return the logits of the sampling distribution.
 
-    The trainer applies this as well, so that its log-probabilities are those of the
-    policy that acted: a truncated softmax is another policy than the full one. The
-    truncations apply in the order top-k, top-p, min-p, each to what the last one left.
-    Tokens tied with the last one kept are kept.
+    The trainer applies this function as well, so that its log-probabilities are those
+    of the policy that sampled: a truncated softmax is another policy than the full one.
+    The truncations apply in the order top-k, top-p, min-p, each to the tokens that the
+    previous one kept. Tokens tied with the last token kept are kept too.
 
     Args:
-      config: the sampling distribution; temperature 0 leaves logits as they are.
+      config: the sampling distribution; temperature 0 does not scale the logits.
       logits: (..., V) float32.
 
     Returns:
@@ -76,14 +76,14 @@ def sample(
 ) -> tuple[jax.Array, jax.Array]:
     """Draw a token from each row by inverting its cumulative distribution.
 
-    One uniform a row instead of noise over the whole vocabulary. The inversion has two
-    levels, blocks of the vocabulary and then tokens of one block, so that only block
-    sums are accumulated over all of V.
+    This needs one uniform random number per row instead of noise over the whole
+    vocabulary. The inversion first finds a block of the vocabulary and then a token in
+    that block, so the only cumulative sum over all of V is that of the block sums.
 
     Args:
       logits: (..., V) float32, of the sampling distribution.
       uniforms: (...) float32 in [0, 1).
-      greedy: take the likeliest token, the first one among ties.
+      greedy: take the most likely token, the first one among ties.
 
     Returns:
       Tokens (...) int32 and their log-probabilities (...) float32.
@@ -100,7 +100,15 @@ def sample(
 
 
 def _invert(weights, uniforms):
-    """Tokens (...) at quantiles of unnormalised weights (..., V), and their sums."""
+    """Invert the cumulative distributions of unnormalised weights at quantiles.
+
+    Args:
+      weights: (..., V), unnormalised probabilities.
+      uniforms: (...), the quantiles.
+
+    Returns:
+      Tokens (...) int32 and the sums of the weights (...).
+    """
     padding = -weights.shape[-1] % _BLOCK
     weights = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, padding)])
     blocks = weights.reshape(*weights.shape[:-1], -1, _BLOCK)
@@ -116,10 +124,11 @@ def _invert(weights, uniforms):
 
 
 def _first_above(bounds, target, weights):
-    """Index (...) of the first cumulative bound (..., N) above target (...).
+    """Return the index (...) of the first cumulative bound (..., N) above target (...).
 
-    Only indices that have weight are taken: rounding must never pick a token that the
-    truncation excluded, nor run past the end; the last one with weight then stands in.
+    Only indices with a positive weight are returned, so that rounding never picks a
+    token that the truncation excluded. If no bound is above the target, the result is
+    the last index with a positive weight.
     """
     size = bounds.shape[-1]
     positions = jnp.arange(size, dtype=jnp.int32)
