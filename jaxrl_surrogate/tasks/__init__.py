@@ -1,4 +1,4 @@
-"""Tasks: problems and verifiers, text to reward, on the host."""
+"""Tasks: problems, and verifiers that turn completions into rewards on the host."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ _TASKS = {task.name: task for task in (Arithmetic, Countdown, GSM8K)}
 
 
 def names() -> tuple[str, ...]:
-    """Built-in tasks. `reasoning_gym:DATASET` names those of that library."""
+    """Return the names of the built-in tasks, without those of reasoning-gym."""
     return tuple(_TASKS)
 
 
@@ -33,14 +33,14 @@ def get(name: str, **options: Any) -> Task:
     """Return a task.
 
     Args:
-      name: one of `names()`, `reasoning_gym:DATASET`, or one of the user's own:
-        `file.py:attribute` or `module:attribute`, a class that takes the options, or an
-        object.
-      **options: those that the function `options` lists for this name.
+      name: one of `names()`; `reasoning_gym:DATASET`; or `file.py:attribute` or
+        `module:attribute` for the user's own task, which is a class or function that
+        takes the options, or an object.
+      **options: options of the task, as the function `options` lists them.
 
     Raises:
-      FieldErrors: what is unknown, ill-typed or impossible and what was expected, of
-        the field `name`, or `options.` and an option.
+      FieldErrors: the name or an option is unknown, or an option has another type or an
+        impossible value. The fields are `name` and `options.NAME`.
 
     Examples:
       >>> task = get("arithmetic", max_digits=3)
@@ -59,10 +59,10 @@ def get(name: str, **options: Any) -> Task:
 
 
 def build(config: TaskConfig) -> Task:
-    """The task of a config, which a run can be trained on, with the rewards it names.
+    """Make the task of a config, with the config's reward function if it names one.
 
     Raises:
-      FieldErrors: as `get`, `rewards.with_reward`, `user_tasks.check` and
+      FieldErrors: see `get`, `rewards.with_reward`, `user_tasks.check` and
         `user_tasks.check_travels`.
     """
     task = get(config.name, **config.options)
@@ -77,7 +77,7 @@ def build(config: TaskConfig) -> Task:
 
 
 def user_code(config: TaskConfig) -> list[str]:
-    """The specs of the user's own code that a task and its rewards come from."""
+    """Return the specs (such as `my.py:MyTask`) of the user's code that a task uses."""
     return [
         *([config.name] if _is_users(config.name) else []),
         *([config.reward] if config.reward is not None else []),
@@ -85,7 +85,7 @@ def user_code(config: TaskConfig) -> list[str]:
 
 
 def options(name: str) -> dict[str, Option]:
-    """Type, default and help of each option of a task.
+    """Return type, default and help text of each option of a task.
 
     Raises:
       FieldError: there is no such task, or it needs a library that is missing.
@@ -108,7 +108,7 @@ _options = options  # `get` has an argument of this name
 
 
 def task_options(name: str) -> dict[str, tuple[Any, str]]:
-    """Default and help of each option: `options` for one who only prints them."""
+    """Return default and help text of each option of a task; see `options`."""
     return {key: (option.default, option.help) for key, option in options(name).items()}
 
 

@@ -1,7 +1,7 @@
-"""Final answers in free text: where a solution states its answer, and which number.
+"""Extraction of final answers from free text.
 
-Regular expressions here are linear in the text: a completion is whatever a policy
-wrote, and must not be able to hold up its verifier.
+The regular expressions here take time linear in the text: a completion may be any text,
+and must not be able to block its verifier.
 """
 
 import re
@@ -10,7 +10,7 @@ from fractions import Fraction
 _TAG, _END_TAG = "<answer>", "</answer>"
 _MARK = re.compile(r"####|\\(?:boxed|fbox)\s{0,9}\{|<answer>")
 _BRACE = re.compile(r"[{}]")
-# TeX that stands in and around numbers, and what it means.
+# TeX commands in and around numbers, and the text that replaces them.
 _TEX = (
     (re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}"), r" \1/\2"),
     (re.compile(r"\\[,;:!]|[\u00a0\u2009\u202f]"), ""),  # spaces inside 10\,000
@@ -18,7 +18,7 @@ _TEX = (
     (re.compile(r"\\(?=[$%])"), ""),
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf)(?=\{)"), ""),
     (re.compile(r"\u2212"), "-"),
-    # A power is no number: the base alone would be a wrong reading.
+    # A power is not read as a number: its base alone would be incorrect.
     (re.compile(r"(?<![0-9.,])[0-9][0-9.,]*\s{0,9}\^[\s({-]{0,9}[0-9]+"), " "),
     (_BRACE, " "),
 )
@@ -35,16 +35,21 @@ _LONGEST = 64  # digits of a number
 
 
 def final_number(text: str, *, last_number: bool = True) -> Fraction | None:
-    """The number that a solution settles on, exactly, or None.
+    """Return the number that a solution gives as its answer, or None.
 
-    The last statement of an answer counts: `#### x`, `\\boxed{x}` or
-    `<answer>x</answer>`, whichever comes last. Of its first line with a number, the
-    first number after the last equals sign is read. If nothing is stated so, and
-    `last_number`, it is the last number of the text.
+    The answer is in the last mark of the form `#### x`, `\\boxed{x}` or
+    `<answer>x</answer>`. In the mark's first line with a number, the first number after
+    the last equals sign that a number follows is the answer. In a text without a mark,
+    it is the last number of the text if `last_number` is true.
 
-    Read as numbers: 42, -42, 1,234, 42.0, .5, 3/4, 1 1/2, 1e3, with currency signs,
-    percent signs (50% is 50), units, TeX (\\$, \\%, \\text, \\frac, 10\\,000 and
-    10{,}000), words and points around them. Not read: powers and digits inside words.
+    Numbers may be written as 42, -42, 1,234, 42.0, .5, 3/4, 1 1/2 or 1e3, with currency
+    signs, percent signs (50% is 50), units, words, points and TeX around them (\\$,
+    \\%, \\text, \\frac, 10\\,000 and 10{,}000). Powers and digits inside words are not
+    read as numbers.
+
+    Args:
+      text: the completion.
+      last_number: whether the last number counts in a text without a mark.
 
     Examples:
       >>> final_number("She has 3. #### $1,234.00 a year")
@@ -65,17 +70,23 @@ def final_number(text: str, *, last_number: bool = True) -> Fraction | None:
 
 
 def answer_text(text: str) -> str:
-    """The answer that a completion states, as text without outer white space.
+    """Return the answer that a completion states, without outer white space.
 
-    What stands in the last `<answer>...</answer>` or `\\boxed{...}`, whichever comes
-    last (a tag left open reaches to the end); the whole completion if there is neither.
+    It is the content of the last `<answer>...</answer>` or `\\boxed{...}`, whichever
+    comes last, or the whole completion if there is neither. The content of a tag that
+    is not closed reaches to the end.
     """
     stated = _last_statement(text, ("\\", _TAG))
     return (text if stated is None else stated).strip()
 
 
 def _last_statement(text: str, kinds: tuple[str, ...]) -> str | None:
-    """What the last mark says. A box that is never closed states nothing."""
+    """Return the content of the last mark, or None. Boxes without an end are skipped.
+
+    Args:
+      text: the completion.
+      kinds: how a mark may begin.
+    """
     end = len(text)
     for mark in reversed(list(_MARK.finditer(text))):
         if not mark.group().startswith(kinds):
@@ -89,8 +100,8 @@ def _last_statement(text: str, kinds: tuple[str, ...]) -> str | None:
             depth += 1 if brace.group() == "{" else -1
             if depth == 0:
                 return text[mark.end() : brace.start()]
-        # The text from here on was searched: going over it again for every mark before
-        # it would be quadratic in a text of open boxes.
+        # The text from this mark on has been searched. Searching it again for every
+        # earlier mark would take quadratic time in a text of open boxes.
         end = mark.start()
     return None
 

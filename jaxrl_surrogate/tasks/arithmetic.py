@@ -1,4 +1,4 @@
-"""Sums, differences and products of graded size, verified exactly."""
+"""Arithmetic problems of adjustable difficulty, with exact verification."""
 
 import math
 import re
@@ -15,14 +15,15 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,64}")
 
 
 class Arithmetic:
-    """`a + b = ?`, with more operands, digits and operations as the level rises.
+    """Sums, differences and products of integers, such as `12+34=`.
 
-    Each operand has a number of digits drawn from `min_digits` to `max_digits`, so one
-    set holds easy and hard problems; `info["digits"]` is the largest number of digits.
-    Products bind before sums. A small model after a short warm start is correct now and
-    then, and rarely by chance: two or three digits and `add` leave pass@8 far above
-    pass@1. With two operands of at most three digits, prompts of form `symbols` have at
-    most 8 characters and completions of `add` and `sub` at most 4.
+    The number of digits of each operand is drawn from `min_digits` to `max_digits`, so
+    one set holds easy and hard problems; `info["digits"]` is the largest of a problem.
+    Products are computed before sums. After a short warm start a small model solves
+    some of the problems, and rarely by chance: with `add` and two or three digits,
+    pass@8 is far above pass@1. With two operands of at most three digits, prompts of
+    form `symbols` have at most 8 characters and completions of `add` and `sub` at most
+    4.
     """
 
     name = "arithmetic"
@@ -39,10 +40,10 @@ class Arithmetic:
         ] = "symbols",
         num_test: Annotated[int, "test problems; fewer if there are not so many"] = 512,
     ):
-        """Make the task; see the options' help.
+        """Make the task; each argument's annotation describes it.
 
         Raises:
-          FieldError: naming the option whose value is not possible.
+          FieldError: an option has an impossible value.
         """
         if not 1 <= max_digits <= 9:
             raise FieldError("max_digits", max_digits, "1 to 9")
@@ -66,9 +67,10 @@ class Arithmetic:
         self.train, self.test = split(self._make, num_test)
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """1 where the completion is the integer, 0 otherwise.
+        """Return reward 1 if the completion is the correct integer, 0 otherwise.
 
-        White space around it is allowed; words, other numbers and decimals are not.
+        White space around the integer is allowed; words, other numbers and decimals are
+        not.
         """
         text = completion.strip()
         is_integer = _INTEGER.fullmatch(text) is not None
@@ -90,7 +92,7 @@ class Arithmetic:
             completion=str(answer),
             info={"digits": max(digits), "form": form},
         )
-        # The same sum in another order is the same problem.
+        # Problems that differ only in the order of their terms count as the same.
         key = sorted((sign, sorted(factors)) for sign, factors in products)
         return Candidate(repr(key), problem)
 

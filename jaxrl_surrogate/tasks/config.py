@@ -1,4 +1,4 @@
-"""Settings of the task and of the verification of its completions."""
+"""Settings of the task and of its verification."""
 
 import dataclasses
 from typing import Annotated
@@ -9,7 +9,7 @@ from jaxrl_surrogate.resolve import absolute
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-    """What is trained on."""
+    """The task, its reward, its tokenizer and the limits of its verifier."""
 
     name: Annotated[
         str, "a built-in task, reasoning_gym:DATASET or your own my.py:MyTask", "kept"
@@ -47,7 +47,7 @@ class TaskConfig:
     ] = 0.5
 
     def __post_init__(self):
-        # Absolute: the run may be continued from another working directory.
+        # Paths are absolute: a run may be continued from another working directory.
         object.__setattr__(self, "name", absolute(self.name))
         if self.reward is not None:
             object.__setattr__(self, "reward", absolute(self.reward))

@@ -1,8 +1,8 @@
-"""What a verifier's process may use: memory, file sizes, processes, the terminal.
+"""Limits on a verifier's process: memory, file sizes, processes, the terminal.
 
-Limits of the kernel, set by the process on itself before it judges anything. They keep
-a trainer alive beside a verifier that floods memory or forks; they are no sandbox: code
-that means harm needs one of its own.
+The process sets these kernel limits on itself before it judges anything. They protect
+the trainer from a verifier that uses too much memory or starts too many processes. They
+are no sandbox against malicious code.
 """
 
 import contextlib
@@ -18,15 +18,16 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def confine(memory_bytes: int | None) -> None:
-    """Limit this process and all that it starts, from now on.
+    """Limit this process and the processes that it starts.
 
-    It leads a session of its own, so that it can be killed with its children; writes no
-    file above 64 MiB; where it is not root, may have 64 processes and threads more than
-    its user has now; and prints nowhere.
+    This process becomes the leader of a new session, so that it can be killed together
+    with its children. It cannot write files above 64 MiB. If it does not run as root,
+    its user may have at most 64 processes and threads more than now. Its standard
+    output and standard error are discarded.
 
     Args:
-      memory_bytes: address space beyond what is used now; None: no limit. What asks for
-        more gets a MemoryError.
+      memory_bytes: address space that may be used in addition to what is used now; an
+        allocation beyond it raises a MemoryError. None sets no limit.
     """
     os.setsid()
     if memory_bytes is not None:
@@ -35,10 +36,10 @@ def confine(memory_bytes: int | None) -> None:
     _lower(resource.RLIMIT_CORE, 0)
     if os.geteuid() != 0 and hasattr(resource, "RLIMIT_NPROC"):
         _lower(resource.RLIMIT_NPROC, _tasks_of_user() + _PROCESSES)
-    # A file that is too large is an error to the verifier, not its death.
+    # A file that gets too large raises an error and does not kill the process.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
-        # Grandchildren whose parent ended come to this process: `sweep` sees them.
+        # Orphaned grandchildren become children of this process, so `sweep` finds them.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -47,7 +48,7 @@ def confine(memory_bytes: int | None) -> None:
 
 
 def sweep() -> None:
-    """End the processes that a verifier left behind (Linux; elsewhere nothing)."""
+    """Kill the processes that a verifier left behind. Works on Linux only."""
     while children := _children():
         for child in children:
             with contextlib.suppress(ProcessLookupError):
@@ -74,7 +75,7 @@ def _address_space() -> int:
 
 
 def _tasks_of_user() -> int:
-    """Threads of all processes of this user: what the kernel counts."""
+    """Return the number of threads of this user, which RLIMIT_NPROC counts."""
     total, me = 0, os.geteuid()
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -84,7 +85,7 @@ def _tasks_of_user() -> int:
 
 
 def _lower(kind: int, value: int) -> None:
-    """Lower a limit; one that is lower already stays."""
+    """Lower a limit; a limit that is lower already is kept."""
     _, hard = resource.getrlimit(kind)
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)

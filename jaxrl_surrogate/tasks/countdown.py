@@ -1,4 +1,4 @@
-"""Countdown: reach a target with given numbers; many correct answers."""
+"""Countdown: make a target from given numbers. A problem has many correct answers."""
 
 import ast
 import operator
@@ -23,11 +23,11 @@ _LONGEST = 200  # characters of an expression: bounds depth, digits and work
 
 
 class Countdown:
-    """Write an expression in some of the numbers that equals the target.
+    """Problems that ask for an expression in given numbers that equals a target.
 
-    A random expression with whole, positive values on the way makes each problem, so
-    every one can be solved; it is the reference completion. The target is never one of
-    the numbers given.
+    Each problem is made from a random expression whose intermediate values are positive
+    integers, so every problem can be solved. That expression is the reference
+    completion. The target is never one of the given numbers.
     """
 
     name = "countdown"
@@ -46,10 +46,10 @@ class Countdown:
         ] = 0.0,
         num_test: Annotated[int, "test problems; fewer if there are not so many"] = 512,
     ):
-        """Make the task; see the options' help.
+        """Make the task; each argument's annotation describes it.
 
         Raises:
-          FieldError: naming the option whose value is not possible.
+          FieldError: an option has an impossible value.
         """
         if not 2 <= num_numbers <= 8:
             raise FieldError("num_numbers", num_numbers, "2 to 8")
@@ -71,12 +71,12 @@ class Countdown:
         self.train, self.test = split(self._make, num_test)
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """1 where the expression is correct and uses numbers given, each once at most.
+        """Return the reward of an expression.
 
-        `partial_credit` where it uses them and has another value.
-
-        The expression is what `answers.answer_text` finds: in answer tags, boxed, or
-        the whole completion. `evaluate` says what an expression is.
+        The reward is 1 if the expression equals the target and uses only given numbers,
+        each at most once. It is `partial_credit` if the expression uses only those but
+        has another value, and 0 otherwise. `answers.answer_text` finds the expression
+        in the completion, and `evaluate` computes its value.
         """
         value, used = evaluate(answer_text(completion))
         given = Counter(problem.info["numbers"])
@@ -108,12 +108,15 @@ class Countdown:
 
 
 def evaluate(text: str) -> tuple[Fraction | None, list[int]]:
-    """Value of an expression in + - * / ( ) and integers, and the integers it uses.
+    """Evaluate an expression of + - * / ( ) and integers, exactly.
 
-    The syntax tree is walked, nothing is executed, and fractions are exact. Everything
-    else (names, signs before a number, powers, other digits than 0-9, leading zeros, a
-    division by zero, more than 200 characters) gives (None, []). The work is bounded by
-    the length: at most 100 operations on at most 200 digits.
+    The syntax tree is walked and nothing is executed. The length bounds the work: at
+    most 100 operations on at most 200 digits.
+
+    Returns:
+      The value and the integers that the expression uses. The value is None for any
+      other text: one with names, signs before a number, powers, digits other than 0-9,
+      leading zeros, a division by zero, or more than 200 characters.
     """
     if len(text) > _LONGEST or not _ALPHABET.fullmatch(text):
         return None, []
@@ -141,7 +144,7 @@ class _Part(NamedTuple):
 
 
 def _join(sign: str, left: _Part, right: _Part) -> _Part | None:
-    """The operation on two parts, or None where it leaves the positive integers."""
+    """Combine two parts, or return None if the value is no positive integer."""
     if sign == "-" and left.value <= right.value:
         return None
     if sign == "/" and left.value % right.value:
@@ -154,7 +157,7 @@ def _join(sign: str, left: _Part, right: _Part) -> _Part | None:
     }[sign]
     rank = 1 if sign in "+-" else 2
     before = f"({left.text})" if left.rank < rank else left.text
-    # a - (b + c) and a / (b * c) need theirs, a + (b - c) and a * (b / c) do not.
+    # a - (b + c) and a / (b * c) need parentheses, a + (b - c) and a * (b / c) do not.
     inside = right.rank < rank or (right.rank == rank and sign in "-/")
     after = f"({right.text})" if inside else right.text
     return _Part(value, f"{before}{sign}{after}", rank)

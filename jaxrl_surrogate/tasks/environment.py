@@ -1,8 +1,8 @@
-"""Environments: what the texts of a policy lead to. A task is the one of one turn.
+"""Environments judge the texts of a policy; a task is an environment of one turn.
 
-An episode begins with `reset`, which reads a problem; each text that the policy writes
-is a `step`. Environments hold no state of an episode themselves, so one object serves
-all episodes, in whatever process they are judged.
+An episode begins with `reset`, which takes a problem. Each text that the policy writes
+is passed to `step`. An environment object holds no state of an episode, so one object
+serves all episodes, in any process.
 """
 
 import dataclasses
@@ -11,57 +11,60 @@ from typing import Any, Protocol
 
 from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
 
-State = Any  # of an episode; must pickle
+State = Any  # the state of an episode; must pickle
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """What one text of the policy led to."""
+    """The result of one text of the policy."""
 
-    observation: str  # what the policy reads before it writes on; "" where it is done
+    observation: str  # what the policy reads next; "" if the episode is over
     reward: Verdict | float  # of this turn
     done: bool  # whether the episode is over
 
 
 class Environment(Protocol):
-    """Judges a policy text by text."""
+    """The interface of environments, which judge a policy text by text."""
 
     def reset(self, problem: Problem) -> State:
-        """Begin an episode; the policy reads `problem.prompt` first."""
+        """Begin an episode and return its state. `problem.prompt` is read first."""
         ...
 
     def step(self, state: State, text: str) -> Turn:
-        """Take what the policy wrote. Must not depend on anything but its arguments.
+        """Judge a text of the policy. The result may depend on the arguments only.
 
-        Where an episode goes on, the state is changed in place.
+        If the episode goes on, `step` updates the state in place.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class OneTurn:
-    """A task as an environment: one text, which its verifier judges."""
+    """A task as an environment of one turn, whose text the task's verifier judges."""
 
     task: Task
 
     def reset(self, problem: Problem) -> Problem:
-        """The problem is all that there is to know."""
+        """Return the problem, which is the whole state."""
         return problem
 
     def step(self, state: Problem, text: str) -> Turn:
-        """The verifier's reward; the episode is over."""
+        """Return the verifier's reward and end the episode."""
         return Turn("", self.task.verify(state, text), done=True)
 
 
 def environment_of(task: Any) -> Environment:
-    """A task as an environment; one that has `reset` and `step` is its own."""
+    """Return `task` if it has `reset` and `step`, otherwise wrap it in `OneTurn`."""
     is_environment = hasattr(task, "reset") and hasattr(task, "step")
     return task if is_environment else OneTurn(task)
 
 
 def reward_function(task: Any) -> Callable:
-    """The function that rewards come from: the one to name and to mend."""
+    """Return the function that computes a task's rewards, for error messages.
+
+    It is the user's reward function if there is one, otherwise `verify` or `step`.
+    """
     if isinstance(task, OneTurn):
         task = task.task
-    own = getattr(task, "reward_function", None)  # of a task that was given another one
+    own = getattr(task, "reward_function", None)  # see `rewards.Rewarded`
     return own or getattr(task, "verify", None) or task.step

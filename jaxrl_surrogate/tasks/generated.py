@@ -1,7 +1,8 @@
-"""Problems made when asked for: problem i is a function of i, train and test disjoint.
+"""Problems that are generated on demand; problem i is a function of i alone.
 
-A problem goes to the test set by a hash of what it asks, whatever its wording, so the
-two sets share nothing however long the training runs.
+A hash of what a problem asks, whatever its wording, decides whether it belongs to the
+test set. The training and the test set are therefore disjoint, however many training
+problems are generated.
 """
 
 import dataclasses
@@ -17,33 +18,34 @@ from jaxrl_surrogate.tasks.task import Problem
 
 _TEST_SHARE = 8  # one problem in so many is kept for testing
 _ATTEMPTS = 10_000  # for one training problem
-_FRUITLESS = 2_000  # draws without a new test problem: nearly all were found
-_ENDLESS = 2**31 - 1  # problems of a training set: the most that Grain shuffles
+_FRUITLESS = 2_000  # after so many draws without a new test problem the search ends
+_ENDLESS = 2**31 - 1  # length of a training set: the most that Grain shuffles
 
 Item = TypeVar("Item")
 
 
 class Draws:
-    """The random choices of one problem, a function of positions alone.
+    """The random choices of one problem, a function of `positions` alone.
 
-    Raw words of the counter-based Philox generator and integer arithmetic: NumPy may
-    change how its `Generator` draws between versions, but not these.
+    They use the raw output of the counter-based Philox generator and integer
+    arithmetic. Versions of NumPy may differ in how its `Generator` draws, but not in
+    the raw output.
     """
 
     def __init__(self, *positions: int):
-        """Start the stream that belongs to these non-negative integers."""
+        """Start the random stream of these non-negative integers."""
         self._bits = np.random.Philox(np.random.SeedSequence(positions))
 
     def integer(self, low: int, high: int) -> int:
-        """An integer in [low, high], both included."""
+        """Draw an integer in [low, high], both included."""
         return low + (int(self._bits.random_raw()) * (high - low + 1) >> 64)
 
     def choice(self, items: Sequence[Item]) -> Item:
-        """One of the items."""
+        """Draw one of the items."""
         return items[self.integer(0, len(items) - 1)]
 
     def shuffled(self, items: Sequence[Item]) -> list[Item]:
-        """The items in another order."""
+        """Return the items in random order."""
         out = list(items)
         for last in range(len(out) - 1, 0, -1):
             other = self.integer(0, last)
@@ -53,7 +55,7 @@ class Draws:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A problem, and a text that is equal for problems that ask the same."""
+    """A problem, and a key that is the same for all problems that ask the same."""
 
     key: str
     problem: Problem
@@ -64,13 +66,13 @@ class Candidate:
         return zlib.crc32(self.key.encode()) % _TEST_SHARE == 0
 
 
-# Makes a candidate, or None where the choices came to nothing.
+# Makes a candidate, or None if the random choices give no valid problem.
 Maker = Callable[[Draws], Candidate | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-    """The training problems of a maker: 2^31 - 1 of them, none of the test set."""
+    """The 2^31 - 1 training problems of a maker, none of which is in the test set."""
 
     make: Maker
 
@@ -88,7 +90,15 @@ class Generated:
 
 
 def split(make: Maker, num_test: int) -> tuple[Generated, tuple[Problem, ...]]:
-    """Training problems, and distinct test problems: `num_test`, or nearly all.
+    """Return the training problems and the test problems of a maker.
+
+    Args:
+      make: makes a problem from random choices.
+      num_test: number of test problems.
+
+    Returns:
+      The training set, and a tuple of `num_test` distinct test problems, or fewer if
+      the search finds no more.
 
     Raises:
       FieldError: `num_test` is not positive, or one of the sets would be empty.
