@@ -38,9 +38,9 @@ def final_number(text: str, *, last_number: bool = True) -> Fraction | None:
     """Return the number that a solution gives as its answer, or None.
 
     The answer is in the last mark of the form `#### x`, `\\boxed{x}` or
-    `<answer>x</answer>`. In the mark's first line with a number, the first number after
-    the last equals sign that a number follows is the answer. In a text without a mark,
-    it is the last number of the text if `last_number` is true.
+    `<answer>x</answer>`. Equals signs split the mark's first line with a number into
+    parts; the answer is the first number of the last part that has one. In a text
+    without a mark, the answer is the last number if `last_number` is true.
 
     Numbers may be written as 42, -42, 1,234, 42.0, .5, 3/4, 1 1/2 or 1e3, with currency
     signs, percent signs (50% is 50), units, words, points and TeX around them (\\$,

@@ -20,10 +20,9 @@ class Arithmetic:
     The number of digits of each operand is drawn from `min_digits` to `max_digits`, so
     one set holds easy and hard problems; `info["digits"]` is the largest of a problem.
     Products are computed before sums. After a short warm start a small model solves
-    some of the problems, and rarely by chance: with `add` and two or three digits,
-    pass@8 is far above pass@1. With two operands of at most three digits, prompts of
-    form `symbols` have at most 8 characters and completions of `add` and `sub` at most
-    4.
+    some problems, and rarely by chance: with `add` and two or three digits, pass@8 is
+    far above pass@1. With two operands of at most three digits, prompts of form
+    `symbols` have at most 8 characters and completions of `add` and `sub` at most 4.
     """
 
     name = "arithmetic"

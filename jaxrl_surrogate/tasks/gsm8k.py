@@ -1,4 +1,4 @@
-"""GSM8K, grade-school word problems (Cobbe et al., arXiv 2110.14168), from files."""
+"""GSM8K: grade-school word problems (Cobbe et al., arXiv 2110.14168), from files."""
 
 import json
 import re
@@ -13,9 +13,10 @@ _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
 class GSM8K:
-    """Questions of `train.jsonl` and `test.jsonl`; the final number is verified.
+    """The questions of `train.jsonl` and `test.jsonl`, verified by the final number.
 
-    Reference completions are the dataset's solutions, which end in `#### 42`.
+    Reference completions are the dataset's solutions, which end in marks such as
+    `#### 42`.
     """
 
     name = "gsm8k"
@@ -35,10 +36,11 @@ class GSM8K:
             "Question: {question}\nAnswer: "
         ),
     ):
-        """Read the files.
+        """Read the files; each argument's annotation describes it.
 
         Raises:
-          FieldError: a file is missing or a line is not of the dataset's form.
+          FieldError: a file is missing or empty, a line is not of the dataset's form,
+            or the template lacks {question}.
         """
         if "{question}" not in template:
             raise FieldError("template", template, "it to hold {question}")
@@ -48,9 +50,9 @@ class GSM8K:
         self.test = self._load(Path(path), "test.jsonl")
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """1 where the final number equals the reference's, 0 otherwise.
+        """Return reward 1 if the completion's final number is correct, 0 otherwise.
 
-        `answers.final_number` says which number of the completion is the final one.
+        `answers.final_number` finds that number.
         """
         found = final_number(completion, last_number=self._last_number)
         return Verdict(float(found is not None and found == problem.answer))

@@ -1,4 +1,4 @@
-"""One verdict of one completion; whoever wrote the verifier, and whatever it does."""
+"""Judges one completion with any verifier, and turns failures into masked verdicts."""
 
 import functools
 import inspect
@@ -14,8 +14,8 @@ from jaxrl_surrogate.tasks.environment import Environment, reward_function
 from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
 
 _LARGEST = float(np.finfo(np.float32).max)
-_NOTE_LENGTH = 200  # characters of what a verifier says
-# Files of this folder that stand between `judge` and the verifier.
+_NOTE_LENGTH = 200  # most characters of a note
+# Files of this folder whose functions call the verifier on behalf of `judge`.
 _BETWEEN = tuple(
     str(Path(__file__).with_name(name))
     for name in ("judging.py", "environment.py", "rewards.py")
@@ -23,12 +23,14 @@ _BETWEEN = tuple(
 
 
 def judge(environment: Environment, problem: Problem, completion: str) -> Verdict:
-    """The verdict of an episode of one turn; a failure gives none, never a silent zero.
+    """Judge a completion in an episode of one turn.
 
-    A plain number (int, float, bool, NumPy's) is a reward. What the environment raises,
-    `sys.exit` included, becomes the note of a verdict that is not `ok`, with the file
-    and line; so does anything else that it gives, a reward that float32 cannot hold,
-    and an episode that is not over. A keyboard interrupt passes through.
+    A plain number (int, float, bool, or NumPy's types) counts as a reward. A failure
+    gives a verdict with `ok` False and a note, never a reward of 0 that counts. These
+    are failures: an exception, `sys.exit` included, whose file and line the note names;
+    a result that is neither a `Verdict` nor a number; a reward that is not finite in
+    float32; and an episode that is not over after one turn. A KeyboardInterrupt is not
+    caught.
     """
     name = getattr(reward_function(environment), "__name__", "the verifier")
     try:
@@ -56,12 +58,12 @@ def judge(environment: Environment, problem: Problem, completion: str) -> Verdic
 
 
 def no_verdict(note: str) -> Verdict:
-    """The outcome of a completion that could not be judged."""
+    """Return the verdict of a completion that could not be judged, with a note."""
     return Verdict(0.0, False, note[:_NOTE_LENGTH])
 
 
 def verifier_name(task: Task | Environment) -> str:
-    """The verifier of a task as "Class.verify, file:line", as far as it has them."""
+    """Return a verifier as "Class.verify, file:line", or its name if it has no code."""
     function = reward_function(task)
     code = _code(function)
     name = getattr(function, "__qualname__", f"{type(task).__qualname__}.verify")
@@ -69,7 +71,7 @@ def verifier_name(task: Task | Environment) -> str:
 
 
 def _code(function: Any) -> CodeType | None:
-    """The code object of a function, or None where it is not Python's."""
+    """Return the code object of a function, or None if it is not a Python function."""
     function = inspect.unwrap(function)
     while isinstance(function, functools.partial):
         function = function.func
@@ -77,7 +79,10 @@ def _code(function: Any) -> CodeType | None:
 
 
 def _line_that_raised(task: Task | Environment, error: BaseException) -> str:
-    """file:line, the innermost in the verifier's own file: that is where to mend it."""
+    """Return where an error was raised, as file:line.
+
+    It is the innermost line in the verifier's own file if there is one.
+    """
     lines = [
         (frame.f_code.co_filename, line)
         for frame, line in traceback.walk_tb(error.__traceback__)

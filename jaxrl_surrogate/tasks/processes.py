@@ -1,8 +1,9 @@
-"""Verifier processes: a time limit that kills, and a new process for each that dies.
+"""Verifier processes: they are killed at a time limit, and replaced when they die.
 
-A verifier is anybody's code on a policy's text. Threads cannot be stopped and signals
-do not reach a loop in C, so each completion is judged in a process that can be killed,
-with everything it started, and whose memory is limited (`confinement`).
+A verifier is arbitrary code that runs on a policy's text. Threads cannot be stopped,
+and Python's signal handlers do not interrupt a loop in C. Each completion is therefore
+judged in a process that can be killed together with everything that it started, and
+whose memory is limited (see `confinement`).
 """
 
 import atexit
@@ -27,11 +28,11 @@ from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
 
 Job = tuple[Problem, str]
 
-# Signals that reach a whole group; the trainer decides what to do about them.
+# Signals that are sent to the whole process group, and that only the trainer handles.
 _FOR_THE_TRAINER = (signal.SIGINT, signal.SIGTERM)
 _FIELD = "task.verify_workers"
-_START_S = 300.0  # to import what a task is made of, on a busy machine
-_KEPT = 4  # pools of processes at once; training and evaluation share one
+_START_S = 300.0  # limit for a process to start and import the task
+_KEPT = 4  # most pools of processes at a time; training and evaluation share one
 
 
 class VerifierProcesses:
@@ -40,12 +41,13 @@ class VerifierProcesses:
     def __init__(
         self, task: Task | Environment, count: int, memory_mb: int | None = None
     ):
-        """Prepare; processes start with the first batch, as many as it can use.
+        """Pickle the task; processes start when a batch needs them.
 
         Args:
-          task: has the verifier.
-          count: processes at most.
-          memory_mb: MiB that a process may use beyond what it starts with.
+          task: the task or environment that judges.
+          count: most processes.
+          memory_mb: MiB that a process may use beyond what it starts with; None sets no
+            limit.
 
         Raises:
           FieldError: the task does not pickle.
@@ -61,10 +63,16 @@ class VerifierProcesses:
     def judge_all(
         self, jobs: Sequence[Job], timeout_s: float | None = None
     ) -> list[Verdict]:
-        """Verdicts in the order of the jobs.
+        """Judge completions and return the verdicts in the order of the jobs.
 
-        A job whose process dies is tried once more in a new one: the kernel may have
-        killed it for no fault of its own. One that takes too long is not.
+        A job whose process dies is tried once more in a new process, because the death
+        may have another cause, such as a lack of memory on the host. A job that exceeds
+        the time limit is not tried again.
+
+        Args:
+          jobs: pairs of a problem and a completion.
+          timeout_s: seconds for one completion, after which its process is killed; None
+            sets no limit.
 
         Raises:
           FieldError: a process dies before it is ready.
@@ -73,7 +81,7 @@ class VerifierProcesses:
             try:
                 return self._judge_all(jobs, timeout_s)
             except BaseException:
-                self._kill()  # half a batch is under way in them
+                self._kill()  # the processes may still be judging parts of this batch
                 raise
 
     def close(self) -> None:
@@ -126,7 +134,10 @@ class VerifierProcesses:
         return verdicts
 
     def _events(self):
-        """Wait; what then came from which process: a verdict, or how it ended."""
+        """Wait for events and yield pairs of a process's place and its event.
+
+        An event is a verdict, or a text that says how the process ended.
+        """
         active = [p for p in self._pool if not p.idle]
         soonest = min(process.deadline for process in active)
         limit = None if soonest == math.inf else max(0, soonest - time.monotonic())
@@ -147,7 +158,7 @@ _LATE = "exceeded its limit"
 
 
 def unpicklable(count: int, error: Exception) -> FieldError:
-    """The error about a task that cannot be sent to `count` processes."""
+    """Return the error for a task that cannot be sent to `count` processes."""
     return FieldError(
         _FIELD,
         count,
@@ -159,7 +170,7 @@ def unpicklable(count: int, error: Exception) -> FieldError:
 
 
 class _Process:
-    """A process and the job it has."""
+    """A process and its current job."""
 
     def __init__(self, task: bytes, memory_mb: int | None):
         # Forking a process that runs JAX's threads can deadlock the child.
@@ -168,8 +179,9 @@ class _Process:
         self._process = context.Process(
             target=_serve, args=(task, remote, memory_mb), daemon=True
         )
-        # A process that is still importing would die of a Ctrl-C for all of us. The
-        # tracker unblocks these signals when it is started, so it comes first.
+        # A Ctrl-C reaches all processes of the group, and would end one that is still
+        # importing. The signals are therefore blocked while the process starts. The
+        # resource tracker unblocks them when it starts, so it is started first.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_TRAINER)
         try:
@@ -190,15 +202,15 @@ class _Process:
         self.deadline = math.inf
         if timeout_s is not None:
             self.deadline = time.monotonic() + timeout_s
-        # If it died while idle, the pipe's end says so at the next read.
+        # If the process died while it was idle, the next read reports it.
         with contextlib.suppress(OSError):
             self.pipe.send((job, timeout_s))
 
     def read(self) -> Verdict | str | None:
-        """A verdict, how the process ended, or None when it has got ready."""
+        """Return a verdict, a text on how the process ended, or None if it is ready."""
         try:
             message = self.pipe.recv()
-        except Exception:  # an end of the pipe, or the rest of a broken message
+        except Exception:  # the pipe was closed, or a message is incomplete
             self._process.join(1.0)
             return f"died (exit code {self._process.exitcode})"
         if self._ready:
@@ -208,7 +220,7 @@ class _Process:
 
     def kill(self) -> None:
         self.pipe.close()
-        if self._ready:  # it leads a group of its own by then
+        if self._ready:  # by now it leads its own process group
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
@@ -216,13 +228,14 @@ class _Process:
 
 
 def _serve(task: bytes, pipe: Connection, memory_mb: int | None) -> None:
-    """Judge what comes until the other end closes."""
+    """Judge the jobs that arrive on the pipe until its other end is closed."""
     for number in _FOR_THE_TRAINER:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_TRAINER)
     environment = environment_of(pickle.loads(task))
     confine(None if memory_mb is None else memory_mb << 20)
-    # In a session of its own now; what a verifier starts it can terminate again.
+    # The process has its own session now, so a verifier may use SIGTERM to end
+    # processes that it started.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     pipe.send("ready")
     while True:
@@ -230,8 +243,8 @@ def _serve(task: bytes, pipe: Connection, memory_mb: int | None) -> None:
             job, timeout_s = pipe.recv()
         except EOFError:
             return
-        # The trainer kills a late process. If the trainer itself is gone, this does:
-        # the default action of the alarm, so that it also ends a loop in C.
+        # The trainer kills a process that exceeds the limit. If the trainer is gone, an
+        # alarm does; its default action also ends a loop in C.
         _alarm(0 if timeout_s is None else timeout_s + 5)
         verdict = judge(environment, *job)
         _alarm(0)
@@ -257,10 +270,20 @@ def judge_all(
     timeout_s: float | None,
     memory_mb: int | None,
 ) -> list[Verdict]:
-    """Verdicts in the order of the jobs; see `verification.verify_all`.
+    """Judge completions in shared processes, or in this process with 0 workers.
+
+    Args:
+      task: the task or environment that judges.
+      jobs: pairs of a problem and a completion.
+      workers: most processes.
+      timeout_s: see `verification.verify_all`.
+      memory_mb: see `verification.verify_all`.
+
+    Returns:
+      Verdicts in the order of the jobs.
 
     Raises:
-      FieldError: as `VerifierProcesses`.
+      FieldError: see `VerifierProcesses`.
     """
     if workers and jobs:
         return _shared(task, workers, memory_mb).judge_all(jobs, timeout_s)
@@ -271,10 +294,10 @@ def judge_all(
 def _shared(
     task: Task | Environment, count: int, memory_mb: int | None
 ) -> VerifierProcesses:
-    """The processes of a task, started once."""
+    """Return the processes of a task, which are shared between calls."""
     key = (id(task), count, memory_mb)
     if key not in _pools:
-        # The task is kept beside its processes, so that its id names no other one.
+        # The task is kept alive with its processes, so that no other gets its id.
         _pools[key] = (task, VerifierProcesses(task, count, memory_mb))
         while len(_pools) > _KEPT:
             _pools.popitem(last=False)[1][1].close()
@@ -284,6 +307,6 @@ def _shared(
 
 @atexit.register
 def close_shared() -> None:
-    """End all processes that are kept."""
+    """End all shared processes."""
     while _pools:
         _pools.popitem()[1][1].close()

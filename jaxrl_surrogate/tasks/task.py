@@ -1,4 +1,4 @@
-"""What a task is: problems, and a verifier from text to reward. Host only."""
+"""The interface of tasks: problems, and a verifier from text to reward."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,37 +7,41 @@ from typing import Any, Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One prompt and what its verifier needs. Must pickle: verifiers run elsewhere."""
+    """One prompt and what its verifier needs.
+
+    It must pickle, because verifiers may run in other processes.
+    """
 
     prompt: str
     answer: Any
     id: int = 0  # position in the source or the stream it was drawn from
-    completion: str | None = None  # a reference, for the warm start
+    completion: str | None = None  # a reference completion, for the warm start
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a verifier says of one completion."""
+    """A verifier's result for one completion."""
 
     reward: float
     ok: bool = True  # False: no verdict (a crash, a time-out); the sample is masked
-    note: str = ""  # why there is no verdict; counted in the log
+    note: str = ""  # why there is no verdict; the log counts equal notes
 
 
 class Task(Protocol):
-    """Problems to train and to test on, and their verifier.
+    """The interface of tasks: problems to train and to test on, and their verifier.
 
-    Anything of this form serves: `verify` may raise, take long or die, and
-    `verify_all` turns that into a masked sample. Must pickle for verifier processes.
+    Any object with these attributes is a task. If `verify` raises, takes too long or
+    kills its process, `verify_all` masks the sample. A task must pickle if it is to run
+    in verifier processes.
     """
 
     train: Sequence[Problem]  # indexed at random; may be made on demand
     test: Sequence[Problem]  # shares no problem with `train`
 
     def verify(self, problem: Problem, completion: str) -> Verdict | float:
-        """Judge one completion. Must not depend on anything but its arguments.
+        """Judge one completion. The result may depend on the arguments only.
 
-        A plain number is a reward, as `Verdict(number)`.
+        Returning a plain number is the same as returning `Verdict(number)`.
         """
         ...

@@ -1,4 +1,4 @@
-"""Verify a batch of completions: order kept, failures masked, hangs killed."""
+"""Verification of a batch of completions, with failures masked and hangs killed."""
 
 import math
 from collections.abc import Sequence
@@ -22,28 +22,28 @@ def verify_all(
     """Verify M completions of each of G problems.
 
     Args:
-      task: has the verifier, or is an environment of one turn.
+      task: a task, or an environment of one turn.
       problems: G problems.
       completions: G lists of M texts.
-      workers: processes; 0 verifies in this one, one after the other. Processes are
-        kept for the next call with the same task; those that hang or die are replaced.
-      timeout_s: seconds of one completion in a process, after which the process is
-        killed; None waits for ever. Nothing can be killed where `workers` is 0: there
-        it has no effect.
+      workers: most verifier processes; with 0 this process verifies the completions one
+        after the other. Processes are kept for the next call with the same task, and
+        are replaced if they hang or die.
+      timeout_s: seconds for one completion, after which its process is killed; None
+        sets no limit. It has no effect if `workers` is 0.
       memory_mb: MiB that a process may use beyond what it starts with; None sets no
-        limit.
+        limit. It has no effect if `workers` is 0.
 
     Returns:
-      Rewards (G, M) float32, 0 where there is no verdict; a mask (G, M) bool, False
-      there (an exception, a time-out, a dead process, a reward that is not finite); and
-      notes (G, M) of text, why there is no verdict or what else the verifier says, ""
-      where it says nothing.
+      Rewards (G, M) float32, 0 where there is no verdict. A mask (G, M) bool, False
+      where there is no verdict because of an exception, a time-out, a dead process or a
+      reward that is not finite. Notes (G, M) of dtype object: texts that say why there
+      is no verdict, or the verifier's own note, "" if there is none.
 
     Raises:
       ValueError: the completions are not G lists of one length, or a setting is out of
         range.
-      FieldError: a process does not start: the task does not pickle, or what it is
-        made of cannot be imported.
+      FieldError: a process does not start because the task does not pickle or cannot be
+        imported.
     """
     if workers < 0:
         raise ValueError(f"workers={workers}: expected 0 (in this process) or more")
