@@ -1,4 +1,4 @@
-"""The run's stream of problems: deterministic, endless, with a position to store."""
+"""The run's endless, deterministic stream of problems, and encoding of its prompts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from jaxrl_surrogate.tasks.tokenizers import Tokenizer
 class PromptStream:
     """Problems of a source in an order fixed by a seed, reshuffled every epoch.
 
-    The problem at a position is a function of (seed, position) alone: a stream that is
-    restored goes on as if it had never stopped, without replaying what came before.
-    The order is that of grain's `MapDataset`, read by index: grain's iterators have the
-    same order, but read ahead in threads (512 problems in 0.2 s against 0.01 s), and
-    the position would be needed all the same, as the id of a problem.
+    The problem at a position is a function of (seed, position) alone, so a restored
+    stream continues where it stopped without replaying earlier problems. The order is
+    that of grain's `MapDataset`, which is read by index. Grain's iterators have the
+    same order but read ahead in threads, which takes longer (0.2 s instead of 0.01 s
+    for 512 problems), and the position is needed in any case, as the id of a problem.
 
     Examples:
       >>> from jaxrl_surrogate import tasks
@@ -33,14 +33,14 @@ class PromptStream:
         """Start at position 0.
 
         Args:
-          source: 1 to 2^31 - 1 problems, indexed at random.
-          seed: of the order.
+          source: 1 to 2^31 - 1 problems, read by index in any order.
+          seed: seed of the order.
           shuffle: False keeps the source's order in every epoch.
 
         Raises:
-          ValueError: the source is empty or longer than that.
+          ValueError: the source is empty or too long.
         """
-        import grain  # takes a second: verifier processes do without it
+        import grain  # here, as it takes a second and verifier processes do not need it
 
         if not 1 <= len(source) < 2**31:
             raise ValueError(
@@ -53,7 +53,7 @@ class PromptStream:
         self._position = 0
 
     def take(self, count: int) -> list[Problem]:
-        """The next `count` problems; `id` becomes the position in the stream."""
+        """Return the next `count` problems, with their stream positions as `id`."""
         positions = range(self._position, self._position + count)
         self._position += count
         return [
@@ -62,14 +62,14 @@ class PromptStream:
         ]
 
     def state(self) -> dict[str, Any]:
-        """Where the stream stands and which stream it is, as JSON."""
+        """Return the position, seed, size and order of the stream, as JSON values."""
         return {"position": self._position, **self._identity}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to where `state` was taken.
+        """Continue from a position that `state` returned.
 
         Raises:
-          FieldError: the state is of a stream with another seed, size or order.
+          FieldError: the state is that of a stream with another seed, size or order.
         """
         for name, own in self._identity.items():
             if name in state and state[name] != own:
@@ -84,7 +84,7 @@ class PromptStream:
 
 @dataclasses.dataclass(frozen=True)
 class Subset(Sequence):
-    """Some problems of a source, by index."""
+    """The problems of a source at some indices."""
 
     source: Sequence[Problem]
     indices: Sequence[int]
@@ -103,12 +103,12 @@ def encode_prompts(
 
     Args:
       problems: G problems, with `id` in [0, 2^32).
-      tokenizer: of the model.
-      max_length: P, prompt positions.
+      tokenizer: the model's tokenizer.
+      max_length: P, the number of prompt positions.
 
     Returns:
-      Tokens (G, P) int32 with 0 past a prompt's end, lengths (G,) int32, ids (G,)
-      uint32.
+      Tokens (G, P) int32 with 0 past a prompt's end, lengths (G,) int32, and the
+      problems' ids (G,) uint32.
 
     Raises:
       FieldError: a prompt is empty or longer than `max_length`.

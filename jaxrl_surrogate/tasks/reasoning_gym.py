@@ -1,7 +1,7 @@
-"""Any dataset of the library reasoning-gym, by name: `reasoning_gym:DATASET`.
+"""Tasks from datasets of the library reasoning-gym, named `reasoning_gym:DATASET`.
 
-The library makes problem i of a dataset from `seed + i`. Training takes the problems
-from the seed on, testing those after all of them, never two ranges that overlap.
+The library makes problem i of a dataset from `seed + i`. The training problems come
+first and the test problems follow, so their ranges do not overlap.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ PREFIX = "reasoning_gym:"
 class ReasoningGym:
     """A generated dataset with the library's own scorer.
 
-    The answer that is scored is what `answers.answer_text` finds in a completion: the
-    last `<answer>...</answer>` or `\\boxed{...}`, and the whole completion without
-    outer white space if there is neither.
+    The scorer gets the answer that `answers.answer_text` finds in a completion: the
+    last `<answer>...</answer>` or `\\boxed{...}`, or the whole completion without outer
+    white space if there is neither.
 
-    Test problems whose question comes up in `train` by chance are not looked for: a
-    dataset with few questions repeats them.
+    A question of a test problem may occur in `train` by chance, as in a dataset with
+    few questions; this is not checked.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class ReasoningGym:
         ),
         **config: Any,
     ):
-        """Set a dataset up; problems are made when asked for.
+        """Set up a dataset; problems are made on demand.
 
         Args:
-          dataset: a name of `dataset_names()`.
-          size: see `dataset_options`, also for the other arguments.
-          num_test: as above.
-          seed: as above.
-          threshold: as above.
-          graded: as above.
-          template: as above.
-          **config: settings of the dataset itself.
+          dataset: one of `dataset_names()`.
+          size: number of training problems.
+          num_test: number of test problems.
+          seed: seed of the first training problem.
+          threshold: scores of at least this give reward 1, lower scores 0.
+          graded: whether the score itself is the reward.
+          template: the prompt, in which {question} is replaced.
+          **config: settings of the dataset itself; see `dataset_options`.
 
         Raises:
           FieldError: the library is missing, or refuses the name or a setting.
@@ -76,7 +76,7 @@ class ReasoningGym:
                 name, config.get(name), problem=f"{PREFIX}{dataset} refuses it: {error}"
             ) from error
         self.name = PREFIX + dataset
-        # Some datasets hold functions that do not pickle: pickle what made them.
+        # Some datasets hold functions that do not pickle, so the arguments are pickled.
         self._arguments = (dataset, size, num_test, seed, threshold, graded, template)
         self._config = config
         self._made, self._threshold, self._graded = made, threshold, graded
@@ -87,14 +87,15 @@ class ReasoningGym:
         return functools.partial(ReasoningGym, **self._config), self._arguments
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """The library's score of the stated answer; no verdict where its scorer fails.
+        """Return the reward from the library's score of the stated answer.
 
-        Scores are 0 to 1, some datasets giving part of a point for form alone.
+        Scores are from 0 to 1; some datasets give a part of that for the form alone. If
+        the scorer raises an exception, there is no verdict.
         """
         answer = answer_text(completion)
         try:
             score = float(self._made.score_answer(answer, problem.info["entry"]))
-        except Exception as error:  # the scorers parse whatever a policy wrote
+        except Exception as error:  # scorers parse any text of the policy
             return Verdict(0.0, False, f"scorer: {type(error).__name__}: {error}"[:200])
         if self._graded or not math.isfinite(score):
             return Verdict(score)
@@ -102,7 +103,7 @@ class ReasoningGym:
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The datasets of the installed library.
+    """Return the names of the installed library's datasets.
 
     Raises:
       ValueError: the library is missing.
@@ -114,7 +115,7 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def dataset_options(dataset: str) -> dict[str, signatures.Option]:
-    """Options of a dataset: ours, then the fields of its own config.
+    """Return the options of a dataset: those of `ReasoningGym`, then its config fields.
 
     Raises:
       FieldError: the library is missing or has no such dataset.
@@ -171,7 +172,10 @@ class _Entries(Sequence):
 
 
 def _seeded_entry(made: Any, index: int) -> Mapping[str, Any]:
-    """An entry; a few datasets draw from Python's global generator, so seed it too."""
+    """Return an entry, with Python's global generator seeded, which a few datasets use.
+
+    The generator's state is restored afterwards.
+    """
     before = random.getstate()
     random.seed(made.seed + index)
     try:

@@ -1,7 +1,7 @@
-"""Rewards from a function of the user's, in place of a task's verifier.
+"""Rewards from a user's function, which replaces a task's verifier.
 
-An adapter calls a function of one signature as verifiers are called, with a problem and
-a completion; another signature is another adapter, and a line in `ADAPTERS`.
+An adapter gives a function of one signature the signature of a verifier: (problem,
+completion). To support another signature, write an adapter and add it to `ADAPTERS`.
 """
 
 import dataclasses
@@ -15,23 +15,29 @@ from jaxrl_surrogate.tasks.task import Problem, Task, Verdict
 
 
 class Adapter(Protocol):
-    """Calls a reward function as a verifier is called. Must pickle if it does."""
+    """Gives a reward function the signature of a verifier.
+
+    It must pickle if the function does.
+    """
 
     function: Callable[..., Any]
 
     def __call__(self, problem: Problem, completion: str) -> Verdict | float:
-        """The reward of one completion."""
+        """Return the reward of one completion."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class CompletionAndAnswer:
-    """`reward(completion, answer)`: a number, a bool, or None to mask the sample."""
+    """Adapts `reward(completion, answer)`, which returns a number, a bool or None.
+
+    None masks the sample.
+    """
 
     function: Callable[[str, Any], float | bool | None]
 
     def __call__(self, problem: Problem, completion: str) -> Verdict | float:
-        """The function's reward of a completion and its problem's answer."""
+        """Call the function with a completion and its problem's answer."""
         reward = self.function(completion, problem.answer)
         if reward is None:
             name = getattr(self.function, "__name__", "the reward function")
@@ -39,18 +45,19 @@ class CompletionAndAnswer:
         return reward
 
 
-# By what the function is called with; the first one that fits is taken.
+# From the arguments that the function is called with; the first adapter that fits is
+# used.
 ADAPTERS: dict[str, Callable[[Callable], Adapter]] = {
     "completion, answer": CompletionAndAnswer,
 }
 
 
 def adapt(function: Any, spec: str) -> Adapter:
-    """A function as a verifier, by its signature.
+    """Return the adapter for a reward function, by the function's signature.
 
     Args:
-      function: of the user's.
-      spec: what it was named by, for the error.
+      function: the user's function.
+      spec: its name in the config, for error messages.
 
     Raises:
       FieldError: it is no function, or takes other arguments.
@@ -60,7 +67,7 @@ def adapt(function: Any, spec: str) -> Adapter:
         raise _refused(spec, f"it is {kind}")
     try:
         signature = inspect.signature(function)
-    except ValueError:  # some of C have none
+    except ValueError:  # some functions written in C have no signature
         return CompletionAndAnswer(function)
     for arguments, make in ADAPTERS.items():
         try:
@@ -83,7 +90,7 @@ def _refused(spec: str, problem: str) -> FieldError:
 
 @dataclasses.dataclass(frozen=True)
 class Rewarded:
-    """A task whose rewards come from a function of the user's."""
+    """A task whose rewards come from the user's function."""
 
     task: Task | None  # None in a verifier process, which needs no problems
     reward: Adapter
@@ -93,12 +100,12 @@ class Rewarded:
 
     @property
     def reward_function(self) -> Callable[..., Any]:
-        """The user's function: what messages name."""
+        """The user's function, for error messages."""
         return self.reward.function
 
     @property
     def train(self) -> Sequence[Problem]:
-        """The problems of the task."""
+        """The training problems of the task."""
         return self.task.train
 
     @property
@@ -107,18 +114,18 @@ class Rewarded:
         return self.task.test
 
     def verify(self, problem: Problem, completion: str) -> Verdict | float:
-        """The function's reward."""
+        """Return the function's reward of a completion."""
         return self.reward(problem, completion)
 
 
 def with_reward(task: Task, spec: str) -> Rewarded:
-    """A task whose rewards are those of a function.
+    """Replace a task's verifier by a reward function.
 
     Args:
       task: has the problems; its own verifier is not used.
-      spec: of the function, see `resolve`.
+      spec: where the function is, such as `my.py:my_reward`; see `resolve`.
 
     Raises:
-      FieldError: there is no such function, or see `adapt`.
+      FieldError: there is no such function, or `adapt` refuses it.
     """
     return Rewarded(task, adapt(resolve(spec, "reward"), spec))

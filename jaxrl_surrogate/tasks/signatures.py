@@ -1,4 +1,4 @@
-"""Options of a task: the annotated arguments of its constructor, listed and checked."""
+"""Reads the options of a task from its constructor's arguments, and checks values."""
 
 import dataclasses
 import inspect
@@ -13,24 +13,25 @@ _WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """An option that a task takes."""
+    """An option of a task."""
 
-    kind: Any  # a type, or a Literal of its values; Any where the task checks it
-    default: Any  # `inspect.Parameter.empty` where it must be given
+    kind: Any  # a type, or a Literal of the values; Any if only the task checks it
+    default: Any  # `inspect.Parameter.empty` if the option must be given
     help: str
 
     @property
     def type_name(self) -> str:
-        """The type in words."""
+        """The type as text, for help and error messages."""
         if get_origin(self.kind) is Literal:
             return " | ".join(map(str, get_args(self.kind)))
         return _WORDS.get(self.kind, "any")
 
 
 def read(make: Callable[..., Any]) -> dict[str, Option]:
-    """Options of a constructor whose arguments are `Annotated[type, help] = default`.
+    """Return the options of a built-in task's constructor.
 
-    Arguments without an annotation of this form are not options.
+    An option is an argument of the form `name: Annotated[type, help] = default`. Other
+    arguments are not options.
     """
     return {
         name: Option(*get_args(argument.annotation)[:1], argument.default, text)
@@ -41,15 +42,16 @@ def read(make: Callable[..., Any]) -> dict[str, Option]:
 
 
 def of_any(make: Callable[..., Any]) -> dict[str, Option]:
-    """Options of a function or class of any form: its named arguments.
+    """Return the options of any function or class: its named arguments.
 
-    An argument `Annotated[type, help]` has a help text; one without an annotation takes
-    any value; one without a default must be given (`missing`).
+    An argument with the annotation `Annotated[type, help]` has a help text. An argument
+    without an annotation accepts any value. An argument without a default must be given
+    (see `missing`).
     """
     try:
         called = make.__init__ if isinstance(make, type) else make
         hints = typing.get_type_hints(called, include_extras=True)
-    except (TypeError, NameError):  # names that only a type checker has
+    except (TypeError, NameError):  # such as names that only type checkers import
         hints = {}
     found = {}
     for name, argument in _named(make).items():
@@ -61,13 +63,13 @@ def of_any(make: Callable[..., Any]) -> dict[str, Option]:
 
 
 def takes_any(make: Callable[..., Any]) -> bool:
-    """Whether a function or class takes options of any name, as **options."""
+    """Return whether a function or class has an argument like **options."""
     arguments = inspect.signature(make).parameters.values()
     return any(argument.kind is argument.VAR_KEYWORD for argument in arguments)
 
 
 def _named(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Arguments that can be given by name."""
+    """Return the arguments that can be given by name."""
     return {
         name: argument
         for name, argument in inspect.signature(make).parameters.items()
@@ -76,7 +78,7 @@ def _named(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def missing(known: Mapping[str, Option], given: Mapping[str, Any]) -> list[str]:
-    """Names of options that have no default and are not given."""
+    """Return the names of options that have no default and are not given."""
     return [
         name
         for name, option in known.items()
@@ -87,7 +89,12 @@ def missing(known: Mapping[str, Option], given: Mapping[str, Any]) -> list[str]:
 def check(
     task: str, known: Mapping[str, Option], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return `given` with numbers in the options' own types.
+    """Check options, and return them with numbers converted to the options' types.
+
+    Args:
+      task: the task's name in error messages.
+      known: the options that the task takes.
+      given: values by name.
 
     Raises:
       FieldErrors: one for each option that is unknown, of another type or missing.
@@ -132,7 +139,8 @@ def _convert(kind: Any, value: Any) -> Any:
     if kind not in _WORDS or type(value) is kind:
         return value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # A config file may say 3.0 for an integer and 3 for a number; nothing else bends.
+    # A config file may hold 3.0 for an integer and 3 for a float. No other conversion
+    # is made.
     if is_number and kind is float:
         return float(value)
     if is_number and kind is int and float(value).is_integer():

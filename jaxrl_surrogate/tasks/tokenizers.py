@@ -1,4 +1,4 @@
-"""Text to token ids and back: bytes, printable ASCII, or a Hugging Face file."""
+"""Tokenizers: bytes, printable ASCII, or a Hugging Face `tokenizer.json`."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from jaxrl_surrogate.errors import FieldError, nearest
 
 _BYTES = 256
 _TRAINED_END = "<|endoftext|>"
-# End tokens of the usual families; in a file with several, the first one listed.
+# Usual end tokens; if a file has several of them, the first in this list is used.
 _ENDS = (
     "<|im_end|>",
     "<|eot_id|>",
@@ -25,23 +25,23 @@ _ENDS = (
 
 
 class Tokenizer(Protocol):
-    """What the trainer needs of a tokenizer."""
+    """The interface of tokenizers."""
 
     name: str
     vocab_size: int  # ids are in [0, vocab_size)
     eos_id: int  # ends a completion and is part of it
 
     def encode(self, text: str) -> list[int]:
-        """Text to ids, without an end token."""
+        """Convert text to ids, without an end token."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids to text; never raises, and the end token is not rendered."""
+        """Convert ids to text, without the end token. Never raises."""
         ...
 
 
 class ByteTokenizer:
-    """The 256 bytes of UTF-8 and an end token: any text, 257 ids.
+    """A tokenizer for any text, with 257 ids: the bytes of UTF-8 and an end token.
 
     Examples:
       >>> ByteTokenizer().decode([104, 105, 255, 256])
@@ -51,23 +51,23 @@ class ByteTokenizer:
     name, vocab_size, eos_id = "byte", _BYTES + 1, _BYTES
 
     def encode(self, text: str) -> list[int]:
-        """Text to its UTF-8 bytes."""
+        """Convert text to its UTF-8 bytes."""
         return list(text.encode("utf-8", "replace"))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids to text; bytes that are not UTF-8 become the replacement character."""
+        """Convert ids to text; bytes that are not UTF-8 become U+FFFD."""
         return bytes(i for i in ids if 0 <= i < _BYTES).decode("utf-8", "replace")
 
 
 class AsciiTokenizer:
-    """Printable ASCII, newline and an end token: 97 ids, for small models."""
+    """A tokenizer for small models: printable ASCII, newline, an end token; 97 ids."""
 
     _characters = "\n" + "".join(map(chr, range(32, 127)))
     _ids = {character: index + 1 for index, character in enumerate(_characters)}  # noqa: RUF012
     name, vocab_size, eos_id = "ascii", len(_characters) + 1, 0
 
     def encode(self, text: str) -> list[int]:
-        """Text to ids.
+        """Convert text to ids.
 
         Raises:
           FieldError: a character that is neither printable ASCII nor a newline.
@@ -75,7 +75,7 @@ class AsciiTokenizer:
         try:
             return [self._ids[character] for character in text]
         except KeyError as error:
-            # Also met when a run is under way: with the whole path of the field.
+            # This can also happen during a run, so the error has the full field path.
             raise FieldError(
                 "task.tokenizer",
                 "ascii",
@@ -85,21 +85,21 @@ class AsciiTokenizer:
             ) from None
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids to text; ids out of range are left out."""
+        """Convert ids to text; ids out of range are left out."""
         return "".join(self._characters[i - 1] for i in ids if 0 < i < self.vocab_size)
 
 
 class FileTokenizer:
-    """A `tokenizer.json` of the Hugging Face library `tokenizers`."""
+    """A tokenizer from a `tokenizer.json` of the Hugging Face library `tokenizers`."""
 
     def __init__(self, path: str | Path, eos: str | None = None):
         """Load a file.
 
         Args:
           path: the file, or a directory that holds `tokenizer.json`.
-          eos: the end token's text. By default the `eos_token` of the
-            `tokenizer_config.json` or `special_tokens_map.json` beside the file, and
-            without those the first usual end token that the file has.
+          eos: the end token's text. None takes the `eos_token` of the
+            `tokenizer_config.json` or `special_tokens_map.json` beside the file, or, if
+            these name none, the first usual end token that the file has.
 
         Raises:
           FieldError: the library is missing, there is no such file, it cannot be read,
@@ -116,7 +116,7 @@ class FileTokenizer:
             raise FieldError(
                 "tokenizer", str(path), problem=f"not a tokenizer.json file: {error}"
             ) from error
-        # Some files cut or pad what they encode; a prompt must come through whole.
+        # Some files truncate or pad the ids; prompts must be encoded completely.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         stated = eos or _stated_end(path.parent)
@@ -132,15 +132,16 @@ class FileTokenizer:
             )
         self.name = str(path)
         self.eos_id = found[0]
-        # Not the number of tokens: ids may leave gaps, and an embedding has all rows.
+        # Ids may have gaps, so this can be more than the number of tokens. The
+        # embedding table has a row for every id.
         self.vocab_size = max(self._tokenizer.get_vocab().values()) + 1
 
     def encode(self, text: str) -> list[int]:
-        """Text to ids; no special tokens are added."""
+        """Convert text to ids; no special tokens are added."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids to text; special tokens and ids out of range are left out."""
+        """Convert ids to text; special tokens and ids out of range are left out."""
         known = [i for i in ids if 0 <= i < self.vocab_size and i != self.eos_id]
         return self._tokenizer.decode(known, skip_special_tokens=True)
 
@@ -149,7 +150,7 @@ _BUILT_IN = {"byte": ByteTokenizer, "ascii": AsciiTokenizer}
 
 
 def names() -> tuple[str, ...]:
-    """The tokenizers that need no file."""
+    """Return the names of the tokenizers that need no file."""
     return tuple(_BUILT_IN)
 
 
@@ -158,10 +159,11 @@ def get(name: str | Path, *, eos: str | None = None) -> Tokenizer:
 
     Args:
       name: one of `names()`, or the path of a `tokenizer.json` or of its directory.
-      eos: the end token's text, for a file; found if not given.
+      eos: the end token's text, only for a file; see `FileTokenizer`.
 
     Raises:
-      FieldError: neither a name nor a file, or see `FileTokenizer`.
+      FieldError: there is no such tokenizer or file, `eos` is given without a file, or
+        `FileTokenizer` refuses the file.
     """
     if str(name) in _BUILT_IN:
         if eos is not None:
@@ -185,13 +187,13 @@ def get(name: str | Path, *, eos: str | None = None) -> Tokenizer:
 def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> FileTokenizer:
     """Train a byte-level BPE tokenizer on texts, save it, and return it.
 
-    The same texts give the same file, byte for byte. Digits are single tokens, so that
-    numbers are spelled the same wherever they stand.
+    The same texts give the same file, byte for byte. Digits are single tokens, so a
+    number is encoded in the same way at every place.
 
     Args:
-      texts: what it learns from; few texts may give fewer ids than asked for.
-      vocab_size: ids in all, the 256 bytes and the end token included.
-      path: of the `tokenizer.json` to write; its directory is made.
+      texts: the training texts; few texts may give fewer ids than `vocab_size`.
+      vocab_size: number of ids, the 256 bytes and the end token included.
+      path: where to write the `tokenizer.json`; its directory is created.
 
     Raises:
       FieldError: the vocabulary is too small, or the library is missing.
@@ -220,8 +222,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> FileTo
     tokenizer.train_from_iterator(texts, trainer)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all: a run that resumes finds this file and must not trust half.
-    # Processes of several hosts have the same number now and then.
+    # The file is renamed when it is complete, because a resumed run would read a
+    # partial file. The name is random: process ids may be the same on several hosts.
     partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     try:
         tokenizer.save(str(partial))
@@ -232,7 +234,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str | Path) -> FileTo
 
 
 def _stated_end(directory: Path) -> str | None:
-    """The `eos_token` that the files beside a tokenizer name, if any."""
+    """Return the `eos_token` in the config files beside a tokenizer, or None."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         try:
             token = json.loads((directory / name).read_text("utf-8")).get("eos_token")

@@ -1,4 +1,4 @@
-"""Tasks from files and modules of the user: made, and checked before they are used."""
+"""Makes tasks from the user's files and modules, and checks them before a run."""
 
 import inspect
 import pickle
@@ -12,26 +12,32 @@ from jaxrl_surrogate.tasks.processes import unpicklable
 from jaxrl_surrogate.tasks.signatures import Option
 from jaxrl_surrogate.tasks.task import Problem
 
-_SEARCHED = 200_000  # training problems that are compared with those for testing
+_SEARCHED = 200_000  # most problems of a set that are compared with the other set
 _FORM = "train and test, sequences of Problem, and verify(problem, completion)"
 
 
 def options(spec: str) -> dict[str, Option]:
-    """The options of a user's task: the arguments of its class, none for an object.
+    """Return the options of a user's task, the arguments of its class or function.
+
+    A task that is an object has no options.
 
     Raises:
-      FieldError: as `resolve`, with the field `name`.
+      FieldError: see `resolve`; the field is `name`.
     """
     made = resolve(spec, "name")
     return signatures.of_any(made) if _makes_tasks(made) else {}
 
 
 def make(spec: str, given: dict[str, Any]) -> Any:
-    """The task that a spec names, with these options, which are checked.
+    """Check options and make a user's task with them.
+
+    Args:
+      spec: where the task is, such as `my.py:MyTask`.
+      given: options by name.
 
     Raises:
-      FieldErrors: as `options`; an option is unknown, ill-typed or missing; or the
-        class raises an error, with its file and line.
+      FieldErrors: the spec names nothing (see `resolve`); an option is unknown, missing
+        or of another type; or the class raises an error, whose file and line are named.
     """
     made = resolve(spec, "name")
     if not _makes_tasks(made):
@@ -49,23 +55,24 @@ def make(spec: str, given: dict[str, Any]) -> Any:
     def construct() -> Any:
         try:
             return made(**named, **free)
-        except FieldErrors as error:  # of its own options
+        except FieldErrors as error:  # raised by the task about its own options
             raise error.inside("options") from error
 
     return _attempt(spec, f"{spec.rpartition(':')[2]}(...)", construct)
 
 
 def check(task: Any, spec: str, *, needs_verifier: bool = True) -> None:
-    """Refuse a task that lacks what a run needs.
+    """Check that a user's task has what a run needs.
 
     Args:
-      task: of the user's.
-      spec: that it was named by.
-      needs_verifier: False where rewards come from elsewhere.
+      task: the user's task.
+      spec: its name in the config, for error messages.
+      needs_verifier: False if rewards come from another function.
 
     Raises:
-      FieldErrors: of the field `name`, one for each part that is missing, empty or of
-        another form; or the test problems are training problems too.
+      FieldErrors: `train`, `test` or `verify` is missing, empty or of another form (one
+        error for each), or some test problems are training problems too. The field is
+        `name`.
     """
     found = [_problems_fault(task, spec, part) for part in ("train", "test")]
     if needs_verifier:
@@ -76,10 +83,10 @@ def check(task: Any, spec: str, *, needs_verifier: bool = True) -> None:
 
 
 def check_travels(task: Any, workers: int) -> None:
-    """Refuse a task that cannot be sent to verifier processes.
+    """Check that a task can be sent to verifier processes.
 
     Raises:
-      FieldError: of the field `verify_workers`.
+      FieldError: the task does not pickle; the field is `verify_workers`.
     """
     try:
         pickle.dumps(task)
@@ -88,12 +95,12 @@ def check_travels(task: Any, workers: int) -> None:
 
 
 def _makes_tasks(made: Any) -> bool:
-    """Whether it is a class or function that gives a task, not a task."""
+    """Return whether `made` is a class or function that makes a task, not a task."""
     return isinstance(made, type) or (callable(made) and not hasattr(made, "train"))
 
 
 def _attempt(spec: str, what: str, call: Callable[[], Any]) -> Any:
-    """What user code gives; what it raises is an error of the field `name`."""
+    """Call user code; raise its exceptions as errors of the field `name`."""
     try:
         return call()
     except FieldErrors:
@@ -157,7 +164,7 @@ def _verifier_fault(task: Any, spec: str) -> FieldError | None:
         )
     try:
         inspect.signature(task.verify).bind(None, "")
-    except ValueError:  # some of C have none
+    except ValueError:  # some functions written in C have no signature
         return None
     except TypeError as error:
         return FieldError(
@@ -169,7 +176,10 @@ def _verifier_fault(task: Any, spec: str) -> FieldError | None:
 
 
 def _shared(task: Any, spec: str) -> FieldError | None:
-    """Test problems that are training problems too; of large sources a part is read."""
+    """Return an error if test problems are training problems too.
+
+    Only a part of a large source is read.
+    """
     test = {_asked(problem) for problem in _each(task.test, spec, "test")}
     both = {_asked(problem) for problem in _each(task.train, spec, "train")} & test
     if not both:
