@@ -1,4 +1,4 @@
-"""Decoders in Flax NNX: shapes, modules, and pure functions over their parameters."""
+"""Decoders in Flax NNX: configs, modules, and pure functions of their parameters."""
 
 from jaxrl_surrogate.models import layout, presets
 from jaxrl_surrogate.models.attention import Prefix

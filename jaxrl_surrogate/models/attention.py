@@ -1,8 +1,8 @@
 """Attention of completions over their own tokens and over a prompt that they share.
 
-A group's M completions have one prompt, so its keys and values are kept once and read
-by all M: the softmax runs over two segments, the shared prefix and the completion's own
-tokens, and is normalised jointly. Scores and softmax are float32 always.
+A group's M completions have one prompt, so its keys and values are stored once and read
+by all M. The softmax runs over two segments, the shared prefix and the completion's own
+tokens, and is normalised jointly. Scores and softmax are always float32.
 
 Axis letters: G prompts, M samples, T queries, S own keys, P prefix keys, K key-value
 heads, R query heads per key-value head, H head width.
@@ -17,17 +17,18 @@ from jaxrl_surrogate.models.blocks import Blocks
 from jaxrl_surrogate.models.key_values import KeyValues
 from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
-# Queries handled at once; longer inputs go through in blocks, each recomputed in the
-# backward pass, so that memory holds scores of (.., QUERY_BLOCK, S), not of (.., T, S).
+# Most queries that are processed at a time. Longer inputs are processed in blocks, each
+# recomputed in the backward pass, so memory holds scores of (.., QUERY_BLOCK, S), not
+# of (.., T, S).
 QUERY_BLOCK = 512
 _MASKED = -1e30
 
 
 class Prefix(NamedTuple):
-    """What a completion sees of its prompt: the cache of a prefill."""
+    """The keys and values of prompts, from a prefill."""
 
-    cache: KeyValues  # one layer: (G, K, H, P) and (G, K, P, H); all: L in front
-    lengths: jax.Array  # (G,) int32, valid positions of P
+    cache: KeyValues  # (G, K, H, P) and (G, K, P, H); for all layers with a leading L
+    lengths: jax.Array  # (G,) int32, numbers of valid positions
 
 
 def attend(
@@ -40,17 +41,18 @@ def attend(
     scale: float | None = None,
     softcap: float = 0.0,
 ) -> jax.Array:
-    """Causal attention over a shared prefix and the queries' own sequence.
+    """Compute causal attention over a shared prefix and the queries' own sequence.
 
     Args:
-      q: (G, M, T, K, R, H); query t stands at own position `first + t`.
-      own: keys and values of S own positions. Positions past the query are masked, so
-        the tail of a cache may hold anything finite.
-      first: own position of the first query, 0 when a whole sequence is processed.
-      window: positions a query sees back, itself included; None sees all.
-      prefix: keys and values of the prompt, seen by all queries; None without prompt.
+      q: (G, M, T, K, R, H) queries; query t is at own position `first + t`.
+      own: keys and values of S own positions. Positions after the query are masked, so
+        the tail of a cache may hold any finite values.
+      first: own position of the first query, 0 if a whole sequence is processed.
+      window: number of positions that a query attends to, itself included; None for
+        all.
+      prefix: keys and values of the prompt; None if there is no prompt.
       scale: factor of the scores; None for H ** -0.5.
-      softcap: scores s become c tanh(s / c) with this c; 0 leaves them.
+      softcap: a cap c that turns scores s into c tanh(s / c); 0 for none.
 
     Returns:
       (G, M, T, K, R, H) in the dtype of q.
@@ -83,7 +85,7 @@ def _attend_block(q, own, steps, window, prefix, softcap):
         mask = _prefix_mask(steps, scores.shape[-1], window, prefix)
         scores = jnp.where(mask[:, None, None, :, None, :], scores, _MASKED)
         highest = jnp.maximum(highest, jnp.swapaxes(scores.max(-1), 1, 2))
-    # Any constant shift leaves a softmax unchanged, so none is differentiated.
+    # A constant shift does not change a softmax, so the shift has no gradient.
     highest = jax.lax.stop_gradient(highest)
     own_weights = jnp.exp(own_scores - highest[..., None])
     total = own_weights.sum(-1)
@@ -103,14 +105,14 @@ def _capped(scores, softcap):
 
 
 def _own_mask(steps, num_keys, window):
-    """(T, S) bool: causal, inside the window."""
+    """Return the causal mask inside the window, (T, S) bool."""
     distance = steps[:, None] - jnp.arange(num_keys)[None]
     mask = distance >= 0
     return mask if window is None else mask & (distance < window)
 
 
 def _prefix_mask(steps, num_keys, window, prefix):
-    """(G, T, P) bool, T of size 1 when no window makes queries differ."""
+    """Return the mask of the prefix, (G, T, P) bool, or (G, 1, P) without a window."""
     positions = jnp.arange(num_keys)[None, None]
     valid = positions < prefix.lengths[:, None, None]
     if window is None:

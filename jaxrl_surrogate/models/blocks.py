@@ -1,4 +1,4 @@
-"""A long axis of positions taken a block at a time, on every device at once."""
+"""Processing a long axis of positions in blocks that use every device."""
 
 import dataclasses
 
@@ -10,27 +10,40 @@ from jaxrl_surrogate.models import layout
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Positions of an axis, grouped so that one block has some of each device's part.
+    """Blocks of an axis of positions, each with some positions of every device.
 
-    Where a mesh splits the axis, a contiguous block would lie on one device, and the
-    others would wait.
+    If a mesh shards the axis, a contiguous block would be on one device, and the other
+    devices would wait.
     """
 
-    size: int  # of the axis
-    num_shards: int  # that the axis is split
-    number: int  # of blocks
-    width: int  # positions of one part in a block
+    size: int  # size of the axis
+    num_shards: int  # number of shards of the axis
+    number: int  # number of blocks
+    width: int  # positions of one shard in a block
 
     @classmethod
     def of(cls, size: int, largest: int) -> "Blocks":
-        """As few blocks as hold at most `largest` positions of a device."""
+        """Make as few blocks as possible with at most `largest` positions per shard.
+
+        Args:
+          size: size of the axis.
+          largest: most positions of one shard in a block.
+        """
         num_shards = layout.num_shards("positions", size)
         part = size // num_shards
         number = -(-part // largest)
         return cls(size, num_shards, number, largest if number > 1 else part)
 
     def split(self, x: jax.Array, axis: int) -> jax.Array:
-        """Blocks in front, (number, ..., ways * width, ...); zeros pad the tail."""
+        """Split an axis into blocks, padded with zeros at the end of each shard.
+
+        Args:
+          x: (..., size, ...).
+          axis: the axis to split, 0 or more.
+
+        Returns:
+          (number, ..., num_shards * width, ...).
+        """
         before, after = x.shape[:axis], x.shape[axis + 1 :]
         part = self.size // self.num_shards
         x = x.reshape(*before, self.num_shards, part, *after)
@@ -42,7 +55,7 @@ class Blocks:
         return x.reshape(self.number, *before, self.num_shards * self.width, *after)
 
     def join(self, x: jax.Array, axis: int) -> jax.Array:
-        """What `split` undoes, without the padding; `axis` is that of the result."""
+        """Invert `split` and drop the padding; `axis` is that of the result."""
         before, after = x.shape[1 : axis + 1], x.shape[axis + 2 :]
         x = x.reshape(self.number, *before, self.num_shards, self.width, *after)
         x = jnp.moveaxis(x, 0, axis + 1)

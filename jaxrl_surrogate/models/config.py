@@ -1,4 +1,4 @@
-"""The shape of a decoder. One dataclass covers every family in `models.families`."""
+"""Configs of decoders. One dataclass describes every family in `models.families`."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.typed_fields import check_fields
 
-# The window of a layer that sees everything, where others have one.
+# The window of a layer without one, in a model in which other layers have a window.
 UNLIMITED = 2**30
 
 
@@ -149,17 +149,17 @@ class DecoderConfig:
 
     @property
     def queries_per_kv(self) -> int:
-        """Query heads that share one key-value head."""
+        """Number of query heads that share one key-value head."""
         return self.num_heads // self.num_kv_heads
 
     @property
     def score_scale(self) -> float:
-        """Factor of the products of queries and keys."""
+        """Factor of the attention scores."""
         return (self.query_pre_attn_scalar or self.head_dim) ** -0.5
 
     @property
     def windows(self) -> tuple[int, ...] | None:
-        """Positions each layer sees back, or None where every layer sees all."""
+        """Each layer's window in positions; None if no layer has a window."""
         if not self.sliding_window:
             return None
         return tuple(
@@ -171,12 +171,12 @@ class DecoderConfig:
 
     @property
     def num_params(self) -> int:
-        """Parameters, embeddings counted once when tied."""
+        """Number of parameters; tied embeddings count once."""
         return self._count(self.num_experts)
 
     @property
     def num_active_params(self) -> int:
-        """Parameters that a token meets: `num_params` less experts it does not use."""
+        """Number of parameters without the experts that a token does not use."""
         return self._count(self.experts_per_token)
 
     def _count(self, experts: int) -> int:
@@ -196,7 +196,7 @@ class DecoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The decoder."""
+    """The policy's decoder: its shape, dtype, initial and frozen parameters."""
 
     preset: Annotated[
         str, "name of a model shape, such as tiny or qwen3-8b", "kept"

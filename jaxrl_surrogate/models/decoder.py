@@ -1,8 +1,8 @@
-"""The decoder's modules in Flax NNX: the parameters, and what a block computes.
+"""The decoder's modules in Flax NNX: their parameters and their computations.
 
-Modules only describe. Parameters live in nested dicts of arrays, and a module is
-merged with them for the moment of its use (`models.forward`). Every parameter names its
-logical axes; which mesh axes those mean is the business of `parallel.partition`.
+Parameters are stored in nested dicts of arrays. `models.forward` merges a module with
+its parameters whenever it calls the module. Every parameter names its logical axes,
+which `parallel.partition` maps to mesh axes.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(start(shape), logical_axes=axes)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise (..., *shape) over the axes of its shape together."""
+        """Normalise x (..., *shape) over all axes of `shape` jointly."""
         wide = x.astype(jnp.float32)
         mean = jnp.square(wide).mean(self.last, keepdims=True)
         inverse = jax.lax.rsqrt(mean + self.config.norm_eps)
@@ -55,7 +55,7 @@ class Linear(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Contract in the dtype of x."""
+        """Contract x with the kernel, in the dtype of x."""
         kernel = constrain(self.kernel[...].astype(x.dtype), *self.axes)
         out = jnp.tensordot(x, kernel, axes=self.num_in)
         if self.bias is not None:
@@ -81,18 +81,18 @@ class Attention(nnx.Module):
             bias=c.attention_out_bias, rngs=rngs, scale=(2 * c.num_layers) ** -0.5,
         )  # fmt: skip
         if c.qk_norm:
-            # Of (heads, head_dim), what one norm spans.
+            # The axes of (heads, head_dim) that one norm covers.
             first = -1 if c.qk_norm_over == "head" else -2
             self.q_norm = RMSNorm(c, heads[first:], ("heads", "head_dim")[first:])
             self.k_norm = RMSNorm(c, kv_heads[first:], kv_axes[first:])
 
     def project(self, x: jax.Array, positions: jax.Array, frequencies: jax.Array):
-        """Queries, keys and values of x (G, M, T, D), rotated to their positions.
+        """Compute queries, keys and values with rotary position embeddings.
 
         Args:
-          x: what the block's attention reads.
+          x: (G, M, T, D), input of the attention.
           positions: (G, 1, T) int32.
-          frequencies: (H / 2,) float32, the layer's (see `rotary.frequencies`).
+          frequencies: (H / 2,) float32 of this layer (see `rotary.frequencies`).
 
         Returns:
           q (G, M, T, K, R, H) and `KeyValues` of the T positions.
@@ -111,7 +111,7 @@ class Attention(nnx.Module):
         return q, KeyValues.of(k, v)
 
     def combine(self, out: jax.Array) -> jax.Array:
-        """(G, M, T, K, R, H) attention outputs to (G, M, T, D)."""
+        """Project attention outputs (G, M, T, K, R, H) to (G, M, T, D)."""
         c = self.config
         return self.out(out.reshape(*out.shape[:3], c.num_heads, c.head_dim))
 
@@ -131,13 +131,13 @@ class GatedMLP(nnx.Module):
         )  # fmt: skip
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(..., D) to (..., D)."""
+        """Apply to x (..., D); the result has the shape and dtype of x."""
         gate, up = (constrain_last(of(x), "mlp") for of in (self.gate, self.up))
         return self.down(self.activation(gate) * up)
 
 
 class Block(nnx.Module):
-    """One transformer block; its norms stand where `norm_placement` says."""
+    """One transformer block, with norms at the places that `norm_placement` names."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         c = config
@@ -157,10 +157,18 @@ class Block(nnx.Module):
         frequencies: jax.Array,
         attend: Callable,
     ) -> tuple[jax.Array, object]:
-        """Apply to x (G, M, T, D).
+        """Apply the block.
 
-        `attend(q, key_values) -> (out, kept)` decides what is seen and what is kept, so
-        training, prefill and decoding run the same block.
+        Args:
+          x: (G, M, T, D).
+          positions: (G, 1, T) int32.
+          frequencies: (H / 2,) float32 of this layer.
+          attend: from queries and key-values to (attention output, value to keep). It
+            decides which positions are attended to, so training, prefill and decoding
+            run the same block.
+
+        Returns:
+          (G, M, T, D), and the value to keep that `attend` returned.
         """
         seen = self._read("attention_norm", x)
         q, key_values = self.attention.project(seen, positions, frequencies)
@@ -170,16 +178,16 @@ class Block(nnx.Module):
         return x + self._added("mlp_post_norm", self.mlp(read)), kept
 
     def _read(self, norm, x):
-        """What attention or MLP reads of the residual stream."""
+        """Return the input of attention or MLP from the residual stream."""
         return constrain_last(getattr(self, norm, _same)(x), None)
 
     def _added(self, norm, out):
-        """What attention or MLP adds to the residual stream."""
+        """Return what attention or MLP adds to the residual stream."""
         return constrain_last(getattr(self, norm, _same)(out), "residual")
 
 
 class Ends(nnx.Module):
-    """What stands before and after the blocks: embedding, last norm, output head."""
+    """The parts before and after the blocks: embedding, final norm and output head."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         c = config
@@ -192,16 +200,17 @@ class Ends(nnx.Module):
             self.head = nnx.Param(init(rngs.params(), shape), logical_axes=axes)
 
     def embed(self, tokens: jax.Array) -> jax.Array:
-        """(...) token ids to (..., D) in the compute dtype."""
+        """Embed token ids (...) as (..., D) in the compute dtype."""
         x = self.embedding[...][tokens].astype(self.config.compute_dtype)
         if self.config.scale_embeddings:
             x *= jnp.asarray(self.config.embed_dim**0.5, x.dtype)
-        # Whole rows first: the gradient of a lookup is a scatter, which XLA otherwise
-        # splits along the width and then moves to the vocabulary's split.
+        # The first constraint keeps rows complete: the gradient of a lookup is a
+        # scatter, which XLA would otherwise shard along the width and then reshard
+        # along the vocabulary.
         return constrain_last(constrain_last(x, None), "residual")
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """(..., D) outputs of the last block to (..., V) float32 logits."""
+        """Compute logits (..., V) float32 from outputs of the last block (..., D)."""
         table = self.embedding if self.config.tie_embeddings else self.head
         hidden = constrain_last(self.final_norm(hidden), None)
         table = table[...].astype(hidden.dtype)
@@ -215,5 +224,5 @@ def _same(x):
 
 
 def _align(x: jax.Array, ndim: int) -> jax.Array:
-    """Prepend size-1 axes; silent rank promotion is an error in our tests."""
+    """Prepend axes of size 1; the tests forbid implicit rank promotion."""
     return x.reshape((1,) * (ndim - x.ndim) + x.shape)

@@ -1,7 +1,7 @@
-"""A mixture of experts in the place of the MLP: no row is lost to a limit.
+"""A mixture of experts that replaces the MLP, without a capacity limit.
 
-Every row goes to its experts whatever else is in the batch, so that a completion is a
-function of its own tokens: a capacity limit would make it depend on its neighbours.
+Every row is processed by its experts whatever else is in the batch, so a completion is
+a function of its own tokens. With a capacity limit it would depend on other rows.
 """
 
 import jax
@@ -17,8 +17,8 @@ from jaxrl_surrogate.models.grouped_product import (
 from jaxrl_surrogate.models.layout import constrain, constrain_last
 from jaxrl_surrogate.models.wide_einsum import wide_einsum
 
-# Up to so many rows a device waits for the experts' weights, not for its products: a
-# chip does a few hundred operations in the time it reads a byte.
+# Up to this number of rows, the time is that of reading the experts' weights, not that
+# of the products: an accelerator does a few hundred operations per byte that it reads.
 FEW_ROWS = 256
 
 _IN = ("experts", "embed", "mlp")
@@ -28,8 +28,9 @@ _OUT = ("experts", "mlp", "embed")
 class Experts(nnx.Module):
     """Gated MLPs of which each row uses a few (Shazeer et al., arXiv 1701.06538).
 
-    The router is a softmax over all experts in float32; the k largest are kept and,
-    with `normalize_experts`, divided by their sum, as in Qwen3 (arXiv 2505.09388).
+    The router is a softmax over all experts in float32. The k largest probabilities are
+    the weights of a row's experts; with `normalize_experts` they are divided by their
+    sum, as in Qwen3 (arXiv 2505.09388).
     """
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
@@ -49,7 +50,7 @@ class Experts(nnx.Module):
         self.down = param((bank[0], *bank[:0:-1]), _OUT, narrow)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(G, M, T, D) to (G, M, T, D)."""
+        """Apply to x (G, M, T, D); the result has the shape and dtype of x."""
         weights, chosen = self.route(x)
         banks = tuple(
             constrain(bank[...].astype(x.dtype), *axes)
@@ -60,9 +61,14 @@ class Experts(nnx.Module):
         )
 
     def route(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Weights (..., k) float32 and numbers (..., k) int32 of each row's experts."""
+        """Choose the experts of each row of x (..., D).
+
+        Returns:
+          The experts' weights (..., k) float32 and indices (..., k) int32.
+        """
         c = self.config
-        # Rounded as a rollout holds it, or sampler and trainer would choose otherwise.
+        # The router is rounded to the compute dtype as in a rollout. Otherwise sampler
+        # and trainer could choose different experts.
         router = constrain(self.router[...].astype(x.dtype), None, None).astype(
             jnp.float32
         )
@@ -75,18 +81,28 @@ class Experts(nnx.Module):
         return weights, chosen
 
     def _part(self, rows, banks, first):
-        """What the experts `first`, `first + 1`, ... of the banks add to their rows."""
+        """Sum the outputs of the experts `first`, `first + 1`, ... for each row.
+
+        Args:
+          rows: inputs (G, M, T, D), and weights and indices of experts (G, M, T, k).
+          banks: gate, up and down matrices of these experts.
+          first: index of the first of these experts.
+
+        Returns:
+          (G, M, T, D) in the dtype of the inputs.
+        """
         few = rows[0].size // rows[0].shape[-1] <= FEW_ROWS
         return (self._all_of_all if few else self._sorted)(rows, banks, first)
 
-    # Both give a hidden row its expert's weight, round it once, and add up experts in
-    # float32: sampling has few rows, training many, and their policies must agree.
+    # Sampling has few rows and training many, and both must compute the same policy.
+    # So both methods below multiply a hidden row by its expert's weight, round it once,
+    # and sum over experts in float32.
 
     def _all_of_all(self, rows, banks, first):
-        """Every expert on every row; only what was chosen has a weight.
+        """Compute every expert on every row, with weight 0 if it was not chosen.
 
-        Reading the experts takes longer than that for few rows, and XLA reads a layer's
-        part of all layers in place, which a kernel cannot.
+        For few rows, reading the experts takes longer than these products. XLA also
+        reads one layer's part of the stacked layers in place, which a kernel cannot do.
         """
         x, weights, chosen = rows
         gate, up, down = banks
@@ -101,13 +117,13 @@ class Experts(nnx.Module):
         return out.astype(x.dtype).reshape(x.shape)
 
     def _sorted(self, rows, banks, first):
-        """Rows sorted by expert, those of other devices' experts last."""
+        """Sort rows by expert, with those of other devices' experts last."""
         x, weights, chosen = rows
         gate, up, down = banks
         flat = x.reshape(-1, x.shape[-1])
         each = chosen.shape[-1]
         number = (chosen.reshape(-1) - first) % self.config.num_experts
-        # Distinct keys: a sort that need not be stable compiles and runs faster.
+        # With distinct keys the sort need not be stable: it compiles and runs faster.
         place = jnp.arange(number.size, dtype=jnp.int32)
         stable = self.config.num_experts * number.size >= 2**31
         key = number if stable else number * number.size + place
@@ -119,7 +135,7 @@ class Experts(nnx.Module):
         shares = weights.reshape(-1)[order]
         hidden = (hidden * shares[:, None]).astype(x.dtype)
         out = wide_grouped_product(hidden, down, sizes)
-        # Back in the order of the rows: each one's experts are added in a fixed order.
+        # Restore the order of the rows, so that experts are added in a fixed order.
         back = jnp.zeros_like(place).at[order].set(place, unique_indices=True)
         out = out[back].reshape(*weights.shape, -1).sum(-2)
         return out.astype(x.dtype).reshape(x.shape)

@@ -1,9 +1,9 @@
 """Pure functions of (config, params): initialise, prefill, run completions, decode.
 
-The three passes are one computation. Prefill reads prompts and keeps their keys and
-values; `forward_completions` runs whole completions on top of them, for training;
-`decode_token` does the same a token at a time against a cache, for sampling. A prompt
-is computed once for its M completions in all of them.
+`prefill` reads prompts and returns their keys and values. `forward_completions` runs
+whole completions on top of them, for training. `decode_token` does the same one token
+at a time with a cache, for sampling. All three compute the same model, and a prompt is
+computed once for its M completions.
 """
 
 import functools
@@ -26,7 +26,7 @@ Params = dict  # nested dict of float32 arrays; the leaves of "layers" lead with
 
 @functools.cache
 def _abstract(config: DecoderConfig):
-    """Graph definitions and abstract states of the two module kinds."""
+    """Return (graph definition, abstract state) of `Ends` and of `Block`."""
     ends, block = nnx.eval_shape(
         lambda: (Ends(config, rngs=nnx.Rngs(0)), Block(config, rngs=nnx.Rngs(0)))
     )
@@ -34,15 +34,17 @@ def _abstract(config: DecoderConfig):
 
 
 def init_params(config: DecoderConfig, key: jax.Array) -> Params:
-    """Draw parameters; jit it with `out_shardings` so that they are born sharded.
+    """Draw initial parameters.
+
+    Jit this function with `out_shardings` to create the parameters sharded.
 
     Args:
       config: the decoder's shape.
-      key: a typed key, consumed.
+      key: a typed random key.
 
     Returns:
-      Nested dict: "embedding" (V, D), "final_norm", "head" (V, D) unless tied, and
-      "layers", whose leaves lead with the layer axis L. All float32.
+      Nested dict of float32 arrays: "embedding" (V, D), "final_norm", "head" (V, D)
+      unless embeddings are tied, and "layers", whose leaves have a leading layer axis.
     """
 
     def ends(key):
@@ -58,12 +60,12 @@ def init_params(config: DecoderConfig, key: jax.Array) -> Params:
 
 
 def abstract_params(config: DecoderConfig) -> Params:
-    """Shapes and dtypes of `init_params`, without computing them."""
+    """Return the shapes and dtypes of `init_params` without computing parameters."""
     return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
 
 
 def logical_axes(config: DecoderConfig) -> Params:
-    """The logical axis names of every parameter: `init_params`' dict of tuples."""
+    """Return the nested dict of `init_params` with tuples of logical axes as leaves."""
     (_, ends), (_, block) = _abstract(config)
 
     def axes(state, *leading):
@@ -86,18 +88,18 @@ def prefill(
     *,
     remat: bool = False,
 ) -> tuple[jax.Array, Prefix]:
-    """Read prompts.
+    """Run the decoder over prompts.
 
     Args:
-      config: static.
-      params: as from `init_params`, or with "layers" a tuple (see `unstack_layers`).
+      config: the decoder's shape; static.
+      params: from `init_params`, or with a tuple of layers (see `unstack_layers`).
       tokens: (G, P) int32, padded on the right.
       lengths: (G,) int32.
-      remat: recompute each block in the backward pass instead of storing it.
+      remat: recompute each block in the backward pass instead of storing activations.
 
     Returns:
-      Hidden states of each prompt's last token, (G, D), and the prompts' keys and
-      values for all layers.
+      Outputs of the last block at each prompt's last token, (G, D), and the prompts'
+      keys and values for all layers.
     """
     offsets = jnp.zeros_like(lengths)
 
@@ -108,7 +110,7 @@ def prefill(
         config, params, tokens[:, None], offsets, 0, see_prompt, None, remat
     )
     last = jnp.take_along_axis(hidden[:, 0], (lengths - 1)[:, None, None], axis=1)
-    # A prompt has no sample axis: drop the one that blocks work with.
+    # Blocks need a sample axis, which prompts do not have: drop it.
     cache = jax.tree.map(lambda leaf: jnp.squeeze(leaf, -4), kept)
     return last[:, 0], Prefix(cache, lengths)
 
@@ -121,15 +123,15 @@ def forward_completions(
     *,
     remat: bool = False,
 ) -> jax.Array:
-    """Run whole completions on top of their prompts.
+    """Run the decoder over whole completions that follow their prompts.
 
     Args:
-      config: static.
+      config: the decoder's shape; static.
       params: as for `prefill`.
-      tokens: (G, M, T) int32; causal, so what lies past a completion's end only
-        reaches positions past its end.
-      prefix: what `prefill` returned for the G prompts.
-      remat: recompute each block in the backward pass.
+      tokens: (G, M, T) int32. Attention is causal, so tokens past a completion's end
+        only affect positions past its end.
+      prefix: from `prefill` of the G prompts.
+      remat: recompute each block in the backward pass instead of storing activations.
 
     Returns:
       (G, M, T, D) outputs of the last block, before the final norm.
@@ -153,21 +155,22 @@ def decode_token(
     cache: KeyValues | tuple[KeyValues, ...],
     kv_len: int,
 ) -> tuple[jax.Array, KeyValues | tuple[KeyValues, ...]]:
-    """Run one token of every completion and add it to the cache.
+    """Run the decoder over one token of every completion and add it to the cache.
 
     Args:
-      config: static.
-      params: as for `prefill`; with "layers" a tuple, `cache` and `prefix.cache` are
-        tuples as well and the layers are unrolled.
+      config: the decoder's shape; static.
+      params: as for `prefill`. With a tuple of layers, `cache` and `prefix.cache` are
+        tuples as well, and the layers are unrolled.
       tokens: (G, M) int32, the completions' tokens at `position`.
-      position: scalar int32, the same for all rows.
-      prefix: what `prefill` returned.
-      cache: keys and values of completions, with room for S positions.
-      kv_len: positions of the cache that are looked at, `position` among them; static.
-        A tuple's are looked at whole.
+      position: scalar int32, the same for all completions.
+      prefix: from `prefill` of the G prompts.
+      cache: keys and values of completions, with space for S positions.
+      kv_len: number of cache positions that attention reads, which must include
+        `position`; static. It is not used with a tuple of layers, whose caches are read
+        completely.
 
     Returns:
-      (G, M, D) outputs of the last block and the cache with `position` written.
+      (G, M, D) outputs of the last block, and the cache with `position` written.
     """
     if isinstance(cache, tuple) and not isinstance(cache, KeyValues):
 
@@ -183,8 +186,8 @@ def decode_token(
         )  # fmt: skip
         return hidden[:, :, 0], cache
 
-    # The cache is carried whole and written in place: were each layer's part scanned
-    # in and out, every token would copy all of it.
+    # The scan carries the whole cache and writes it in place. If each layer's part were
+    # an input and an output of the scan, every token would copy the whole cache.
     def see_carried(q, new, window, layer, cache):
         index, layer_prefix = layer
         cache = cache.write(new, position, index)
@@ -202,14 +205,14 @@ def decode_token(
 def output_logits(
     config: DecoderConfig, params: Params, hidden: jax.Array
 ) -> jax.Array:
-    """(..., D) outputs of the last block to (..., V) float32 logits."""
+    """Compute logits (..., V) float32 from outputs of the last block (..., D)."""
     return _ends(config, params).logits(hidden)
 
 
 def unstack_layers(params: Params) -> Params:
     """Split the stacked layers into a tuple, for loops that unroll them.
 
-    Decoding on a CPU reads each weight matrix once per token; a slice of a stacked
+    Decoding reads each weight matrix once per token. On a CPU, a slice of a stacked
     array would be copied before each use.
     """
     stacked = params["layers"]
@@ -221,10 +224,10 @@ def unstack_layers(params: Params) -> Params:
 
 
 def cast(params: Params, dtype: Literal["float32", "bfloat16"]) -> Params:
-    """Parameters as computations read them, for loops that read them many times.
+    """Cast parameters to the compute dtype, for loops that read them many times.
 
-    All in the compute dtype but the scales of norms, which multiply in float32: rounded
-    here and not in training, they would make the sampler another policy.
+    The scales of norms are not cast, because norms multiply by them in float32. If they
+    were rounded here and not in training, the sampler's policy would be another one.
     """
 
     def narrow(path, leaf):
@@ -234,9 +237,10 @@ def cast(params: Params, dtype: Literal["float32", "bfloat16"]) -> Params:
 
 
 def shard_params(config: DecoderConfig, params: Params) -> Params:
-    """Stacked parameters as computations hold them (see `models.layout`), all at once.
+    """Constrain all stacked parameters to the shardings that computations use.
 
-    For loops that read them many times: what is gathered is gathered before the loop.
+    A loop that reads parameters many times calls this first, so that they are gathered
+    once before the loop. See `models.layout`.
     """
     return jax.tree.map(
         lambda leaf, axes: constrain(leaf, *axes), params, logical_axes(config)
@@ -244,7 +248,10 @@ def shard_params(config: DecoderConfig, params: Params) -> Params:
 
 
 def shard_ends(config: DecoderConfig, params: Params) -> Params:
-    """`shard_params` of all but the layers, which are gathered as they run."""
+    """Apply `shard_params` to all parameters except the layers.
+
+    Each layer is gathered when it runs.
+    """
     axes = logical_axes(config)
     ends = {
         name: jax.tree.map(
@@ -267,10 +274,15 @@ def _attend(config, q, own, first, window, prefix):
 
 
 def _run(config, params, tokens, offsets, first, see, per_layer, remat, carried=None):
-    """Run all blocks over tokens (G, M, T) that start at `offsets + first`.
+    """Run all blocks over tokens (G, M, T) that start at position `offsets + first`.
 
-    `see(q, new, window, layer)` returns (attention output, what to keep of the layer);
-    with `carried` it takes the carried value last and returns it instead.
+    `see(q, new, window, layer)` returns (attention output, value to keep of the layer).
+    With `carried`, it takes the carried value as an additional last argument and
+    returns the new carried value in place of the value to keep.
+
+    Returns:
+      (G, M, T, D) outputs of the last block, and the values kept of all layers or the
+      last carried value.
     """
     _, (graph, _) = _abstract(config)
     steps = first + jnp.arange(tokens.shape[-1], dtype=jnp.int32)

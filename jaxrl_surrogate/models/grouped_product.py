@@ -1,4 +1,4 @@
-"""Products of sorted rows with one matrix for each group of rows."""
+"""Matrix products of groups of rows, with one matrix for each group."""
 
 import functools
 
@@ -8,16 +8,16 @@ from jax.typing import DTypeLike
 
 
 def grouped_product(rows: jax.Array, banks: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Multiply neighbouring groups of rows by their matrices.
+    """Multiply each group of rows by its matrix.
 
     Args:
-      rows: (N, D), the first group first.
-      banks: (B, D, F), matrices of the first B groups.
-      sizes: (E,) int32 with sum N, rows of each group, E >= B.
+      rows: (N, D), sorted by group.
+      banks: (B, D, F), the matrices of the first B groups.
+      sizes: (E,) int32 with sum N and E >= B, the number of rows of each group.
 
     Returns:
-      (N, F) in the dtype of rows, accumulated in float32; rows of groups B and further
-      are zero.
+      (N, F) in the dtype of rows, accumulated in float32. Rows of groups without a
+      matrix are zero.
     """
     return _product(rows, banks, sizes, rows.dtype)
 
@@ -26,10 +26,11 @@ def grouped_product(rows: jax.Array, banks: jax.Array, sizes: jax.Array) -> jax.
 def wide_grouped_product(
     rows: jax.Array, banks: jax.Array, sizes: jax.Array
 ) -> jax.Array:
-    """`grouped_product` that is not rounded: float32, with the same gradient.
+    """Compute `grouped_product` with a float32 result that is not rounded.
 
-    What comes back is rounded to the type of rows before it is multiplied, or its two
-    products would be those of float32, several times slower on a TPU.
+    The gradient is that of `grouped_product`: the cotangent is rounded to the dtype of
+    rows first. With a float32 cotangent both products of the backward pass would be in
+    float32, which is several times slower on a TPU.
     """
     return _product(rows, banks, sizes, jnp.float32)
 
@@ -70,16 +71,17 @@ def _by_ragged_dot(dtype, rows, banks, sizes):
 
 
 def _by_kernel(dtype, rows, banks, sizes):
-    """JAX's kernels for TPUs: XLA's own has none for the gradient of the matrices.
+    """Compute the product with JAX's Pallas kernels for TPUs.
 
-    Without one, that gradient costs as much as if every row met every matrix.
+    XLA has no kernel for the gradient of the matrices. Without a kernel that gradient
+    costs as much as the product of every row with every matrix.
     """
     from jax.experimental.pallas.ops.tpu.megablox import gmm
 
     count, groups = rows.shape[0], sizes.shape[0]
     height = _MANY_ROWS if count >= _MANY_ROWS * groups else _FEW_ROWS
     padding = -count % height
-    if padding:  # more rows of the last group, cut off again
+    if padding:  # added to the last group, and removed from the result
         rows = jnp.pad(rows, ((0, padding), (0, 0)))
         sizes = sizes.at[-1].add(padding)
 
@@ -90,5 +92,5 @@ def _by_kernel(dtype, rows, banks, sizes):
     return out[:count]
 
 
-# What a kernel handles at once: rows where groups are large or small, and columns.
+# Tile sizes of the kernel: rows for large and for small groups, and columns.
 _MANY_ROWS, _FEW_ROWS, _WIDTH = 512, 128, 1024

@@ -1,4 +1,4 @@
-"""Keys and values of attention, and their order in memory."""
+"""Keys and values of attention, and their layout in memory."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,12 @@ import jax.numpy as jnp
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of one layer or, with a leading L axis, of all of them.
+    """Keys and values of one layer or, with a leading axis L, of all layers.
 
-    Positions are the last axis of keys and the last but one of values: both products
-    of decoding, scores over positions and sums over them, then read memory in order. On
-    a CPU, keys laid out like values make the scores of one token four times slower.
+    Positions are the last axis of keys and the second to last axis of values. Both
+    products of decoding, the scores and the weighted sums of values, then read memory
+    in order. If keys had the layout of values, the scores of one token would take four
+    times as long on a CPU.
     """
 
     keys: jax.Array  # prompts: (G, K, H, P); completions: (G, M, K, H, S)
@@ -19,14 +20,21 @@ class KeyValues(NamedTuple):
 
     @classmethod
     def of(cls, keys: jax.Array, values: jax.Array) -> "KeyValues":
-        """From (G, M, T, K, H) each, the order in which projections make them."""
+        """Make from keys and values (G, M, T, K, H), the layout of the projections."""
         return cls(jnp.moveaxis(keys, 2, 4), jnp.moveaxis(values, 2, 3))
 
     @classmethod
     def empty(
         cls, leading: tuple[int, ...], size: int, width: int, dtype: str
     ) -> "KeyValues":
-        """Zeros with room for `size` positions; leading (.., K), width H."""
+        """Make zeros.
+
+        Args:
+          leading: the leading axes, (..., K).
+          size: number of positions.
+          width: H, the width of a head.
+          dtype: of keys and values.
+        """
         return cls(
             jnp.zeros((*leading, width, size), dtype),
             jnp.zeros((*leading, size, width), dtype),
@@ -35,7 +43,14 @@ class KeyValues(NamedTuple):
     def write(
         self, new: "KeyValues", position: jax.Array, layer: jax.Array | None = None
     ) -> "KeyValues":
-        """Put the positions of `new` at `position`, into `layer` where all are held."""
+        """Write the positions of `new` from `position` on.
+
+        Args:
+          new: keys and values of one layer.
+          position: scalar int32.
+          layer: scalar int32, the layer to write to if `self` holds all layers; None if
+            it holds one layer.
+        """
         zero = jnp.zeros_like(position)
         leading = () if layer is None else (layer,)
 
@@ -48,7 +63,7 @@ class KeyValues(NamedTuple):
         return KeyValues(put(self.keys, new.keys, -1), put(self.values, new.values, -2))
 
     def layer(self, index: jax.Array, size: int) -> "KeyValues":
-        """The first `size` positions of one layer, where all layers are held."""
+        """Return the first `size` positions of one layer; `self` holds all layers."""
 
         def take(held, axis):
             sizes = [1, *held.shape[1:]]
@@ -59,7 +74,7 @@ class KeyValues(NamedTuple):
         return KeyValues(take(self.keys, -1), take(self.values, -2))
 
     def grow(self, size: int) -> "KeyValues":
-        """The same with room for `size` positions."""
+        """Pad with zeros to `size` positions."""
 
         def pad(held, axis):
             widths = [(0, 0)] * held.ndim

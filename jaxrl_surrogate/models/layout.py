@@ -1,8 +1,10 @@
-"""Where activations lie: models say which axis is which, the caller says what it means.
+"""Sharding constraints on activations by logical axes; the caller provides the mesh.
 
-On one device there is nothing to say. On a mesh the compiler has to be told: from the
-parameters' shardings alone it may well keep a batch whole on every device and split the
-width instead, which is correct and hundreds of times slower.
+Models call `constrain` with the logical axes of an activation, and `placed_by` sets the
+`Placement` that maps them to a mesh. On one device there are no constraints. On a mesh
+they are necessary: from the parameters' shardings alone the compiler may replicate the
+batch on every device and shard the width instead, which is correct but hundreds of
+times slower.
 """
 
 import contextlib
@@ -12,20 +14,21 @@ from typing import Protocol
 
 import jax
 
-# One device's part of a sum over experts: (rows, banks, first expert) to outputs.
+# Computes one device's part of a sum over experts: (rows, banks, first expert) to
+# outputs.
 ExpertsPart = Callable[
     [tuple[jax.Array, ...], tuple[jax.Array, ...], int | jax.Array], jax.Array
 ]
 
 
 class Placement(Protocol):
-    """What logical axes mean on some mesh; `parallel.placement` has it."""
+    """Maps logical axes to a mesh; `parallel.placement` implements it."""
 
     def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
-        """`x`, laid out with one logical axis or None for each dimension."""
+        """Constrain the sharding of `x` by a logical axis or None per dimension."""
 
     def num_shards(self, axis: str, size: int) -> int:
-        """How many ways a dimension of that size is split."""
+        """Return the number of shards of a dimension with this axis and size."""
 
     def sum_over_experts(
         self,
@@ -34,7 +37,7 @@ class Placement(Protocol):
         banks: tuple[jax.Array, ...],
         bank_axes: tuple[tuple[str | None, ...], ...],
     ) -> jax.Array:
-        """`part` on every device with its experts, summed over all of them."""
+        """Run `part` on every device with its experts, and sum over all experts."""
 
 
 _PLACEMENT: contextvars.ContextVar[Placement | None] = contextvars.ContextVar(
@@ -44,9 +47,13 @@ _PLACEMENT: contextvars.ContextVar[Placement | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def placed_by(placement: Placement | None) -> Iterator[None]:
-    """Have the functions below ask `placement` while a function is traced.
+    """Have the functions below use `placement` while a function is traced.
 
-    To be entered inside the traced function: what JAX caches is then always the same.
+    Enter this context inside the traced function, so that the placement is a part of
+    what JAX traces and caches.
+
+    Args:
+      placement: maps logical axes to a mesh; None sets no constraints.
     """
     token = _PLACEMENT.set(placement)
     try:
@@ -56,23 +63,23 @@ def placed_by(placement: Placement | None) -> Iterator[None]:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """`x`, laid out as its logical axes say; as it is outside `placed_by`.
+    """Constrain the sharding of `x` by its logical axes; no effect outside `placed_by`.
 
     Args:
       x: any array.
-      *axes: a name of the partition rules or None for each dimension.
+      *axes: for each dimension a name of the partition rules, or None.
     """
     placement = _PLACEMENT.get()
     return x if placement is None else placement.constrain(x, *axes)
 
 
 def constrain_last(x: jax.Array, axis: str | None) -> jax.Array:
-    """`constrain` an activation (G, N), (G, M, N) or (G, M, T, N) with N as `axis`."""
+    """Constrain an activation (G, N), (G, M, N) or (G, M, T, N); `axis` is that of N."""
     return constrain(x, *("batch", "samples", "positions")[: x.ndim - 1], axis)
 
 
 def num_shards(axis: str, size: int) -> int:
-    """How many ways a dimension of that size is split; 1 outside `placed_by`."""
+    """Return the number of shards of a dimension; 1 outside `placed_by`."""
     placement = _PLACEMENT.get()
     return 1 if placement is None else placement.num_shards(axis, size)
 
@@ -83,14 +90,18 @@ def sum_over_experts(
     banks: tuple[jax.Array, ...],
     bank_axes: tuple[tuple[str | None, ...], ...],
 ) -> jax.Array:
-    """Sum what a mixture's experts make of rows, wherever experts and rows are.
+    """Sum the outputs of a mixture's experts for each row, on any mesh.
 
     Args:
-      part: from rows, the banks of some neighbouring experts and the first one's number
-        to what these experts contribute, of the first row array's shape.
-      rows: arrays whose leading axes are those of an activation: (G, M, T, ...).
+      part: function of (rows, banks of consecutive experts, index of the first of these
+        experts) that returns the sum of these experts' outputs, with the shape of the
+        first row array.
+      rows: arrays with the leading axes of an activation, (G, M, T, ...).
       banks: parameters with a leading axis of experts.
       bank_axes: logical axes of each bank.
+
+    Returns:
+      An array of the shape of the first row array.
     """
     placement = _PLACEMENT.get()
     if placement is None:

@@ -1,4 +1,4 @@
-"""Named shapes, toys that train on a laptop, and the published sizes."""
+"""Named model shapes: small ones that train on a laptop, and published models."""
 
 import dataclasses
 
@@ -42,14 +42,15 @@ PRESETS = {
 
 
 def names() -> tuple[str, ...]:
-    """Names that `get` knows."""
+    """Return the names of the presets."""
     return tuple(PRESETS)
 
 
 def is_published(name: str) -> bool:
-    """Whether a preset is of a published checkpoint, whose vocabulary stays as it is.
+    """Return whether a preset is the shape of a published checkpoint.
 
-    That of the others, toys, follows the tokenizer of the run.
+    The vocabulary size of a published shape is fixed. That of the other presets is
+    taken from the run's tokenizer.
     """
     return name in published.PUBLISHED
 
@@ -62,7 +63,7 @@ def get(name: str, **overrides) -> DecoderConfig:
       **overrides: fields of `DecoderConfig`.
 
     Raises:
-      ValueError: unknown preset or field, or values that do not fit together.
+      ValueError: the preset or a field is unknown, or the values are inconsistent.
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)

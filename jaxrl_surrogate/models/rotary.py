@@ -9,16 +9,17 @@ from jaxrl_surrogate.models.config import UNLIMITED, DecoderConfig
 
 
 def frequencies(config: DecoderConfig, window: int | jax.Array | None) -> jax.Array:
-    """Radians by which a layer turns each feature pair from a position to the next.
+    """Return a layer's rotary frequencies, in radians per position.
 
     Args:
-      config: base, and how its frequencies shrink: "linear" divides all of them,
-        "llama3" the slow ones (Grattafiori et al., arXiv 2407.21783, section 3.2 says
-        the base; the published configs the rest).
-      window: of the layer; decides the base where local layers have their own.
+      config: has the base and the scaling: "linear" divides all frequencies, "llama3"
+        only the low ones (Grattafiori et al., arXiv 2407.21783, section 3.2 gives the
+        base, and the published configs give the rest).
+      window: the layer's window; it decides the base if layers with a window have
+        their own.
 
     Returns:
-      (H / 2,) float32.
+      (H / 2,) float32, one for each feature pair.
     """
     everywhere = _shrunk(config, _powers(config.rope_theta, config.head_dim))
     if not config.rope_local_theta:
@@ -38,7 +39,8 @@ def _shrunk(config, full):
     divided = full / config.rope_factor
     if config.rope_scaling == "linear":
         return divided
-    # Turns of a pair within the original length; between the bounds a straight line.
+    # Full turns of each pair within the original length. Between the two bounds the
+    # frequencies are interpolated linearly.
     turns = config.rope_original_length * full / (2 * math.pi)
     low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
     kept = jnp.clip((turns - low) / (high - low), 0, 1)
@@ -46,13 +48,13 @@ def _shrunk(config, full):
 
 
 def rotate(x: jax.Array, positions: jax.Array, frequencies: jax.Array) -> jax.Array:
-    """Turn feature pairs of each head by angles proportional to the position.
+    """Rotate the feature pairs of each head by angles proportional to the position.
 
-    The pairs are (i, i + H/2), the layout of the published Llama and Qwen weights.
+    The pairs are (i, i + H/2), as in the published Llama and Qwen weights.
 
     Args:
       x: (..., N, H), H even, any float dtype.
-      positions: (...) int32, of the same rank as x less two; size-1 axes broadcast.
+      positions: (...) int32, of the rank of x minus two; axes of size 1 broadcast.
       frequencies: (H / 2,) float32, of this layer.
 
     Returns:

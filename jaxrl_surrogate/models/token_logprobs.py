@@ -1,8 +1,8 @@
 """Log-probabilities of completion tokens without the logits of a whole batch.
 
-The vocabulary is the widest axis of a language model: logits of all positions would be
-(G, M, T, V). Positions are taken in chunks along T, and a chunk's logits are computed
-again in the backward pass, so the memory held is (G, M, chunk, V).
+The logits of all positions would be (G, M, T, V), with a large V. Positions are
+therefore processed in chunks along T, and each chunk's logits are recomputed in the
+backward pass, so memory holds the logits of one chunk only.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from jaxrl_surrogate.models.forward import (
 
 
 class TokenScores(NamedTuple):
-    """Scores of completion tokens; what lies past a completion's end means nothing."""
+    """Scores of completion tokens. Entries past a completion's end are undefined."""
 
     logprobs: jax.Array  # (G, M, T) float32
     entropy: jax.Array | None  # (G, M, T) float32, of the distribution of each token
@@ -42,22 +42,23 @@ def token_logprobs(
     entropy: bool = False,
     remat: bool = False,
 ) -> TokenScores:
-    """Score completions with teacher forcing, each prompt computed once for its group.
+    """Compute log-probabilities of completions, with each prompt computed once.
 
     Args:
-      config: static.
+      config: the decoder's shape; static.
       params: parameters of the decoder.
       prompt_tokens: (G, P) int32, padded on the right.
       prompt_lengths: (G,) int32.
-      tokens: (G, M, T) int32.
-      logits_transform: from logits (..., V) to the logits of the distribution that was
-        sampled (temperature, truncation), so that both sides speak of the same one.
-      chunk: tokens whose logits are in memory at once, rounded to whole positions.
+      tokens: (G, M, T) int32, the completions.
+      logits_transform: from logits (..., V) to the logits of the sampling distribution
+        (temperature, truncation), so that sampler and trainer use the same one.
+      chunk: most tokens whose logits are in memory at a time; a chunk has at least one
+        position of every completion.
       entropy: also compute entropies.
-      remat: recompute each block in the backward pass.
+      remat: recompute each block in the backward pass instead of storing activations.
 
     Returns:
-      `TokenScores`.
+      `TokenScores` of shape (G, M, T).
     """
     params = shard_ends(config, params)
     last, prefix = prefill(config, params, prompt_tokens, prompt_lengths, remat=remat)
@@ -67,13 +68,13 @@ def token_logprobs(
         logits = logits_transform(output_logits(config, params, hidden))
         return _score(logits, targets, entropy)
 
-    # Position t is predicted from the token before it; the last token predicts nothing.
-    # The first token of all completions is predicted from the prompt's last.
+    # Each token is predicted from the one before it, and the first token of each
+    # completion from the prompt's last token. The last token predicts nothing.
     first = scores(last[:, None, None], tokens[..., :1])
     num_prompts, num_samples, num_tokens = tokens.shape
     if num_tokens == 1:
         return jax.tree.map(lambda head: jnp.broadcast_to(head, tokens.shape), first)
-    # A mesh that splits the positions needs them in parts of one size.
+    # A mesh that shards the positions needs shards of equal size.
     num_shards = layout.num_shards("positions", num_tokens)
     read = tokens if num_shards > 1 else tokens[..., :-1]
     hidden = forward_completions(config, params, read, prefix, remat=remat)
@@ -96,10 +97,10 @@ def token_logprobs(
 
 
 def _score(logits: jax.Array, targets: jax.Array, entropy: bool) -> TokenScores:
-    """Log-softmax of (..., V) at targets (...), and its entropy on request.
+    """Return the log-softmax of (..., V) at targets (...), and its entropy on request.
 
-    The target is picked by comparison, not by a gather: its gradient is then a fused
-    select, and a vocabulary that is sharded stays where it is.
+    The target's logit is selected by comparison and not by a gather. Its gradient is
+    then a fused select, and a sharded vocabulary axis is not gathered.
     """
     normalizer = jax.nn.logsumexp(logits, axis=-1)
     vocabulary = jnp.arange(logits.shape[-1], dtype=targets.dtype)

@@ -1,15 +1,16 @@
-"""Contractions whose sums are float32 whatever the inputs are."""
+"""Contractions that accumulate in float32 for inputs of any dtype."""
 
 import jax
 import jax.numpy as jnp
 
 
 def wide_einsum(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`jnp.einsum` with float32 sums and float32 output.
+    """Compute `jnp.einsum` of two arrays with float32 accumulation and output.
 
-    On an accelerator bfloat16 inputs are read as they are. XLA's CPU backend refuses
-    some shapes of bfloat16 x bfloat16 to float32 when the program runs (DotThunk,
-    "unsupported element type"), so there the inputs are widened first: same products.
+    Accelerators read bfloat16 inputs directly. On a CPU the inputs are converted to
+    float32 first, which gives the same products: XLA's CPU backend fails at run time
+    for some products of bfloat16 with float32 output (DotThunk, "unsupported element
+    type").
     """
 
     def narrow(a, b):
