@@ -74,7 +74,7 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def constrain_last(x: jax.Array, axis: str | None) -> jax.Array:
-    """Constrain an activation (G, N), (G, M, N) or (G, M, T, N); `axis` is that of N."""
+    """Constrain an activation (G, N), (G, M, N) or (G, M, T, N) whose N is `axis`."""
     return constrain(x, *("batch", "samples", "positions")[: x.ndim - 1], axis)
 
 

@@ -1,6 +1,6 @@
-"""Families of published models: what configs mean and how tensors are named.
+"""Families of published models: the meaning of their configs, and their tensor names.
 
-A family is a table (`Family`); the decoder is one for all.
+A family is a table (`Family`). All families use the same decoder.
 """
 
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ FAMILIES: Mapping[str, ModelFamily] = {
 
 
 def of_hf_config(hf: Mapping[str, Any]) -> ModelFamily:
-    """The family of a Hugging Face config.
+    """Return the family of a Hugging Face config.
 
     Raises:
-      FieldErrors: a `model_type` or an architecture that no table describes.
+      FieldErrors: no family has this `model_type` or architecture.
     """
     name = hf.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
@@ -43,10 +43,10 @@ def of_hf_config(hf: Mapping[str, Any]) -> ModelFamily:
 
 
 def of_decoder(config: DecoderConfig) -> ModelFamily:
-    """The first family that can describe a decoder.
+    """Return the first family that can describe a decoder.
 
     Raises:
-      FieldError: none can, because of options that no published family combines.
+      FieldError: no published family has this combination of options.
     """
     for family in FAMILIES.values():
         try:

@@ -1,8 +1,8 @@
-"""What a family of published models is: two tables, and the sentences they mean.
+"""A family of published models, described by two tables.
 
-The first table says which key of a Hugging Face config holds which field of
-`DecoderConfig`; the second how the layers' norms are called. All else is the same in
-every family, and there is one decoder for all of them.
+The first table maps fields of `DecoderConfig` to keys of a Hugging Face config, and the
+second maps our names of a layer's norms to theirs. Everything else is the same in all
+families, and all of them use the same decoder.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from jaxrl_surrogate.models.families import rope
 from jaxrl_surrogate.models.families.names import HFTensor, Path, tensor_names
 from jaxrl_surrogate.models.families.windows import NO_WINDOWS, Windows
 
-# Keys that change what a model computes, and the values with which they do not.
+# Keys that may change what a model computes, with the values that change nothing.
 _HARMLESS = {
     "quantization_config": (None,),
     "partial_rotary_factor": (None, 1, 1.0),
@@ -27,7 +27,7 @@ _HARMLESS = {
 
 
 class ModelFamily(Protocol):
-    """Models that differ in their sizes alone."""
+    """The interface of families, whose models differ only in sizes and options."""
 
     model_type: str  # as config.json names it
     architecture: str  # the class that other programs load it with
@@ -44,16 +44,16 @@ class ModelFamily(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """A key of config.json, and what a missing or null value means.
+    """A key of config.json, and the meaning of a missing or null value.
 
     Attributes:
       name: the key.
-      default: the value of a key that is missing, or a function from the whole config
-        to it; without one the key is required.
-      null: the value of a key that is null; without one, that of a missing key.
+      default: the value if the key is missing, or a function from the whole config to
+        that value; without a default the key is required.
+      null: the value if the key is null; if not given, that of a missing key.
       also: other names of the key.
-      spelled: from our values to theirs, where they differ.
-      whole: they have an integer where we have a float.
+      spelled: from our values to those in config.json, if they differ.
+      whole: whether config.json has an integer for our float.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Key:
     whole: bool = False
 
     def read(self, hf: Mapping[str, Any], kind: type) -> Any:
-        """Our value.
+        """Read the key from a config and return our value.
 
         Raises:
           FieldError: the key is missing, or its value of another kind.
@@ -95,7 +95,7 @@ class Key:
         raise FieldError(name, value, _EXPECTED[kind])
 
     def written(self, value: Any) -> Any:
-        """Their value."""
+        """Return the value for config.json."""
         if self.spelled is not None:
             return self.spelled[value]
         if value == self.null:
@@ -106,7 +106,7 @@ class Key:
 _EXPECTED = {int: "an integer", float: "a finite number", bool: "true or false"}
 
 
-# More layers than any model has: what follows makes lists of them.
+# More layers than any model has. The limit matters because lists of layers are made.
 _MOST_LAYERS = 10_000
 
 
@@ -142,18 +142,18 @@ PRE_NORMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A family as its tables.
+    """A family, described by its tables.
 
     Attributes:
-      model_type: as config.json names it.
+      model_type: the family's name in config.json.
       architecture: the class that other programs load it with.
-      keys: from fields of `DecoderConfig` to keys, on top of `SHARED`.
-      always: fields of `DecoderConfig` that all members have alike.
+      keys: from fields of `DecoderConfig` to keys, in addition to `SHARED`.
+      always: fields of `DecoderConfig` that have the same value in all members.
       norms: from our names of a layer's norms to theirs.
-      windows: how the family says which layers have a window.
-      theta: the base of the rotary frequencies where the config has none.
-      local_theta: that of the layers with a window, where they have their own; 0: no.
-      harmless: keys that change what is computed, with the values that do not.
+      windows: how the config says which layers have a window.
+      theta: the base of the rotary frequencies if the config has none.
+      local_theta: the base in layers with a window; 0 if it is the same.
+      harmless: keys that may change what is computed, with values that change nothing.
     """
 
     model_type: str
@@ -167,14 +167,14 @@ class Family:
     harmless: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
 
     def config(self, hf: Mapping[str, Any]) -> DecoderConfig:
-        """The decoder that a Hugging Face config describes.
+        """Return the decoder that a Hugging Face config describes.
 
         Args:
           hf: config.json, of any version of transformers.
 
         Raises:
-          FieldErrors: naming every key that is missing, ill-typed or asks for what the
-            decoder does not compute.
+          FieldErrors: one for each key that is missing, has another type, or asks for
+            something that the decoder does not compute.
         """
         errors, fields = [], dict(self.always)
 
@@ -207,13 +207,13 @@ class Family:
         return DecoderConfig(**fields)
 
     def hf_config(self, config: DecoderConfig) -> dict[str, Any]:
-        """The Hugging Face config that describes a decoder of this family.
+        """Return the Hugging Face config that describes a decoder of this family.
 
         Returns:
-          What config.json has to hold for transformers of versions 4 and 5.
+          The contents of config.json, for transformers of versions 4 and 5.
 
         Raises:
-          FieldError: the decoder is none of this family.
+          FieldError: the decoder does not belong to this family.
         """
         hf: dict[str, Any] = {
             "architectures": [self.architecture],
@@ -235,7 +235,7 @@ class Family:
         return hf
 
     def names(self, config: DecoderConfig) -> dict[Path, HFTensor]:
-        """Where checkpoints keep each parameter: every path of `init_params`."""
+        """Return the checkpoint's tensors for every parameter path of `init_params`."""
         return tensor_names(config, self.norms)
 
     def _keys(self):

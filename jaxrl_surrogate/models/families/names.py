@@ -1,4 +1,4 @@
-"""Names and layouts of the tensors in which checkpoints keep our parameters."""
+"""Names and layouts of the checkpoint tensors that store our parameters."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,24 +14,25 @@ Path = tuple[str, ...]  # of a parameter in the nested dict of `init_params`
 class HFTensor:
     """The tensors of a checkpoint that make up one parameter.
 
-    A parameter of all layers is a stack of one tensor a layer, one of all experts of
-    all layers a stack of stacks. The rest of its axes are transposed and merged:
+    A parameter of the layers is a stack of one tensor per layer, and a parameter of
+    experts is a stack over layers and experts. Its other axes are transposed and
+    merged in the stored tensor:
 
     >>> queries = HFTensor("q_proj.weight", axes=((1, 2), (0,)))
     >>> queries.stored_shape((8, 4, 2))  # (D, N, H)
     (8, 8)
 
     Attributes:
-      name: with {layer} and {expert} where there is one tensor for each.
-      axes: for each axis of the stored tensor the axes of ours, stacks left out, that
-        it holds, the slowest first.
+      name: the tensor's name, with {layer} and {expert} if there is one for each.
+      axes: for each axis of the stored tensor, the axes of our parameter (without
+        stacks) that it merges, the slowest one first.
     """
 
     name: str
     axes: tuple[tuple[int, ...], ...]
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the stored tensor, from ours without stacks."""
+        """Return the stored tensor's shape, from our shape without stacks."""
         sizes = []
         for group in self.axes:
             size = 1
@@ -41,13 +42,13 @@ class HFTensor:
         return tuple(sizes)
 
     def stored_name(self, position: tuple[int, ...]) -> str:
-        """Name of the tensor at a position of our stacks: layer, then expert."""
+        """Return the name of the tensor at a position of our stacks (layer, expert)."""
         return self.name.format(
             **dict(zip(("layer", "expert"), position, strict=False))
         )
 
     def stored(self, array: np.ndarray) -> np.ndarray:
-        """Our array, without stacks, as it is stored."""
+        """Return our array (without stacks) in the layout of the stored tensor."""
         return np.ascontiguousarray(
             array.transpose(self.order).reshape(self.stored_shape(array.shape))
         )
@@ -59,7 +60,7 @@ class HFTensor:
 
     @property
     def num_stacks(self) -> int:
-        """Leading axes of our parameter that are stacks of stored tensors."""
+        """Number of leading axes of our parameter that stack stored tensors."""
         return ("{layer}" in self.name) + ("{expert}" in self.name)
 
 
@@ -71,14 +72,14 @@ _HEADS = ((0, 1),)
 
 
 def tensor_names(config: DecoderConfig, norms: Mapping[str, str]) -> dict:
-    """The tensors of every parameter, in the order in which exports write them.
+    """Return the tensors of every parameter, in the order in which exports write them.
 
     Args:
-      config: which parameters there are.
+      config: the decoder, which decides the parameters.
       norms: from our names of a layer's norms to theirs.
 
     Returns:
-      From paths in `init_params`' nested dict to `HFTensor`.
+      A dict from paths in the nested dict of `init_params` to `HFTensor`.
     """
     c, found = config, {("embedding",): HFTensor("model.embed_tokens.weight", _SAME)}
 

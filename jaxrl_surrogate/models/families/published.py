@@ -1,4 +1,4 @@
-"""Configs of published checkpoints, as far as they decide what is computed."""
+"""Configs of published checkpoints, with only the keys that affect the computation."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which layers of a model have a sliding window, as Hugging Face configs say it."""
+"""How Hugging Face configs say which layers of a model have a sliding window."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,10 +30,11 @@ class Windows:
     listed: bool = False
 
     def read(self, hf: Mapping[str, Any], num_layers: int) -> dict[str, int]:
-        """The fields `sliding_window` and `global_every` of `DecoderConfig`.
+        """Return the fields `sliding_window` and `global_every` of `DecoderConfig`.
 
         Raises:
-          FieldError: layers that no n describes, or a window that is no number.
+          FieldError: no `global_every` describes the layers, or the window is no
+            number.
         """
         window = hf.get("sliding_window", self.default) or 0
         if self.switch and not hf.get("use_sliding_window", False):
@@ -77,7 +78,7 @@ class Windows:
         )
 
     def write(self, config: DecoderConfig) -> dict[str, Any]:
-        """The keys that say it."""
+        """Return the keys of config.json that describe a decoder's windows."""
         window = config.sliding_window
         if self == NO_WINDOWS:
             return {}

@@ -1,4 +1,4 @@
-"""Published checkpoints in and out, as Hugging Face lays them out."""
+"""Reading and writing checkpoints in the formats of Hugging Face."""
 
 from jaxrl_surrogate.models.hf.reader import load, read_config
 from jaxrl_surrogate.models.hf.writer import save

@@ -1,4 +1,4 @@
-"""Reads published checkpoints into the parameters of our decoder."""
+"""Reads published checkpoints as parameters of our decoder."""
 
 import itertools
 import math
@@ -39,13 +39,13 @@ class _Parameter(NamedTuple):
 
 
 def open_source(path: str | Path) -> TensorSource:
-    """Look at a checkpoint; no tensor is read.
+    """Open a checkpoint without reading tensors.
 
     Args:
       path: a directory with config.json and safetensors, or a GGUF file.
 
     Raises:
-      FieldErrors: there is none, or it cannot be trusted; with a line for each fault.
+      FieldErrors: there is no checkpoint, or it is invalid; one for each problem.
     """
     path = Path(path)
     if path.is_dir():
@@ -59,7 +59,7 @@ def open_source(path: str | Path) -> TensorSource:
 
 
 def read_config(path: str | Path) -> DecoderConfig:
-    """The decoder that a checkpoint holds; no tensor is read.
+    """Return the config of a checkpoint's decoder without reading tensors.
 
     Args:
       path: as for `load`.
@@ -79,24 +79,25 @@ def load(
 ) -> tuple[DecoderConfig, Params]:
     """Read a published checkpoint.
 
-    Each device gets the slices that it holds, one parameter after the other, so the
-    host needs room for a device's part of one parameter beside what its devices hold.
+    Parameters are read one after the other, and for each device only its own shard. The
+    host therefore needs memory for one device's shard of one parameter, in addition to
+    what its devices hold.
 
     Args:
       path: a directory with config.json and safetensors, in one file or several; or a
         GGUF file of a Llama, whose tensors become float32.
-      dtype: of the parameters; None keeps the stored one, the wider where the layers of
-        one parameter differ.
-      shardings: from the config to a tree like that of `init_params` with the sharding
-        of each parameter; None puts all on the first device.
+      dtype: dtype of the parameters; None keeps the stored one, or the wider one if the
+        layers of a parameter differ.
+      shardings: function from the config to a tree of the structure of `init_params`
+        with the sharding of each parameter; None puts all on the first device.
 
     Returns:
       The decoder's config, with compute_dtype float32, and its parameters.
 
     Raises:
-      FieldErrors: before any tensor is read, with a line for each key of the config and
-        each tensor that is missing, unknown, of another shape or of a dtype that is no
-        float; or afterwards, for each tensor with numbers that are not finite.
+      FieldErrors: before any tensor is read, one for each invalid key of the config and
+        for each tensor that is missing, unknown, of another shape or of a dtype that is
+        no float; afterwards, one for each tensor with numbers that are not finite.
     """
     source = open_source(path)
     config, parameters = _matched(source)

@@ -1,4 +1,4 @@
-"""Where parameters are read from: tensors by name, and the config beside them."""
+"""The interface of checkpoints: tensors by name, and their config."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ Index = tuple[slice, ...]  # start and stop of each axis
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """What a file says of one of its tensors."""
+    """The shape and dtype that a file states for one of its tensors."""
 
     shape: tuple[int, ...]
     dtype: str  # as the format calls it
 
 
 class TensorSource(Protocol):
-    """Tensors that are read a slice at a time."""
+    """The interface of a checkpoint whose tensors are read in slices."""
 
     hf_config: Mapping[str, Any]  # as config.json holds it
     tensors: Mapping[str, Stored]  # by the names that transformers gives them
 
     def dtype(self, name: str) -> np.dtype | None:
-        """What `read` gives for a tensor; None where the format's dtype is no float."""
+        """Return the dtype that `read` gives a tensor, or None if it is no float."""
 
     def read(self, name: str, index: Index) -> np.ndarray:
-        """A slice of a tensor, in its stored dtype."""
+        """Read a slice of a tensor, in the dtype that `dtype` returns."""

@@ -1,4 +1,4 @@
-"""Writes the parameters of our decoder as a directory that other programs load."""
+"""Writes our decoder's parameters as a checkpoint that other programs load."""
 
 import contextlib
 import itertools
@@ -59,27 +59,27 @@ def save(
 ) -> None:
     """Write a directory that transformers and other programs load.
 
-    It appears under its name when all of it is on disk; a process that is killed before
-    leaves a folder beside it that is named for what it is. One file of tensors at a
-    time is in the host's memory.
+    The directory gets its name when it is complete on disk. A process that is killed
+    earlier leaves a partial folder with another name beside it. The host's memory holds
+    the tensors of one file at a time.
 
     Args:
-      directory: where; nothing may be there, an empty directory apart.
-      config: of the decoder; what `compute_dtype` says is not kept.
-      params: all on devices of this process.
-      like: the directory of the model that this one was made from: its config is kept
-        where it describes the same decoder, and its tokenizer, chat template and
+      directory: where to write; it must not exist or must be an empty directory.
+      config: the decoder's config; its `compute_dtype` is not stored.
+      params: the parameters, all on devices of this process.
+      like: the directory of the model that this one was made from. Its config is kept
+        if it describes the same decoder, and its tokenizer, chat template and
         generation config are copied. None writes the config of the first family that
         has such a decoder.
-      dtype: of the tensors; None keeps that of each parameter.
-      hf_config: keys on top of config.json's, such as max_position_embeddings.
-      files: texts of further files by their names, such as README.md; they take the
-        place of those copied from `like`.
-      max_file_bytes: tensors of one file together; one of more has its own.
+      dtype: dtype of the tensors; None keeps that of each parameter.
+      hf_config: additional keys of config.json, such as max_position_embeddings.
+      files: texts of additional files by name, such as README.md; they replace files
+        copied from `like`.
+      max_file_bytes: most bytes of tensors in a file; a larger tensor has its own file.
 
     Raises:
-      FieldErrors: something is there already, parameters of another config, a decoder
-        that no family describes, `like` of another decoder.
+      FieldErrors: the directory exists and is not empty, the parameters do not fit the
+        config, no family describes the decoder, or `like` has another decoder.
     """
     directory = Path(directory)
     if directory.is_symlink() or (
