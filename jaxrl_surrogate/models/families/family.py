@@ -33,13 +33,13 @@ class ModelFamily(Protocol):
     architecture: str  # the class that other programs load it with
 
     def config(self, hf: Mapping[str, Any]) -> DecoderConfig:
-        """The decoder that a Hugging Face config describes."""
+        """Return the decoder that a Hugging Face config describes."""
 
     def hf_config(self, config: DecoderConfig) -> dict[str, Any]:
-        """The Hugging Face config that describes a decoder."""
+        """Return the Hugging Face config that describes a decoder."""
 
     def names(self, config: DecoderConfig) -> Mapping[Path, HFTensor]:
-        """Where checkpoints keep each parameter."""
+        """Return the checkpoint's tensors for each parameter."""
 
 
 @dataclasses.dataclass(frozen=True)

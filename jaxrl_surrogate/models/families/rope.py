@@ -1,4 +1,4 @@
-"""Rotary settings of a Hugging Face config, in the spellings of versions 4 and 5."""
+"""Rotary settings of a Hugging Face config, as transformers 4 and 5 write them."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _TYPES = ("default", "linear", "llama3")
 def read(
     hf: Mapping[str, Any], theta: float, local_theta: float
 ) -> dict[str, float | int | str]:
-    """The rotary fields of `DecoderConfig`.
+    """Return the rotary fields of `DecoderConfig`.
 
     Args:
       hf: config.json. Version 4 has `rope_theta`, `rope_scaling` and, in Gemma 3,
@@ -34,7 +34,7 @@ def read(
       local_theta: that of layers with a window, 0 where a family has none of its own.
 
     Raises:
-      FieldErrors: a kind of scaling that is not computed, or numbers that are none.
+      FieldErrors: a kind of scaling is not supported, or a value is no number.
     """
     given, local = hf.get("rope_parameters") or {}, {}
     where = "rope_parameters"
@@ -84,7 +84,7 @@ def read(
 
 
 def write(config: DecoderConfig, local_theta: float) -> dict[str, Any]:
-    """What version 4 calls the rotary settings; version 5 reads it as well."""
+    """Return the rotary settings with the keys of version 4, which version 5 reads."""
     scaling = None
     if config.rope_scaling != "none":
         scaling = {"rope_type": config.rope_scaling} | {

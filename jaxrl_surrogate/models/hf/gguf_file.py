@@ -1,7 +1,7 @@
-"""A GGUF file of a Llama: its tensors under transformers' names, de-quantised.
+"""Reads a GGUF file of a Llama: de-quantised tensors with the names of transformers.
 
-GGUF stores the rows of queries and keys of each head with rotary pairs side by side,
-(0, 1), (2, 3), ...; transformers and we pair i with i + H/2, so rows are put back.
+GGUF stores the query and key rows of each head with rotary pairs side by side, (0, 1),
+(2, 3), ... Here and in transformers the pairs are (i, i + H/2), so rows are reordered.
 """
 
 import re
@@ -48,16 +48,16 @@ class GGUFFile:
     """Tensors of one GGUF file; see `TensorSource`.
 
     Attributes:
-      hf_config: config.json as transformers would have it.
+      hf_config: the config.json that transformers would have.
       tensors: shape and kind of quantisation of each tensor.
-      metadata: all that the file says of itself: tokenizer and chat template too.
+      metadata: the file's metadata, tokenizer and chat template included.
     """
 
     def __init__(self, path: Path):
         """Read metadata and the list of tensors.
 
         Raises:
-          FieldErrors: no GGUF file, a truncated one, or another architecture.
+          FieldErrors: it is no GGUF file, is truncated, or has another architecture.
         """
         self._library = _library(path)
         try:
@@ -86,14 +86,14 @@ class GGUFFile:
             self.hf_config.setdefault(name, values[name])
 
     def dtype(self, name: str) -> np.dtype | None:
-        """float32, of which the stored kinds are quantisations; None for others."""
+        """Return float32 for supported kinds of quantisation, None for others."""
         try:
             return self._rows(name, slice(0, 1)).dtype
         except NotImplementedError:
             return None
 
     def read(self, name: str, index: Index) -> np.ndarray:
-        """A slice of a tensor as float32; its rows are de-quantised whole."""
+        """Read a slice of a tensor as float32; complete rows are de-quantised."""
         paired = re.search(r"self_attn\.([qk])_proj", name)
         if paired is None:
             return self._rows(name, index[0])[:, *index[1:]]

@@ -1,6 +1,7 @@
-"""Whether a GGUF file has room for what its header announces.
+"""Checks that a GGUF file is large enough for what its header announces.
 
-The library `gguf` counts to what the file says, be it 2^60: asked before it reads.
+The library `gguf` trusts the counts in a file, even one of 2^60. This check runs before
+the library reads the file.
 """
 
 import mmap
@@ -14,10 +15,11 @@ _VALUE, _TENSOR = 8 + 4 + 1, 8 + 4 + 4 + 8
 
 
 def check_header(path: Path) -> None:
-    """Walk over the metadata of a little-endian file.
+    """Check the counts and lengths in the metadata of a little-endian file.
 
     Raises:
-      ValueError: saying what is announced and not there.
+      ValueError: it is no GGUF file of version 2 or 3, or its header announces more
+        than the file holds.
     """
     with path.open("rb") as file:
         size = path.stat().st_size

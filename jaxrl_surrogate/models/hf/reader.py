@@ -26,7 +26,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 _DERIVED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _EXPONENT = {"float32": 0x7F800000, "float16": 0x7C00, "bfloat16": 0x7F80}
-# Numbers looked at at once, so that looking takes no memory.
+# How many numbers are checked at a time, which bounds the memory of the check.
 _CHUNK = 2**20
 
 
@@ -123,7 +123,7 @@ def load(
 
 
 def _matched(source: TensorSource) -> tuple[DecoderConfig, dict]:
-    """The config, and every parameter with where it is stored, or all that is wrong."""
+    """Return the config and where each parameter is stored, or raise all errors."""
     errors: list[FieldErrors] = []
     unreadable = {
         name: FieldError(name, stored.dtype, "F32, F16 or BF16", problem="its dtype")
@@ -181,7 +181,7 @@ def _matched(source: TensorSource) -> tuple[DecoderConfig, dict]:
 
 
 def _expect_so_many(source, config, names):
-    """Refuse a config of many more tensors than there are, before they are listed."""
+    """Raise an error if a config needs many more tensors than the checkpoint has."""
     stacks = {0: 1, 1: config.num_layers, 2: config.num_layers * config.num_experts}
     expected = sum(stacks[tensor.num_stacks] for tensor in names.values())
     if expected > 2 * len(source.tensors) + 1000:
@@ -193,7 +193,7 @@ def _expect_so_many(source, config, names):
 
 
 def _untied(source):
-    """The errors of a head that is stored beside the embedding, and is another one."""
+    """Yield an error if a tied head is stored and differs from the embedding."""
     stored, embedding = source.tensors[_HEAD], source.tensors[_EMBEDDING]
     same = stored == embedding
     rows = max(1, _CHUNK // max(1, embedding.shape[-1]))
@@ -214,14 +214,14 @@ def _stored_names(tensor: HFTensor, shape: tuple[int, ...]) -> Iterator[str]:
 
 
 def _grouped(names):
-    """Names that differ in their numbers, as one text."""
+    """Return the first name as text, with the number of the others."""
     if len(names) == 1:
         return names[0]
     return f"{names[0]} and {len(names) - 1} like it"
 
 
 def _array(source, parameter, dtype, sharding, not_finite):
-    """One parameter, each device with its part; a part is read once for its devices."""
+    """Read a parameter as a sharded array; each distinct shard is read once."""
     shape, _, tensor = parameter
     parts: dict[tuple, list] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
@@ -239,7 +239,7 @@ def _array(source, parameter, dtype, sharding, not_finite):
 
 
 def _part(source, shape, dtype, tensor, index, not_finite):
-    """A slice of a parameter, put together from slices of what is stored."""
+    """Read a slice of a parameter from slices of the stored tensors."""
     stacks, inner = index[: tensor.num_stacks], index[tensor.num_stacks :]
     part = np.empty([i.stop - i.start for i in index], dtype)
     for position in itertools.product(*(range(i.start, i.stop) for i in stacks)):
@@ -253,9 +253,9 @@ def _part(source, shape, dtype, tensor, index, not_finite):
 
 
 def _block(source, name, tensor: HFTensor, shape: tuple[int, ...], index: Index):
-    """A slice of one stored tensor, with our axes, and whether its numbers are finite.
+    """Read a slice of one stored tensor with our axes; also tell if it is finite.
 
-    Where a stored axis holds several of ours, all but the slowest are read whole.
+    If a stored axis merges several of our axes, all but the slowest are read whole.
     """
     stored_index, sizes, rest = [], [], list(index)
     for slowest, *others in tensor.axes:
@@ -270,9 +270,9 @@ def _block(source, name, tensor: HFTensor, shape: tuple[int, ...], index: Index)
 
 
 def _all_finite(block: np.ndarray) -> bool:
-    """Whether there is neither NaN nor infinity: an exponent of ones alone.
+    """Return whether no number is NaN or infinite (whose exponent bits are all 1).
 
-    By bits, because NumPy asks a bfloat16 one by one.
+    The bits are compared because NumPy checks bfloat16 numbers one by one.
     """
     bits = block.reshape(-1).view(f"u{block.itemsize}")
     exponent = bits.dtype.type(_EXPONENT[block.dtype.name])

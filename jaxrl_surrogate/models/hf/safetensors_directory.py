@@ -1,4 +1,4 @@
-"""A directory as transformers saves a model: config.json and safetensors."""
+"""Reads a model directory of transformers: config.json and safetensors files."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class SafetensorsDirectory:
     """Tensors of one or more safetensors files; see `TensorSource`.
 
     Attributes:
-      hf_config: what config.json holds.
+      hf_config: the contents of config.json.
       tensors: shape and dtype of each tensor, from the files' headers.
     """
 
@@ -31,8 +31,8 @@ class SafetensorsDirectory:
         """Read config, index and headers.
 
         Raises:
-          FieldErrors: what is missing, truncated, overlapping or says of itself what is
-            not so; a line for each file.
+          FieldErrors: a file is missing, truncated or inconsistent, or tensors overlap;
+            one for each file.
         """
         self.hf_config = read_json(path / "config.json")
         files, listed = _files(path)
@@ -50,11 +50,11 @@ class SafetensorsDirectory:
             raise FieldErrors(errors)
 
     def dtype(self, name: str) -> np.dtype | None:
-        """NumPy's dtype of a tensor, None where it is no float of 16 or 32 bits."""
+        """Return a tensor's NumPy dtype, or None if it is no float of 16 or 32 bits."""
         return DTYPES.get(self.tensors[name].dtype)
 
     def read(self, name: str, index: Index) -> np.ndarray:
-        """A slice of a tensor in its stored dtype; no other part of it is read."""
+        """Read a slice of a tensor in its stored dtype, and no other part of it."""
         return self._files[name].get_slice(name)[index]
 
     def _add(self, path):
@@ -78,10 +78,10 @@ class SafetensorsDirectory:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Return the object in a JSON file.
 
     Raises:
-      FieldError: naming the file.
+      FieldError: the file cannot be read or holds no JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _files(path: Path) -> tuple[list[str], Mapping[str, str] | None]:
-    """Names of the files, and the index that says which tensor is in which."""
+    """Return the files' names, and the index of which file holds which tensor."""
     if not (path / INDEX).exists():
         if (path / SINGLE).exists():
             return [SINGLE], None

@@ -22,7 +22,7 @@ from jaxrl_surrogate.models.forward import Params, abstract_params
 from jaxrl_surrogate.models.hf.reader import Dtype
 from jaxrl_surrogate.models.hf.safetensors_directory import INDEX, SINGLE, read_json
 
-# What belongs to a model and does not depend on its parameters.
+# Files of a model that do not depend on its parameters.
 COPIED = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -129,7 +129,7 @@ def save(
 
 @contextlib.contextmanager
 def _made_whole(directory: Path) -> Iterator[Path]:
-    """A folder that gets its name when the block is through, and is gone otherwise."""
+    """Yield a folder that becomes `directory` on success and is deleted otherwise."""
     folder = Path(
         tempfile.mkdtemp(prefix=f".{directory.name}.unfinished-", dir=directory.parent)
     )
@@ -157,7 +157,7 @@ def _sync(path):
 
 
 def _described(config, like):
-    """config.json and the family that it belongs to."""
+    """Return the contents of config.json and the family that it belongs to."""
     if like is None:
         family = families.of_decoder(config)
         return family.hf_config(config), family
@@ -179,7 +179,7 @@ def _described(config, like):
 
 
 def _listed(config, params, family, dtype):
-    """Every tensor to be written, layer by layer."""
+    """Return the tensors to be written, in the order of layers."""
     expected = {
         tuple(key.key for key in path): leaf.shape
         for path, leaf in jax.tree.leaves_with_path(abstract_params(config))
@@ -217,7 +217,7 @@ def _listed(config, params, family, dtype):
 
 
 def _files(tensors, most):
-    """From names of files to the tensors in each."""
+    """Return a dict from file names to the tensors in each file."""
     parts: list[list[_Tensor]] = [[]]
     for each in tensors:
         if parts[-1] and sum(t.num_bytes for t in parts[-1]) + each.num_bytes > most:
