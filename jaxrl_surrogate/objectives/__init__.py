@@ -1,6 +1,6 @@
-"""Objectives on binary rewards: weights, surrogates, and the ways between them.
+"""Objectives on binary rewards: weight tables, surrogates, and the maps between them.
 
-Mathematics only; imports nothing else of this package.
+This layer is mathematics only. Of the rest of the package it imports `errors` alone.
 """
 
 from jaxrl_surrogate.objectives import (

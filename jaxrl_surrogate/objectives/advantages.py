@@ -1,7 +1,7 @@
 """Advantages by name: the field's estimators, and the rules of other trainers.
 
-`estimators` defines the former as weight tables, `other_trainers` the latter weight for
-weight.
+The package `estimators` defines the published estimators as weight tables. The module
+`other_trainers` reproduces the rules of other training libraries weight for weight.
 """
 
 import dataclasses
@@ -32,9 +32,10 @@ from jaxrl_surrogate.objectives.weight_table import (
 class AdvantageFn:
     """A named method: `f(rewards)` maps (..., M) rewards of groups to (..., M) weights.
 
-    Pure, hashable, and fit for jit and vmap; the group size is read off the shape.
-    Rewards are 0 or 1, and others are refused, or weighed NaN inside `jax.jit`; see
-    `WeightTable`. `f.table(M)` is the float64 table it applies.
+    It is pure and hashable, works under `jax.jit` and `jax.vmap`, and takes the group
+    size M from the shape of the rewards. Every reward has to be 0 or 1. Another reward
+    raises ValueError; inside `jax.jit`, where values are not known, its group gets NaN
+    (see `WeightTable`). `f.table(M)` is the float64 table that is applied.
 
     >>> import numpy as np
     >>> get("dr_grpo")(np.array([1.0, 0.0, 0.0, 0.0])).tolist()
@@ -51,18 +52,22 @@ class AdvantageFn:
         return self.table(shape[-1])(rewards)
 
     def table(self, group_size: int) -> WeightTable:
-        """The method's table for groups of `group_size`; raises as `table` does."""
+        """Return the method's table for groups of `group_size` samples.
+
+        Raises:
+          ValueError: as the module's `table`.
+        """
         check_group_size(group_size)
         return _cached_table(self, group_size)
 
 
 def get(name: str, **params) -> AdvantageFn:
-    """The advantage function of a registered name, or of a peer: `verl:grpo`.
+    """Return the advantage function of a name: `rloo`, or a trainer's `verl:grpo`.
 
     Raises:
-      ValueError: for an unknown name or parameter (the nearest is named) or a missing
-        parameter. Values are checked where the group size is known: in `table` and when
-        the function is called.
+      ValueError: for an unknown name or parameter (the message names the nearest) and
+        for a missing parameter. Most values of parameters are checked later, where the
+        group size is known: in `table` and when the function is called.
     """
     if "=" in name:
         known, given = parse_name(name)
@@ -95,11 +100,11 @@ def get(name: str, **params) -> AdvantageFn:
 
 
 def is_own_code(name: str) -> bool:
-    """Whether a name is of the user's own code: `file.py:rule` or `module:rule`.
+    """Return whether a name refers to the user's code: `file.py:rule`, `module:rule`.
 
-    What is registered wins: `verl:grpo` is that trainer's rule here, whatever module
-    `verl` can be imported. No registered name has a dot in it, so a file is always
-    meant: `./verl.py:grpo` is yours.
+    Registered names take precedence: `verl:grpo` is the registered rule even if a
+    module `verl` can be imported. No registered name contains a dot, so a name with a
+    file, such as `./verl.py:grpo`, always refers to that file.
     """
     first, colon, _ = name.partition(":")
     trainers = {known.partition(":")[0] for known in other_trainers.names()}
@@ -107,10 +112,10 @@ def is_own_code(name: str) -> bool:
 
 
 def parse(text: str) -> AdvantageFn:
-    """The advantage function of a name with its parameters in one word.
+    """Return the advantage function of a text such as `pass_at_k:k=2`.
 
     Raises:
-      ValueError: as `get`, and for another spelling than NAME:KEY=VALUE.
+      ValueError: as `get`, and for a text that is not of the form NAME:KEY=VALUE.
 
     >>> parse("pass_at_k:k=2") == get("pass_at_k", k=2)
     True
@@ -120,14 +125,17 @@ def parse(text: str) -> AdvantageFn:
 
 
 def names() -> tuple[str, ...]:
-    """The registered names, in the order of THEORY: pass@1, log family, pass@k."""
+    """Return the names of the published estimators.
+
+    Their order is that of docs/theory.md: pass@1, log family, softmax, pass@k, shaping.
+    """
     return tuple(METHODS)
 
 
 def parameters(name: str) -> dict[str, Any]:
-    """The parameters of a registered name or a peer, with their defaults.
+    """Return the parameters of a method or of a trainer's rule, with their defaults.
 
-    `inspect.Parameter.empty` stands for a parameter that has to be given.
+    The default of a required parameter is `inspect.Parameter.empty`.
 
     Raises:
       ValueError: for an unknown name.
@@ -148,11 +156,11 @@ def parameters(name: str) -> dict[str, Any]:
 
 
 def table(name: str, group_size: int, **params) -> WeightTable:
-    """The weights of a registered method for groups of M, as float64 NumPy.
+    """Return the weights of a named method for groups of M samples, in float64 NumPy.
 
     Raises:
       ValueError: as `get`, for a parameter out of range, and for a group size that the
-        method cannot serve.
+        method does not support.
 
     >>> print(table("pass_at_k", 4, k=2).correct)
     [2.         1.33333333 0.66666667 0.        ]

@@ -1,6 +1,8 @@
-"""Baselines: which of the tables with one gap, and so one objective, to use.
+"""Baselines: the choice among weight tables that share one gap, and so one objective.
 
-Only the gap d_s = b_s - a_s enters the expected update; a_s is free and sets the noise.
+In a table, a_s is the weight of an incorrect sample and b_s that of a correct one, each
+beside s correct samples. The expected update depends on the gap d_s = b_s - a_s alone.
+A baseline chooses a_s, which changes only the variance of the update.
 """
 
 import math
@@ -15,15 +17,20 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 
 
 def none(gap: np.ndarray) -> WeightTable:
-    """Z = R d_S: incorrect samples count nothing. (M,) gap to a table."""
+    """Return the table with Z = R d_S, which gives incorrect samples the weight 0.
+
+    Args:
+      gap: (M,) float64.
+    """
     return WeightTable(np.zeros(len(gap)), gap)
 
 
 def leave_one_out(gap: np.ndarray) -> WeightTable:
-    """Z = d_S (R - S / (M - 1)): the others' success rate as baseline.
+    """Return Z = d_S (R - S / (M - 1)): the baseline is the others' success rate.
 
-    Unbiased for the objective of d, since S holds nothing of the sample's own reward.
-    d = 1 is RLOO.
+    R is a sample's own reward and S the number of correct samples among the others. As
+    S does not depend on R, the baseline leaves the objective of d unchanged. A gap of
+    ones gives RLOO.
 
     Args:
       gap: (M,) float64, M >= 2.
@@ -46,22 +53,23 @@ def leave_one_out(gap: np.ndarray) -> WeightTable:
 
 
 def zero_sum(gap: np.ndarray, tolerance: float = 1e-9) -> WeightTable:
-    """Z = (R - m / M) M / (M - 1) e_{m-1}: the weights of every group sum to zero.
+    """Return Z = (R - m / M) M / (M - 1) e_{m-1}, weights that sum to 0 in every group.
 
-    Summing to zero in all-correct and all-incorrect groups leaves M - 1 free numbers
-    for M
-    gaps: h_M' must have degree M - 2 or less, and e are then its coefficients at that
-    degree (THEORY F3, derived from p q h_M' in the basis of degree M). The table is the
-    only one. The largest degree is why centring costs MaxRL (arXiv 2602.02710) the last
-    order of rejection sampling, and why pass@M has no centred weights.
+    m is the number of correct samples in the group. All-correct and all-incorrect
+    groups have weights of 0, which leaves M - 1 free numbers for the M entries of a
+    gap. Such weights therefore exist only where h_M' has degree M - 2 or less. The e
+    are the Bernstein coefficients of h_M' at that degree (docs/theory.md, F3), and the
+    table is unique. This is why centring costs MaxRL (arXiv 2602.02710) the last order
+    of rejection sampling, and why pass@M has no centred weights.
 
     Args:
       gap: (M,) float64, M >= 2.
-      tolerance: how far the gap may move to the nearest that is attainable, as a share
-        of the largest; with more than rounding the objective moves along.
+      tolerance: the largest allowed change of the gap to the nearest one that is
+        attainable, as a fraction of its largest entry. A tolerance above rounding
+        allows the objective to change too.
 
     Raises:
-      FieldError: at M = 1, and where the gap would have to move further.
+      FieldError: at M = 1, and where the gap would have to change by more.
 
     >>> print(zero_sum(np.array([1.0, 1.0, 1.0])).correct)
     [1.  0.5 0. ]
@@ -100,26 +108,28 @@ def min_variance(
     prior: priors.PriorLike | None = None,
     score_noise: float = math.inf,
 ) -> WeightTable:
-    """The baseline of least noise, mean over a prior of p.
+    """Return the table of least variance, in the mean over a prior of p.
 
-    A sample's score is (R - p) g + noise, with g the gradient of the prompt's logit of
-    p, and noise of mean zero and second moment `score_noise` |g|^2, independent of
-    everything else. Infinite noise leaves E[Z^2] (THEORY 6.2), least for
+    The model of a sample's score is (R - p) g + noise. Here g is the gradient of the
+    prompt's logit of p, and the noise is independent of everything else, with mean zero
+    and second moment `score_noise` |g|^2. With infinite noise the variance is
+    proportional to E[Z^2] (docs/theory.md, 6.2), which is least for
 
         a_s = -E[p | s of the others correct] d_s    ( = -(s + alpha) / (M - 1 + alpha +
                                                          beta) d_s for a beta prior)
 
-    Noise 0 is a policy with one parameter; between, a linear system with three
-    diagonals. Never worse in the mean over its own prior than any other baseline.
+    A noise of 0 describes a policy with one parameter. For finite noise the a_s solve a
+    tridiagonal linear system. In the mean over its prior no baseline has less variance.
 
     Args:
       gap: (M,) float64.
       prior: (alpha, beta), or (points, weights); uniform by default.
-      score_noise: 0 or more; large policies, with scores of many directions, are near
-        infinity.
+      score_noise: 0 or more. Large policies, whose scores have many directions, are
+        close to infinity.
 
     Raises:
-      FieldError: for a negative noise, or a prior that makes a count impossible.
+      FieldError: for a negative noise, or for a prior under which some number of
+        correct samples has probability 0.
     """
     if not score_noise >= 0:
         raise FieldError(
@@ -134,7 +144,10 @@ def min_variance(
 
 
 def _least_noise(gap, prior, score_noise):
-    """Minimise E[((1/M) sum Z (R - p))^2] + (noise / M) E[Z^2] over a, exactly."""
+    """Return the (M,) a that minimises E[((1/M) sum Z (R - p))^2] + noise E[Z^2] / M.
+
+    M is the group size, and the minimum is exact.
+    """
     size = len(gap)
     p = prior.points
     q = 1 - p
@@ -156,7 +169,7 @@ def _least_noise(gap, prior, score_noise):
 
 
 def find(name: str) -> Callable[..., WeightTable]:
-    """The baseline of a registered name: (M,) gap and options to a table.
+    """Return the baseline of a name: a function of an (M,) gap and options to a table.
 
     Raises:
       ValueError: for an unknown name.
@@ -167,11 +180,11 @@ def find(name: str) -> Callable[..., WeightTable]:
 
 
 def apply(name: str, gap: np.ndarray, **options) -> WeightTable:
-    """The table of a gap with the baseline of a registered name.
+    """Return the table of an (M,) gap with the baseline of a registered name.
 
     Raises:
       ValueError: for an unknown name or option, or a group size or gap that the
-        baseline cannot serve.
+        baseline does not support.
 
     >>> print(apply("min_variance", np.ones(3), prior=(1, 1)).correct)
     [0.75 0.5  0.25]
@@ -182,7 +195,7 @@ def apply(name: str, gap: np.ndarray, **options) -> WeightTable:
 
 
 def names() -> tuple[str, ...]:
-    """The registered names."""
+    """Return the registered names of baselines."""
     return tuple(_BASELINES)
 
 

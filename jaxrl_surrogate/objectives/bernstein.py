@@ -2,10 +2,10 @@
 
     f(t) = sum_m c_m C(n, m) t^m (1-t)^(n-m)                            m = 0 .. n
 
-is the mean of c at the count of correct answers among n samples that are each correct
-with probability t, which is why objectives of weight tables live in this basis.
-Coefficients are (n + 1,) float64; every map here but `reduce` is a convex mean, so
-rounding does not grow.
+is the expectation of c_m, where m counts the correct answers among n samples that are
+each correct with probability t. The objectives of weight tables are therefore written
+in this basis. Coefficients are (n + 1,) float64. Evaluation, `elevate` and `multiply`
+take convex means, so they do not amplify rounding.
 """
 
 import functools
@@ -20,7 +20,10 @@ _BLOCK = 16_000  # float64 entries below 128 KiB: larger arrays get new pages ea
 
 
 def basis(degree: int, t: np.ndarray) -> np.ndarray:
-    """(..., n + 1) float64, P(Bin(n, t) = m), from logarithms: no overflow at any n."""
+    """Return (..., n + 1) float64, the basis P(Bin(n, t) = m) at t of shape (...).
+
+    It is computed from logarithms and does not overflow at any degree n.
+    """
     m = np.arange(degree + 1)
     t = np.asarray(t, np.float64)[..., None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -31,9 +34,9 @@ def basis(degree: int, t: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def log_choose(degree: int) -> np.ndarray:
-    """(n + 1,) float64, log C(n, m)."""
+    """Return (n + 1,) float64, log C(n, m) for m = 0 .. n (read-only)."""
     out, number = np.zeros(degree + 1), 1
-    # Exact integers, each from the last; the logarithm takes any size.
+    # Exact integers, each from the one before; math.log takes integers of any size.
     for m in range(1, degree + 1):
         number = number * (degree - m + 1) // m
         out[m] = math.log(number)
@@ -42,7 +45,11 @@ def log_choose(degree: int) -> np.ndarray:
 
 
 def polynomial(coefficients: np.ndarray) -> Callable:
-    """The polynomial as a function of NumPy (float64) or JAX input, elementwise."""
+    """Return the polynomial as an elementwise function of NumPy (float64) or JAX input.
+
+    Args:
+      coefficients: (n + 1,) float64, in the Bernstein basis.
+    """
 
     def evaluate(t):
         if isinstance(t, jax.Array):
@@ -51,7 +58,7 @@ def polynomial(coefficients: np.ndarray) -> Callable:
         degree = len(coefficients) - 1
         points = t.reshape(-1)
         values = np.empty(points.shape)
-        # By blocks that stay in the cache: several times faster at large degrees.
+        # Blocks that stay in the cache are several times faster at large degrees.
         block = max(1, _BLOCK // (degree + 1))
         for start in range(0, len(points), block):
             part = slice(start, start + block)
@@ -62,22 +69,26 @@ def polynomial(coefficients: np.ndarray) -> Callable:
 
 
 def from_powers(coefficients: np.ndarray) -> np.ndarray:
-    """Bernstein form of sum_j c_j t^j: d_s = sum_{j<=s} c_j C(s, j) / C(n, j).
+    """Return the Bernstein coefficients of sum_j c_j t^j, j = 0 .. n.
 
-    Reversed, the result is the form of sum_j c_j (1 - t)^j.
+    They are d_s = sum_{j<=s} c_j C(s, j) / C(n, j). In reverse order they are those of
+    sum_j c_j (1 - t)^j.
     """
     size = len(coefficients)
     s = np.arange(size)
     out, ratio = np.zeros(size), np.ones(size)
     for j, coefficient in enumerate(coefficients):
         out += coefficient * ratio
-        # C(s, j+1) / C(n, j+1) from the last; an exact 0 once j reaches s.
+        # C(s, j+1) / C(n, j+1) from that of j; it is exactly 0 once j reaches s.
         ratio = ratio * np.maximum(s - j, 0) / max(size - 1 - j, 1)
     return out
 
 
 def elevate(coefficients: np.ndarray, size: int) -> np.ndarray:
-    """The same polynomial with `size` coefficients, at least as many as it has."""
+    """Return the same polynomial with `size` coefficients, at least as many as given.
+
+    Degree elevation is exact up to rounding.
+    """
     coefficients = np.asarray(coefficients, np.float64)
     for degree in range(len(coefficients), size):
         share = np.arange(degree + 1) / degree
@@ -87,17 +98,18 @@ def elevate(coefficients: np.ndarray, size: int) -> np.ndarray:
 
 
 def lowest_degree(coefficients: np.ndarray, most: int = 32) -> np.ndarray:
-    """The same polynomial with the fewest coefficients that give it to rounding.
+    """Return the polynomial with the fewest coefficients that represent it to rounding.
 
     Args:
-      coefficients: (n + 1,).
-      most: degrees above this one are not tried; the coefficients themselves remain.
+      coefficients: (n + 1,) float64.
+      most: the largest degree that is tried. Where none up to it is enough, the
+        coefficients are returned unchanged.
     """
     coefficients = np.asarray(coefficients, np.float64)
     limit = 1e-13 * np.abs(coefficients).max(initial=0.0)
     size = len(coefficients)
     best, low, high = coefficients, 0, min(size - 2, most)
-    # A degree that serves is served by every larger one: by bisection.
+    # If one degree is enough, every larger one is too, so bisection finds the least.
     while low <= high:
         degree = high if best is coefficients else (low + high) // 2
         matrix = np.stack([elevate(row, size) for row in np.eye(degree + 1)], -1)
@@ -112,14 +124,16 @@ def lowest_degree(coefficients: np.ndarray, most: int = 32) -> np.ndarray:
 
 
 def reduce(coefficients: np.ndarray) -> tuple[np.ndarray, float]:
-    """The nearest polynomial of one degree less, by least squares in coefficients.
+    """Return the nearest polynomial of one degree less, by least squares.
+
+    The least squares are those of the coefficients at degree n.
 
     Args:
-      coefficients: (n + 1,), n >= 1.
+      coefficients: (n + 1,) float64, n >= 1.
 
     Returns:
-      (n,) coefficients, and the largest change of a coefficient after elevating them
-      again: an upper bound of the change of the polynomial on [0, 1].
+      (n,) float64 coefficients, and the largest change of a coefficient when they are
+      elevated to degree n again. It bounds the change of the polynomial on [0, 1].
     """
     degree = len(coefficients) - 1
     share = np.arange(degree + 1) / degree
@@ -132,7 +146,7 @@ def reduce(coefficients: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def multiply(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Coefficients of the product; the degrees add up."""
+    """Return the coefficients of a product, whose degree is the sum of the degrees."""
     n, m = len(one) - 1, len(other) - 1
     out = np.zeros(n + m + 1)
     total = log_choose(n + m)
@@ -143,14 +157,14 @@ def multiply(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _de_casteljau(coefficients, t):
-    """Repeated mixing of neighbours: only convex sums, so no rounding is amplified."""
+    """Evaluate by repeated convex sums of neighbours, which do not amplify rounding."""
     t = t.astype(jnp.result_type(t, jnp.float32))[..., None]
     mixed = jnp.broadcast_to(
         jnp.asarray(coefficients, t.dtype), (*t.shape[:-1], len(coefficients))
     )
 
     def mix(mixed, _):
-        # The last column repeats the one before it: it is never read back.
+        # The last column is repeated to keep the shape; the result does not read it.
         shifted = jnp.concatenate([mixed[..., 1:], mixed[..., -1:]], axis=-1)
         return mixed + t * (shifted - mixed), None
 

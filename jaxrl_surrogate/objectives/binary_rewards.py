@@ -1,4 +1,4 @@
-"""What counts as a binary reward: 0 or 1, and nothing is rounded to either."""
+"""The check that rewards are binary: each is exactly 0 or 1, and none is rounded."""
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +8,21 @@ import numpy as np
 def settle(
     rewards: jax.Array | np.ndarray, mask: jax.Array | np.ndarray | None
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Which samples are correct, of rewards that have to be 0 or 1.
+    """Return which samples are correct, and check that rewards are 0 or 1.
 
     Args:
       rewards: (..., M) bool, int or float.
-      mask: (..., M) bool, False on samples whose reward does not matter; or None.
+      mask: (..., M) bool, False on samples whose rewards are not checked; None checks
+        all of them.
 
     Returns:
-      (..., M) bool, True on correct samples; and (..., 1) bool, False on groups with
-      another reward, where values are not known (inside `jax.jit`), else None.
+      A pair. First (..., M) bool, True on samples with reward 1. Second None where
+      values are known; inside `jax.jit`, where they are not, (..., 1) bool, False on
+      groups with a reward that is neither 0 nor 1 (None there too for bool rewards).
 
     Raises:
-      ValueError: naming the first reward that is neither, where values are known.
+      ValueError: where values are known and a reward is neither 0 nor 1. The message
+        names the first such reward.
     """
     if not _known(rewards) or not (mask is None or _known(mask)):
         rewards = jnp.asarray(rewards)
@@ -40,7 +43,10 @@ def settle(
 
 
 def _known(values):
-    """Whether values can be looked at here: not inside a transformation of JAX."""
+    """Return whether values can be read here on the host.
+
+    They cannot inside a transformation of JAX, or when other processes hold some.
+    """
     return not isinstance(values, jax.core.Tracer) and getattr(
         values, "is_fully_addressable", True
     )

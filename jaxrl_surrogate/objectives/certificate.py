@@ -1,9 +1,9 @@
-"""How near the objective of a table is to the surrogate it was made for.
+"""How close the objective of a table is to the surrogate it was made for.
 
-Errors are looked for on a mesh. What lies between its points is bounded where enough is
-known of h: where h' is a polynomial, a sum of powers, or comes with a bound of |h''|.
-Of any other function a mesh says nothing but "found": a bump between two points is
-missed, and `Deviation.slope_bound` is infinite.
+`certify` evaluates the errors on a mesh. It also bounds them between the points of the
+mesh if enough is known of h: if h' is a polynomial or a sum of powers, or if the caller
+gives a bound of |h''|. For any other function the errors hold at the points of the mesh
+only, a bump between two points is missed, and `Deviation.slope_bound` is infinite.
 """
 
 import dataclasses
@@ -16,25 +16,25 @@ from jaxrl_surrogate.objectives.induced import induced_surrogate
 from jaxrl_surrogate.objectives.surrogate import Surrogate, at, describe
 from jaxrl_surrogate.objectives.weight_table import WeightTable
 
-# Rounding of slopes, as a share of the largest.
+# Rounding of slopes, as a fraction of the largest.
 _ROUNDING = 1e-9
 _ZOOMS = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Deviation:
-    """The largest errors of h_M' and of h_M found on an interval, and where they are.
+    """The largest errors of h_M' and of h_M on an interval, and where they were found.
 
-    The bounds hold at every point of the interval, not only at those looked at.
+    The bounds hold at every point of the interval, not only at points of the mesh.
     """
 
     interval: tuple[float, float]
-    slope: float  # the largest |h_M' - h'| found; inf where h' is
+    slope: float  # the largest |h_M' - h'| found; inf where h' is infinite
     slope_at: float
     value: float  # the largest |h_M - h| found, 0 at `Certificate.aligned_at`
     value_at: float
-    slope_bound: float  # proven: sup |h_M' - h'| is no larger; inf where nothing is
-    value_bound: float  # proven: sup |h_M - h| is no larger; inf where nothing is
+    slope_bound: float  # proven bound of sup |h_M' - h'|; inf where none is known
+    value_bound: float  # proven bound of sup |h_M - h|; inf where none is known
 
     @property
     def proven(self) -> bool:
@@ -44,17 +44,17 @@ class Deviation:
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """What `certify` found; `str` of it is a report of a few lines."""
+    """The result of `certify`. Its `str` is a report of a few lines."""
 
     surrogate: str
     group_size: int
-    exact: bool  # h_M' = h' on all of [0, 1], to rounding: equal as polynomials
-    inside: Deviation  # on the interval asked for
-    whole: Deviation  # on [0, 1]
-    aligned_at: float  # where h_M and h are given the same value
-    monotone: bool  # no h_M' < 0 found on [0, 1]
-    decreasing: tuple[tuple[float, float], ...]  # where h_M' < 0
-    steepest: float  # max |h_M'|, the most that a prompt can weigh
+    exact: bool  # h_M' and h' are equal as polynomials, to rounding
+    inside: Deviation  # the errors on the requested interval
+    whole: Deviation  # the errors on [0, 1]
+    aligned_at: float  # the p at which h_M and h are given the same value
+    monotone: bool  # no h_M' < 0 was found on [0, 1]
+    decreasing: tuple[tuple[float, float], ...]  # the intervals where h_M' < 0
+    steepest: float  # max |h_M'|, the largest factor of a prompt's gradient
 
     def __str__(self):
         lines = [f"{self.surrogate} with groups of {self.group_size}:"]
@@ -93,34 +93,34 @@ def certify(
     interval: tuple[float, float] | None = None,
     curvature: float | None = None,
 ) -> Certificate:
-    """Compare the objective a table ascends with a surrogate.
+    """Compare the objective h_M that a table ascends with a surrogate h.
 
-    h_M and h are both known up to a constant, and are given the same value at 0 if h is
-    finite there, else at 1, else at 1/2. The largest errors are looked for on a fine
-    mesh, dense at the ends, refined about the largest. They are the suprema up to the
-    bounds beside them, which are proven
+    Objectives are defined up to a constant, so h_M is shifted to the value of h at 0 if
+    h is finite there, else at 1, else at 1/2. The largest errors are searched on a fine
+    mesh that is dense at the ends, and then on finer meshes about the largest. Bounds
+    between the points of the mesh are proven, up to rounding, in two cases:
 
-      where h' is a polynomial of degree n in the Bernstein basis: what a polynomial
-        can do between N points of such a mesh is 1 / cos(n pi / (2 (N - 1))) times what
-        it does at them (Ehlich and Zeller, 1964), here 1.005 times or less;
-      where h' is a sum of powers t^a (1-t)^b, or `curvature` is given: from bounds of
-        |h''| and of |h_M''| between neighbouring points.
+      h' is a polynomial of degree n in the Bernstein basis. Between N points of such a
+        mesh a polynomial is at most 1 / cos(n pi / (2 (N - 1))) times its largest value
+        at them (Ehlich and Zeller, 1964), here 1.005 times or less.
+      h' is a sum of powers t^a (1-t)^b, or `curvature` is given. The bounds then follow
+        from bounds of |h''| and of |h_M''| between neighbouring points.
 
-    All to rounding. Of another h, such as one of `from_callable` without a degree, a
-    mesh shows what it is at its points: the bounds are then infinite, and narrower
-    bumps are missed. On [0, 1] a slope that is infinite at an end has an infinite error
-    there, whatever the table.
+    For any other h, such as one of `from_callable` without a degree, the bounds are
+    infinite, and bumps between two points are missed. Where the slope h' is infinite at
+    an end, the error on [0, 1] is infinite for every table.
 
     Args:
       table: of group size M.
-      surrogate: the h that was asked for.
-      interval: where errors are reported beside [0, 1]; by default [1/M, 1 - 1/M],
-        and [1/4, 3/4] for M below 4.
-      curvature: a bound of |h''| on [0, 1], as you know it; the reported bounds hold
-        if it does.
+      surrogate: the h to compare with.
+      interval: errors are reported on it as well as on [0, 1]. The default is
+        [1/M, 1 - 1/M], and [1/4, 3/4] for M below 4.
+      curvature: a bound of |h''| on [0, 1] that the caller knows. The reported bounds
+        hold if it does.
 
     Raises:
-      FieldError: for an interval that is none, or a curvature below 0.
+      FieldError: for an interval that is not inside [0, 1] or is empty, or for a
+        curvature that is negative or not finite.
 
     >>> from jaxrl_surrogate.objectives import advantages, surrogates
     >>> maxrl = advantages.table("maxrl", 8)
@@ -159,7 +159,7 @@ def certify(
     def deviation(mesh):
         slopes, values = _errors(slope_error, mesh), _errors(value_error, mesh)
         bounds = np.inf, np.inf
-        # Of what is no number at a point, nothing is proven.
+        # Where an error is NaN at a point, no bound is proven.
         firm = [np.where(np.isnan(error), np.inf, error) for error in (slopes, values)]
         if known is not None:
             angle = np.pi / (2 * (len(mesh) - 1))
@@ -172,7 +172,7 @@ def certify(
             bounds = _between(*firm, steep, np.diff(mesh))
         slope, slope_at = _largest(slope_error, mesh, slopes)
         value, value_at = _largest(value_error, mesh, values)
-        # What was found by zooming in is rounding above a bound at most.
+        # An error from a finer mesh exceeds a bound by rounding at most.
         bounds = max(bounds[0], slope), max(bounds[1], value)
         return Deviation(
             (float(mesh[0]), float(mesh[-1])), slope, slope_at, value, value_at, *bounds
@@ -195,7 +195,7 @@ def certify(
 
 
 def _exact(known, gap):
-    """Whether two polynomials are the same; no values show that of another h."""
+    """Return whether h' and h_M' are the same polynomial; False for other h'."""
     if known is None:
         return False
     size = max(len(known), len(gap))
@@ -205,9 +205,10 @@ def _exact(known, gap):
 
 
 def _curvature(surrogate, given, mesh):
-    """(N - 1,) bounds of |h''| between the points of a mesh; inf where there is none.
+    """Return (N - 1,) bounds of |h''| between the N points of a mesh; inf for no bound.
 
-    Of a term w t^a (1-t)^b from the factors of its derivative, each largest at an end.
+    Each factor of the derivative of a term w t^a (1-t)^b is monotone, so it is largest
+    at an end of its step.
     """
     if given is not None:
         return np.full(len(mesh) - 1, float(given))
@@ -227,7 +228,7 @@ def _curvature(surrogate, given, mesh):
 
 
 def _bend(table, mesh):
-    """(N - 1,) bounds of |h_M''| between the points of a mesh."""
+    """Return (N - 1,) bounds of |h_M''| between the N points of a mesh."""
     gap = np.asarray(table.gap, np.float64)
     n = len(gap) - 1
     if n < 1:
@@ -238,9 +239,9 @@ def _bend(table, mesh):
 
 
 def _between(slopes, values, steep, steps):
-    """Bounds of both errors from those at points and how fast they can change.
+    """Return bounds of both errors from the errors at points and their slopes' bounds.
 
-    A point is at most half a step from its nearest neighbour of the mesh.
+    Every p is at most half a step from the nearest point of the mesh.
     """
 
     def bound(errors, change):
@@ -251,15 +252,15 @@ def _between(slopes, values, steep, steps):
 
 
 def _errors(fn, mesh):
-    """(N,) |fn|; NaN where it is no number."""
+    """Return (N,) |fn| at the points of a mesh; NaN where fn is NaN."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.abs(fn(mesh))
 
 
 def _largest(fn, mesh, errors):
-    """The largest |fn| found and where, on finer meshes about its largest value."""
+    """Return the largest |fn| found, and where, on finer meshes about the largest."""
     for _ in range(_ZOOMS):
-        # A slope by autodiff may be no number at an end; its neighbours speak for it.
+        # A slope by autodiff may be NaN at an end, where the neighbours are used.
         errors = np.where(np.isnan(errors), -1.0, errors)
         top = int(np.argmax(errors))
         best, where = float(errors[top]), float(mesh[top])
@@ -271,7 +272,7 @@ def _largest(fn, mesh, errors):
 
 
 def _negative(induced, gap, steepest, mesh, slopes):
-    """The intervals where h_M' < 0 by more than rounding, at points of the mesh."""
+    """Return the intervals where h_M' < 0 by more than rounding at points of a mesh."""
     limit = -_ROUNDING * 1e-2 * steepest
     if (gap >= limit).all():
         return ()
@@ -298,5 +299,5 @@ def _negative(induced, gap, steepest, mesh, slopes):
 
 
 def _mesh(size):
-    """`size` points of [0, 1], ends included, dense at the ends."""
+    """Return (size,) points of [0, 1], dense at the ends, which are included."""
     return np.sin(np.linspace(0, np.pi / 2, size)) ** 2
