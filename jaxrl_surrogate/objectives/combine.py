@@ -1,8 +1,8 @@
-"""Surrogates from surrogates: mixtures, pass@k inside, regularisers of the reward.
+"""Surrogates made from surrogates: mixtures, functions of pass@k, regularisers.
 
-Sums and multiples are operators of `Surrogate`. What is known of a slope (polynomial,
-series, powers) is kept wherever it can be, so that `exact`, `taylor` and closed forms
-go on to serve the result.
+Sums and multiples are operators of `Surrogate`. The results keep the known forms of a
+slope (polynomial, series, powers) where possible, so that the methods `exact` and
+`taylor` and closed forms apply to them as well.
 """
 
 import itertools
@@ -30,7 +30,9 @@ _PROBE = 64
 
 
 def interpolate(start: Surrogate, end: Surrogate, share: float) -> Surrogate:
-    """(1 - share) start + share end; the surrogates themselves at 0 and 1.
+    """Return (1 - share) start + share end.
+
+    At a share of 0 or 1 it returns `start` or `end` itself.
 
     Raises:
       FieldError: for a share outside [0, 1].
@@ -48,14 +50,14 @@ def interpolate(start: Surrogate, end: Surrogate, share: float) -> Surrogate:
 
 
 def at_k(outer: Surrogate, k: int) -> Surrogate:
-    """outer(pass@k(t)): what maximising `outer` of the best of k means for t.
+    """Return the surrogate outer(pass@k(t)): `outer` applied to the best of k answers.
 
         h(t) = f(1 - q^k),  h'(t) = k q^(k-1) f'(1 - q^k),  q = 1 - t
 
-    GRPO over groups of k ascends arcsin at_k (arXiv 2508.10751, 2510.23049), times 1/k
-    for each sample. Where f' is infinite at 1, h' is what the limit says; of a function
-    whose slope is infinite in an unknown way it is NaN there, and methods that use
-    values of h are not concerned.
+    f stands for `outer`. GRPO that compares groups of k samples by their best ascends
+    at_k(arcsin, k) / k (arXiv 2508.10751, 2510.23049). Where f' is infinite at 1, h'(1)
+    is the limit if the leading terms of f' are known, else NaN. Methods that use values
+    of h only still apply then.
 
     Raises:
       ValueError: for a k that is not an integer of 1 or more.
@@ -75,7 +77,7 @@ def at_k(outer: Surrogate, k: int) -> Surrogate:
     terms = outer.powers
     if terms is not None:
         slope = elementwise(lambda xp, t: _terms_at_k(outer.powers, k, xp, t))
-        # Powers of u = 1 - q^k itself are none of t.
+        # Powers of u = 1 - q^k are not sums of powers of t and 1 - t.
         simple = all(a == 0 for _, a, _ in terms)
         terms = tuple((k * w, 0.0, k * (b + 1) - 1) for w, _, b in terms)
         terms = terms if simple else None
@@ -102,12 +104,14 @@ def at_k(outer: Surrogate, k: int) -> Surrogate:
 
 
 def regularize(surrogate: Surrogate, regularizer: str, weight: float) -> Surrogate:
-    """h + weight * r, r a measure of how undecided the reward is (arXiv 2510.23049).
+    """Return h + weight * r, with r a regulariser of the reward (arXiv 2510.23049).
 
-    "variance" t (1 - t), slope 1 - 2 t; "std" its root, slope (1 - 2 t) / (2 root);
-    "entropy" -t log t - (1 - t) log(1 - t), slope log((1 - t) / t). The slopes of the
-    last two are infinite at both ends, +inf at 0 and -inf at 1, so that h decreases
-    near 1 for any weight above 0 unless that of the surrogate is as steep.
+    The regularisers measure how uncertain a binary reward is:
+      "variance": t (1 - t), slope 1 - 2 t.
+      "std": sqrt(t (1 - t)), slope (1 - 2 t) / (2 sqrt(t (1 - t))).
+      "entropy": -t log t - (1 - t) log(1 - t), slope log((1 - t) / t).
+    The slopes of the last two are +inf at 0 and -inf at 1. With them, h + weight * r
+    decreases near 1 for every weight above 0 unless h is as steep there.
 
     Raises:
       ValueError: for an unknown regulariser or a weight that is not finite.
@@ -144,7 +148,7 @@ def _std():
 
 def _entropy():
     def value(xp, t):
-        # Double where: no logarithm of 0, in the derivative either.
+        # A double where: neither the value nor its derivative takes log of 0.
         inside = (t > 0) & (t < 1)
         safe = xp.where(inside, t, 0.5)
         return xp.where(inside, -safe * xp.log(safe) - (1 - safe) * xp.log1p(-safe), 0)
@@ -161,14 +165,20 @@ _REGULARIZERS = {"variance": _variance, "std": _std, "entropy": _entropy}
 
 
 def _terms_at_k(terms, k, xp, t):
-    """sum w u^a q^(k b) k q^(k-1), whose factors at t = 1 meet before they multiply."""
+    """Return sum w u^a q^(k b) k q^(k-1), u = 1 - q^k.
+
+    The powers of q are multiplied first, which avoids inf * 0 at t = 1.
+    """
     q = 1 - t
     u = pass_rate(xp, t, k)
     return sum(k * w * u**a * q ** (k * (b + 1) - 1) for w, a, b in terms)
 
 
 def _compose(coefficients, k):
-    """Bernstein form of k q^(k-1) f'(1 - q^k), by de Casteljau with polynomials."""
+    """Return the Bernstein coefficients of k q^(k-1) f'(1 - q^k).
+
+    `coefficients` are those of f'. De Casteljau's recurrence runs on polynomials.
+    """
     success = np.ones(k + 1)
     success[0] = 0
     failure = 1 - success
@@ -184,7 +194,10 @@ def _compose(coefficients, k):
 
 
 def _series_at_k(outer, k):
-    """Powers of 1 - u = q^k stay powers of q; powers of u do not."""
+    """Return the series of k q^(k-1) f'(1 - q^k) in powers of q, or None.
+
+    It exists where f' is a series in powers of 1 - u = q^k alone, u = 1 - q^k.
+    """
     if outer.series is None or np.any(outer.series(_PROBE)[1]):
         return None
 

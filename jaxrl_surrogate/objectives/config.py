@@ -1,4 +1,4 @@
-"""Settings of the objective."""
+"""Settings of the objective: its name, its parameters, and a change during the run."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from jaxrl_surrogate.objectives.names import spell
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveScheduleConfig:
-    """Another objective later in the run; the compiled step stays the same."""
+    """A change to another objective during the run, without another compilation."""
 
     to: Annotated[
         str | None, "the objective to end with; none: no change", "numbers"
@@ -34,7 +34,7 @@ class ObjectiveScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is maximised: weights by name, or a surrogate turned into weights."""
+    """The objective: weights by name, or a surrogate that is turned into weights."""
 
     name: Annotated[
         str,
@@ -86,11 +86,17 @@ class ObjectiveConfig:
 
     @property
     def reward_mode(self) -> RewardMode:
-        """How rewards are taken; a function gets their values, as layer_cake does."""
+        """The reward mode in use.
+
+        It is "layer_cake" for a user's function, which gets the values of rewards.
+        """
         return "layer_cake" if self.kind == "function" else self.rewards
 
     def label(self) -> str:
-        """All that is not a default in one line, such as "pass_at_k:k=4"."""
+        """Return the settings that differ from defaults in one line: "pass_at_k:k=4".
+
+        The schedule contributes its second objective only.
+        """
         parts = [spell(self.name, self.options)]
         if self.schedule.to is not None:
             parts.append(f"to {spell(self.schedule.to, self.schedule.options)}")

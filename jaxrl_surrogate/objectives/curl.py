@@ -1,16 +1,16 @@
-"""Does a rule for weights have an objective on graded rewards?
+"""A test of whether a rule for weights has an objective on graded rewards.
 
 A policy gives the reward levels x_1 .. x_L the probabilities p_1 .. p_L. The mean
-update of a rule is sum_l F_l(p) grad p_l, F_l the mean weight of a sample of level l
-among random others. It is the gradient of an objective J(p) exactly where F has no
-curl on the simplex. F is a polynomial in p, so that this can be decided without error:
-with D(x, y | c) the weight of x less that of y in a group of x, y and the M - 2 others
-c, the curl vanishes where
+update of a rule is sum_l F_l(p) grad p_l, where F_l is the mean weight of a sample of
+level l among random others. It is the gradient of an objective J(p) if and only if F
+has no curl on the simplex. As F is a polynomial in p, finitely many groups decide this.
+Let D(x, y | c) be the weight of x minus that of y in a group of x, y and M - 2 others
+c. The curl vanishes if and only if
 
     D(x, y | c) + D(y, z | c) + D(z, x | c) = 0
 
-for all levels x, y, z and all c. Two levels have no such triple: with binary rewards
-there is always an objective.
+for all levels x, y, z and all c. Two levels have no such triple, so on binary rewards
+every rule has an objective.
 """
 
 import dataclasses
@@ -26,25 +26,25 @@ from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives.weight_table import check_group_size
 
 _MOST_GROUPS = 20_000
-# What rounding of a float32 rule may leave, as a share of the largest weight.
+# The allowed rounding of a float32 rule, as a fraction of the largest weight.
 _ROUNDING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Circulation:
-    """How far a rule is from being a gradient, and where."""
+    """The largest curl of a rule, and the group where it was found."""
 
     share: float  # largest |sum of D| over the largest weight; 0 for a gradient
     levels: tuple[float, ...]  # the triple x, y, z where it is largest
-    others: tuple[float, ...]  # and the M - 2 others
+    others: tuple[float, ...]  # the rewards of the M - 2 others there
 
     @property
     def has_objective(self) -> bool:
-        """Whether nothing but rounding was found."""
+        """Whether the rule has an objective on these levels: the curl is rounding."""
         return self.share <= _ROUNDING
 
     def __str__(self) -> str:
-        """What one would say."""
+        """Return the result as a sentence."""
         if self.has_objective:
             return "the gradient of an objective on these levels"
         return (
@@ -57,17 +57,18 @@ class Circulation:
 def circulation(
     rule: Callable[[jax.Array], jax.Array], levels: Sequence[float], group_size: int
 ) -> Circulation:
-    """The largest curl of a rule for weights over all groups of some reward levels.
+    """Return the largest curl of a rule over all groups of the given reward levels.
 
     Args:
-      rule: (M,) float rewards to (M,) weights that follow their rewards when these
-        change places; NumPy or JAX, called in float64.
-      levels: L rewards, all different.
+      rule: a function of (M,) rewards to (M,) weights. A permutation of the rewards has
+        to permute the weights in the same way. It is called with float64 JAX arrays and
+        may use NumPy or JAX.
+      levels: L different rewards; repeated ones are merged.
       group_size: M.
 
     Raises:
-      FieldError: fewer than two levels, weights that are not finite or of another
-        shape, or too many groups to look at.
+      FieldError: for fewer than two levels, for weights that are not finite or have
+        another shape, or for more than 20000 groups.
 
     >>> grpo = lambda r: (r - r.mean()) / (r.std() + 1e-6)
     >>> circulation(grpo, [0.0, 0.5, 1.0], 4).has_objective

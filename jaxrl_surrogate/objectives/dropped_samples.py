@@ -1,20 +1,23 @@
-"""What a family ascends where samples are dropped for what they are.
+"""The mean update where samples are dropped in a way that depends on the answer.
 
-A completion that is cut at the length limit and dropped (`train.overlong=mask`), or one
-on which the verifier fails, leaves a smaller group, weighed by the table of its size.
-Where dropping has nothing to do with the answer, each size keeps its objective. Where
-it has, let f be the chance that a completion is kept and r the chance that a kept one
-is correct. Among M samples n ~ Bin(M, f) are kept, each correct with chance r, and
-scores have the means grad log(f r) and grad log(f (1 - r)), so that the mean update is
+A sample is dropped if its completion is cut at the length limit
+(`train.overlong=mask`) or if the verifier fails on it. Its group is then smaller and is
+weighed by the table of its size. If dropping is independent of the
+answer, the table of each size keeps its objective. Otherwise let f be the probability
+that a completion is kept and r the probability that a kept one is correct. Among M
+samples n ~ Bin(M, f) are kept, and each is correct with probability r. The mean scores
+of correct and incorrect ones are grad log(f r) and grad log(f (1 - r)), and the mean
+update is
 
     E[g] = sum_n P(n) ( h_n'(r) grad r + w_n(r) grad log f )              n = 1 .. M
 
-with h_n' the slope of the objective of size n and w_n(r) the mean weight of its
+Here h_n' is the slope of the objective of size n, and w_n(r) the mean weight of its
 samples. Rules whose weights sum to 0 in every group have w_n = 0: they ascend the
-success rate among kept completions, and nothing trains them to be kept. With REINFORCE
-w_n = r h_n', which makes the whole P(n >= 1) / f times grad (f r), the gradient of the
-success rate over all completions. Two gradients with factors of their own are in
-general the gradient of no objective, which is why both are stated.
+success rate among kept completions, and nothing trains completions to be kept.
+REINFORCE has w_n = r h_n', and its update is P(n >= 1) / f times grad (f r), the
+gradient of the success rate over all completions. In general, a sum of the two
+gradients with separate factors is not the gradient of an objective. `kept_update`
+therefore returns both factors.
 """
 
 import numpy as np
@@ -24,16 +27,20 @@ from jaxrl_surrogate.objectives.weight_table import TableFamily
 
 
 def kept_update(family: TableFamily, kept: float, right: float) -> tuple[float, float]:
-    """The factors of grad r and of grad log f in the mean update of a prompt.
+    """Return the factors of grad r and of grad log f in the mean update of a prompt.
 
-    Groups are divided by the samples that they kept (`losses.token_weights`; its `dapo`
-    counts a group by its tokens instead, and so by n more). What the mean over prompts
-    divides by, those that kept any sample, is one factor more for all of them.
+    The update of a group is its mean over the samples that it kept, as in
+    `losses.token_weights`. (The loss `dapo` weighs a group by its tokens instead, which
+    adds a factor n.) The mean over prompts divides by the number of prompts that kept
+    any sample, a common factor that is left out here.
 
     Args:
-      family: of the rule, whole groups of M.
-      kept: f, in [0, 1].
-      right: r among the kept, in [0, 1].
+      family: the family of the rule, of group size M.
+      kept: f, the probability that a completion is kept, in [0, 1].
+      right: r, the probability that a kept completion is correct, in [0, 1].
+
+    Returns:
+      Two floats: sum_n P(n) h_n'(r) and sum_n P(n) w_n(r).
 
     >>> from jaxrl_surrogate.objectives import advantages, table_family
     >>> for name in ("rloo", "reinforce"):

@@ -1,9 +1,9 @@
-"""The gap as a posterior mean of the slope: the operator of Durrmeyer.
+"""The gap as a posterior mean of the slope, which is Durrmeyer's operator.
 
     d_s = E[h'(p) | s of M - 1 others correct] = int h'(x) w_s(x) dx,
 
-w_s the beta density with parameters s + 1 and M - s under a uniform prior. Then
-h_M(1) - h_M(0) = h(1) - h(0), and d >= 0 where h increases.
+where w_s is the beta density with parameters s + 1 and M - s under a uniform prior.
+Under that prior h_M(1) - h_M(0) = h(1) - h(0). If h increases, d >= 0.
 """
 
 import math
@@ -20,21 +20,23 @@ _LEVELS = range(5, 12)
 def durrmeyer_gap(
     surrogate: Surrogate, group_size: int, prior: priors.PriorLike | None = None
 ) -> np.ndarray:
-    """(M,) posterior means of the slope.
+    """Return the (M,) posterior means of the slope, a gap in float64.
 
-    In closed form, by beta functions, for slopes that are sums of t^a (1-t)^b and a
-    beta prior (THEORY 6.3); otherwise by quadrature: of h, integrated by parts, under
-    the uniform prior, of h' over the points of any other prior.
+    They have a closed form by beta functions if the slope is a sum of t^a (1-t)^b and
+    the prior is a beta distribution (docs/theory.md, 6.3). Otherwise they are computed
+    by quadrature: under the uniform prior from values of h, by integration by parts,
+    and under any other prior from h' at its points.
 
     Args:
       surrogate: h.
       group_size: M.
-      prior: (alpha, beta), or (points, weights); uniform by default. Beta(2, 1) gives
-        log a finite mean, (M + 1) / (s + 1).
+      prior: (alpha, beta), or (points, weights); uniform by default. Under Beta(2, 1)
+        the mean slope of log is finite: (M + 1) / (s + 1).
 
     Raises:
-      FieldError: where a mean is infinite: under the uniform prior where h is infinite
-        at an end, as log at 0.
+      FieldError: where a mean is infinite, as under the uniform prior where h is
+        infinite at an end (log at 0); where h' is not finite at a point of the prior;
+        where the quadrature does not converge.
 
     >>> from jaxrl_surrogate.objectives import surrogates
     >>> print(durrmeyer_gap(surrogates.get("pass_at_k", k=2), 3))
@@ -86,7 +88,10 @@ def _by_beta_functions(surrogate, group_size, terms, alpha, beta):
 
 
 def _by_parts(surrogate, group_size):
-    """[h w_s] - int h w_s': the slope may be infinite at the ends, h may not."""
+    """Return [h w_s] - int h w_s', for an h that is finite at both ends.
+
+    The slope may be infinite there.
+    """
     low, high = _ends(surrogate.value)
     if not np.isfinite([low, high]).all():
         _refuse(surrogate, 0 if not np.isfinite(low) else group_size - 1)
@@ -115,7 +120,10 @@ def _by_parts(surrogate, group_size):
 
 
 def _integral(surrogate, group_size, step):
-    """int h(x) w_s'(x) dx by the double-exponential rule, x = 1 / (1 + exp(-y))."""
+    """Return (M,) int h(x) w_s'(x) dx by the double-exponential rule.
+
+    The substitution is x = 1 / (1 + exp(-y)), y = pi sinh(u), with steps in u.
+    """
     u = np.arange(-4.0, 4.0 + step / 2, step)
     y = np.pi * np.sinh(u)
     x, rest = 1 / (1 + np.exp(-y)), 1 / (1 + np.exp(y))

@@ -1,4 +1,4 @@
-"""Formulas for NumPy in float64 and for JAX as it comes, and checks they share."""
+"""Formulas that take NumPy or JAX input, and checks of parameters that they share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,11 @@ from jaxrl_surrogate.errors import FieldError
 
 
 def elementwise(formula: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    """`formula(xp, t)` for NumPy input in float64 and for JAX input as it comes."""
+    """Return a function of t that calls `formula(xp, t)`, elementwise.
+
+    JAX input keeps its float type (integers become float32), and xp is jax.numpy. Any
+    other input is computed in float64, and xp is NumPy.
+    """
 
     def apply(t):
         if isinstance(t, jax.Array):
@@ -24,7 +28,11 @@ def elementwise(formula: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
 
 
 def powers(n: int, coefficients: dict[int, float]) -> np.ndarray:
-    """(n,) coefficients of the powers 0 .. n - 1, zero where not named."""
+    """Return (n,) float64 coefficients of the powers 0 .. n - 1.
+
+    Powers that `coefficients` does not contain get 0, and powers from n on are left
+    out.
+    """
     out = np.zeros(n)
     for power, coefficient in coefficients.items():
         if power < n:
@@ -33,13 +41,13 @@ def powers(n: int, coefficients: dict[int, float]) -> np.ndarray:
 
 
 def check_k(k: int) -> None:
-    """Refuse what is not an integer of 1 or more (ValueError)."""
+    """Raise FieldError for a k that is not an integer of 1 or more."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise FieldError("k", k, "an integer of 1 or more")
 
 
 def check_number(name: str, value: float, above: float = -np.inf) -> None:
-    """Refuse what is not a finite number larger than `above` (ValueError)."""
+    """Raise FieldError for a value that is not a finite number larger than `above`."""
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not (number and above < value < np.inf):
         expected = "a finite number" + (f" above {above}" if above > -np.inf else "")

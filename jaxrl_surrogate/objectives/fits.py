@@ -1,14 +1,16 @@
 """Small convex fits in float64: non-negative least squares, and least maximum error.
 
-For matrices of Bernstein bases, whose columns are nearly dependent from some twenty on:
-errors come out as small as they can be, while coefficients are known less well.
+They are written for matrices of Bernstein bases, whose columns are nearly dependent
+from about twenty columns on. The errors of a fit are accurate, its coefficients less.
 """
 
 import numpy as np
 
 
 def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """argmin |A x - b| over x >= 0, by active sets (Lawson and Hanson, 1974, ch. 23).
+    """Return argmin |A x - b| over x >= 0, by active sets.
+
+    The method is that of Lawson and Hanson (1974, ch. 23).
 
     Args:
       matrix: (n, k) float64 A.
@@ -32,7 +34,7 @@ def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndar
             break
         passive[new] = True
         trial = _solve(matrix, target, passive)
-        if trial[new] <= 0:  # by rounding alone: the descent was none
+        if trial[new] <= 0:  # by rounding alone: the direction does not descend
             passive[new], barred[new] = False, True
             continue
         while (trial[passive] <= 0).any():
@@ -47,18 +49,19 @@ def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndar
 
 
 def minimax(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """argmin max_i |A x - b|_i over x >= 0, a linear program, by an interior path.
+    """Return argmin max_i |A x - b|_i over x >= 0, by an interior-point method.
 
-    Mehrotra's predictor and corrector (1992) on: least e with A x - e <= b,
-    -A x - e <= -b, -x <= 0. Polynomial bases make vertices of this program nearly
-    singular; inside, only directions that no error feels are.
+    This is a linear program: the least e with A x - e <= b, -A x - e <= -b, -x <= 0.
+    The method is Mehrotra's predictor-corrector (1992). With polynomial bases the
+    vertices of this program are nearly singular. In the interior only directions that
+    change no error are.
 
     Args:
       matrix: (n, k) float64 A.
       target: (n,) float64 b.
 
     Returns:
-      (k,) float64, whose error is the least to about 1e-7 of the largest b.
+      (k,) float64. Its largest error is the least to about 1e-7 of the largest |b|.
     """
     lengths = np.abs(matrix).max(axis=0)
     lengths[lengths == 0] = 1
@@ -85,7 +88,7 @@ def minimax(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
             break
         solve = _solver(a, price / slack)
 
-        # The first step says how far a straight line leads, the second bends it.
+        # The first step predicts along a straight line, the second corrects its curve.
         state = (g, solve, primal, dual, slack, price)
         _, toward_slack, toward_price = _newton(*state, -slack * price)
         reach = min(_reach(slack, toward_slack), _reach(price, toward_price), 1.0)
@@ -102,22 +105,26 @@ def minimax(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _newton(g, solve, primal, dual, slack, price, want):
-    """Steps that, to first order, meet all constraints and add `want` to s * price."""
+    """Return the Newton steps of x, slack and price.
+
+    To first order they meet all constraints and add `want` to slack * price.
+    """
     change = solve(-dual - g.T @ ((price * primal + want) / slack))
     slack_change = -primal - g @ change
     return change, slack_change, (want - price * slack_change) / slack
 
 
 def _reach(values, change):
-    """The longest step that keeps values positive."""
+    """Return the longest step along `change` that keeps the values non-negative."""
     falling = change < 0
     return float((-values[falling] / change[falling]).min(initial=np.inf))
 
 
 def _solver(a, weights):
-    """r to the solution x of (g' diag(w) g) x = r, g the constraints of `minimax`.
+    """Return a function of r to the solution x of (g' diag(w) g) x = r.
 
-    Directions that the sum does not feel, to rounding, are left alone.
+    g is the matrix of constraints of `minimax`. Directions in which the matrix is
+    singular, to rounding, get no component.
     """
     n, size = a.shape
     over, under, signs = weights[:n], weights[n : 2 * n], weights[2 * n :]
@@ -125,7 +132,7 @@ def _solver(a, weights):
     total[:-1, :-1] = (a.T * (over + under)) @ a + np.diag(signs)
     total[-1, :-1] = total[:-1, -1] = (under - over) @ a
     total[-1, -1] = (over + under).sum()
-    # Scaled to a unit diagonal first: prices differ by many orders.
+    # Scaled to a unit diagonal first: prices differ by orders of magnitude.
     scale = 1 / np.sqrt(np.diag(total))
     values, vectors = np.linalg.eigh(total * scale * scale[:, None])
     used = values > 1e-15 * values[-1]
@@ -134,7 +141,7 @@ def _solver(a, weights):
 
 
 def _triangle(matrix, target):
-    """The same least-squares problem with as many rows as columns."""
+    """Return the same least-squares problem with at most as many rows as columns."""
     if len(matrix) <= matrix.shape[1]:
         return matrix, target
     rotation, triangle = np.linalg.qr(matrix)

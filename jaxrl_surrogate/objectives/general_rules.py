@@ -1,14 +1,14 @@
-"""Rules that are no table: any function of the rewards of a group, as code.
+"""General rules: weights by any function of the rewards of a group.
 
-A table of weights is data, and its objective h(p) is known exactly. A general rule may
-look at graded rewards, at their order or at their place in the group. Such a rule is no
-leaf of the compiled step's arguments but part of the program: another rule compiles
-another step.
+A table of weights is data, and its objective h(p) is known exactly. A general rule is
+code, and may depend on graded rewards, on their order or on their place in the group.
+It is not an argument of the compiled step but a part of its program, so another rule
+needs another compilation.
 
-What it ascends: on rewards of 0 and 1 the samples of a group are exchangeable, so the
-mean update is that of the table with the mean weights over all orders of the group
-(`GeneralRule.table`), and has its h(p). On graded rewards there is in general no
-objective at all (`curl.circulation` shows it).
+On rewards of 0 and 1 the samples of a group are exchangeable. The mean update of a rule
+is then that of the table with its mean weights over all orders of the group
+(`GeneralRule.table`), and the rule ascends the h(p) of that table. On graded rewards a
+rule has in general no objective, which `curl.circulation` tests.
 """
 
 import dataclasses
@@ -35,15 +35,15 @@ _STATIC = {"static": True}
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class GeneralRule:
-    """Weights of groups by a function; build it with `general_rule`, which checks it.
+    """A rule that computes the weights of a group by a function.
 
-    It takes the place of a `TableFamily` in the update and has no leaves as a pytree:
-    the function is part of what is compiled.
+    Build it with `general_rule`, which checks the function. The update takes it in
+    place of a `TableFamily`. As a pytree it has no leaves: the function is static.
     """
 
     function: Callable = dataclasses.field(metadata=_STATIC)
     group_size: int = dataclasses.field(metadata=_STATIC)
-    # Whether groups of equal rewards get weights of 0 (dynamic sampling replaces them).
+    # Whether groups of equal rewards get weights of 0, as dynamic sampling needs.
     mixed_only: bool = dataclasses.field(metadata=_STATIC, default=False)
 
     @property
@@ -52,19 +52,19 @@ class GeneralRule:
         return "mask" in _parameters(self.function)
 
     def __call__(self, rewards: Array, mask: Array | None = None) -> jax.Array:
-        """The weight of every sample of whole groups.
+        """Return the weight of every sample.
 
         Args:
-          rewards: (..., M), any numbers; the function gets them as float32, 0 where
-            they are masked.
-          mask: (..., M) bool, False on samples without a verdict; None has none.
+          rewards: (..., M), any numbers. The function gets them as float32, with 0
+            where the mask is False.
+          mask: (..., M) bool, False on samples without a reward; None keeps all.
 
         Returns:
-          (..., M) float32, 0 where masked. A function that takes no mask weighs whole
-          groups alone: a group that lost a sample gets weights of 0.
+          (..., M) float32, 0 where the mask is False. If the function takes no mask,
+          every sample of a group that lost one gets a weight of 0.
 
         Raises:
-          ValueError: groups of another size.
+          ValueError: for groups of another size.
         """
         shape = np.shape(rewards)
         if not shape or shape[-1] != self.group_size:
@@ -89,17 +89,18 @@ class GeneralRule:
         return jax.vmap(group)(*flat).reshape(shape)
 
     def table(self) -> WeightTable:
-        """The table with the rule's mean update on rewards of 0 and 1.
+        """Return the table with the rule's mean update on rewards of 0 and 1.
 
             a[s] = mean of Z_i over groups with R_i = 0 and S_i = s;  b[s] with R_i = 1
 
-        over all places i and all orders of the rewards: samples are exchangeable, so
-        E[Z_i | R_i, S_i] is all that the mean update depends on. Exact for M up to 12,
-        and at any M for rules that follow the order of their rewards; for others the
-        mean over 64 random orders of each count.
+        The mean is over all places i and all orders of the rewards. As samples are
+        exchangeable, the mean update depends on E[Z_i | R_i, S_i] alone. The table is
+        exact for M up to 12, and at any M for rules under which a permutation of the
+        rewards permutes the weights. For other rules above 12 it is the mean over 64
+        random orders of each count.
 
         Returns:
-          Group size M, float64 of float32 weights.
+          A table of group size M, in float64 computed from float32 weights.
         """
         size = self.group_size
         rewards = np.concatenate([_orders(size, count) for count in range(size + 1)])
@@ -116,19 +117,20 @@ class GeneralRule:
 
 
 def general_rule(function: Callable, group_size: int) -> GeneralRule:
-    """A rule from a function, called once on rewards of 0 and 1 before it is used.
+    """Return a rule from a function, after trying it on rewards of 0 and 1.
 
     Args:
-      function: (M,) float32 rewards to (M,) weights, in jax.numpy: it is compiled, and
-        mapped over groups. With a parameter `mask` it also gets (M,) bool, False on
-        samples without a verdict, whose rewards are 0 and whose weights do not count.
+      function: a function of (M,) float32 rewards to (M,) weights, in jax.numpy. It is
+        compiled and mapped over groups. If it has a parameter `mask`, it also gets
+        (M,) bool, False on samples without a reward. The rewards of these are 0, and
+        their weights are ignored.
       group_size: M.
 
     Raises:
-      FieldError: with the field "function", where JAX cannot trace it, it uses values
-        of another trace, it returns another shape or no real numbers, a weight is not
-        finite, or the same rewards give other weights when it is traced again (random
-        numbers, a state).
+      FieldError: with the field "function", if JAX cannot trace it, if it uses values
+        of another trace, if it returns another shape or values that are not real, if a
+        weight is not finite, or if it gives other weights for the same rewards when it
+        is traced again (because of random numbers or a state).
 
     >>> rule = general_rule(lambda rewards: rewards - jnp.median(rewards), 3)
     >>> print(rule(np.array([0.0, 0.5, 2.0])))
@@ -146,7 +148,7 @@ def general_rule(function: Callable, group_size: int) -> GeneralRule:
         return FieldError("function", name, problem=problem)
 
     def called():
-        # A function of its own each time, so that JAX traces it each time.
+        # A new function object each time makes JAX trace it each time.
         return np.asarray(jax.jit(jax.vmap(lambda *x: one(*x)))(rewards, masks))
 
     try:
@@ -188,7 +190,7 @@ def general_rule(function: Callable, group_size: int) -> GeneralRule:
 
 
 def _orders(size: int, count: int) -> np.ndarray:
-    """(N, M) float32 groups with `count` rewards of 1, in all or in random orders."""
+    """Return (N, M) float32 groups with `count` ones, in all orders or random ones."""
     if size <= _MOST_ENUMERATED:
         bits = np.arange(2**size)[:, None] >> np.arange(size) & 1
         return bits[bits.sum(-1) == count].astype(np.float32)
@@ -198,7 +200,10 @@ def _orders(size: int, count: int) -> np.ndarray:
 
 
 def _examples(size: int, with_masks: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(N, M) float32 rewards of 0 and 1 with (N, M) masks that a rule is tried on."""
+    """Return the (N, M) float32 rewards and (N, M) bool masks that a rule is tried on.
+
+    The rewards are 0 or 1.
+    """
     counts = np.arange(size + 1)[:, None]
     rewards = (np.arange(size) < counts).astype(np.float32)
     masks = np.ones(rewards.shape, bool)
@@ -217,7 +222,7 @@ def _parameters(function: Callable) -> tuple[str, ...]:
 
 
 def _place(error: Exception, function: Callable) -> str:
-    """File and line of the function's own module at which it raised, if known."""
+    """Return the file and line of the function at which it raised, if known."""
     inner = getattr(function, "func", function)  # of functools.partial
     file = getattr(getattr(inner, "__code__", None), "co_filename", None)
     line, trace = None, error.__traceback__

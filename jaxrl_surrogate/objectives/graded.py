@@ -1,19 +1,21 @@
-"""Graded rewards: every method for binary ones, lifted so that it stays a gradient.
+"""Graded rewards: weights from the tables of binary methods that keep an objective.
 
-A table weighs samples that are correct or incorrect. For rewards of more levels there
-are two ways to use it that keep an objective, at every group size:
+A table weighs samples that are correct or incorrect. Two ways to apply it to rewards of
+more levels have an objective, at every group size:
 
-  layer_cake  each level is a question of its own: is the reward at least that? The
-              weights of all questions are added up, each times the step to the next
-              level. Climbs J = int h_M(P(r > x)) dx, a mean of r with distorted
-              probabilities; of pass@k weights it is the expected best of k.
-  mean        a reward in [0, 1] is the chance that a coin calls the sample correct. The
-              mean weights over all coins ascend h_M(E r).
+  layer_cake  Each level defines a binary reward: is the reward at least that level? The
+              weights are the sum of the table's weights of all levels, each times the
+              step from the level below. They ascend J = int h_M(P(r > x)) dx, a mean
+              of r under distorted probabilities. For pass@k weights, J is the expected
+              best of k.
+  mean        A reward in [0, 1] is the probability that a coin calls the sample
+              correct. The mean weights over all coins ascend h_M(E r).
 
-Both are the table itself on binary rewards. The usual plug-ins are not: GRPO's division
-by the deviation has no objective on three levels (`curl.circulation` shows that of any
-function). Layer-cake weights of pass@k estimators are PKPO's for continuous rewards
-(arXiv 2505.15201, eqs. 19, 29, 33); the lift of any other method is derived here.
+On binary rewards both give the weights of the table. Formulas for binary rewards that
+are applied to graded ones directly have in general no objective: GRPO's division by the
+standard deviation has none on three levels (`curl.circulation` tests any function). The
+layer-cake weights of pass@k estimators are those of PKPO for continuous rewards (arXiv
+2505.15201, eqs. 19, 29, 33). Those of other methods are derived here.
 """
 
 from collections.abc import Sequence
@@ -38,28 +40,28 @@ RewardMode = Literal["binary", "layer_cake", "mean"]  # names that `get` knows
 def layer_cake(
     tables: WeightTable | TableFamily, rewards: Array, mask: Array | None = None
 ) -> jax.Array:
-    """Weights of graded rewards, level by level.
+    """Return the weights of graded rewards as a sum over their levels.
 
-    With rewards in ascending order r_(1) .. r_(M), r_(0) = 0:
+    With the rewards of a group in ascending order r_(1) .. r_(M) and r_(0) = 0:
 
-        Z_i = sum_j (r_(j) - r_(j-1)) Z_i(right: those of r_(j) and more)
+        Z_i = sum_j (r_(j) - r_(j-1)) Z_i(correct: the samples with r >= r_(j))
 
-    and (1 - r_(M)) times the weights of an all-incorrect group, which are 0 for nearly
-    all methods. One sort and two running sums a group. Any real rewards: 0 and 1 are
-    where the weights of all-correct and all-incorrect groups begin to count; those are
-    alike in a group and change no mean update.
+    plus (1 - r_(M)) times the weights of an all-incorrect group, which are 0 for nearly
+    all methods. Rewards may be any real numbers. The part of the weights that comes
+    from all-correct and all-incorrect groups is the same for all samples of a group.
+    Each group costs one sort and two running sums.
 
     Args:
-      tables: a table, or a family where samples may be dropped.
+      tables: a table, or a family if samples may be dropped.
       rewards: (..., M) bool, int or float.
-      mask: (..., M) bool, False on samples that are dropped.
+      mask: (..., M) bool, False on samples that are dropped; None drops none.
 
     Returns:
-      (..., M) float in the type of the tables on the device; 0 where dropped.
+      (..., M) float in the type of the tables on the device; 0 on dropped samples.
 
     Raises:
-      ValueError: where groups have another size than the tables, or a mask comes with a
-        single table.
+      ValueError: if groups have another size than the tables, if the mask has another
+        shape than the rewards, or if a mask is given with a single table.
 
     >>> from jaxrl_surrogate.objectives import advantages
     >>> print(layer_cake(advantages.table("rloo", 3), np.array([0.0, 0.5, 1.0])))
@@ -71,18 +73,18 @@ def layer_cake(
 def mean(
     tables: WeightTable | TableFamily, rewards: Array, mask: Array | None = None
 ) -> jax.Array:
-    """Weights of graded rewards as chances: the mean over coins that call them correct.
+    """Return the mean weights when each reward is a probability of being correct.
 
-    Z_i = r_i E[b_S] + (1 - r_i) E[a_S], S the number of the others that their coins
-    call correct. O(M^3) a group.
+    Z_i = r_i E[b_S] + (1 - r_i) E[a_S], where S counts the other samples that
+    independent coins with probabilities r_j call correct. It costs O(M^3) a group.
 
     Args:
-      tables: a table, or a family where samples may be dropped.
-      rewards: (..., M) in [0, 1]; others are cut to it.
-      mask: (..., M) bool, False on samples that are dropped.
+      tables: a table, or a family if samples may be dropped.
+      rewards: (..., M) in [0, 1]; rewards outside are clipped to it.
+      mask: (..., M) bool, False on samples that are dropped; None drops none.
 
     Returns:
-      (..., M) float in the type of the tables on the device; 0 where dropped.
+      (..., M) float in the type of the tables on the device; 0 on dropped samples.
 
     Raises:
       ValueError: as `layer_cake`.
@@ -98,15 +100,20 @@ def mean(
 def binary(
     tables: WeightTable | TableFamily, rewards: Array, mask: Array | None = None
 ) -> jax.Array:
-    """The tables themselves: a reward of 0.5 and more counts as correct.
+    """Return the tables' weights when rewards of 0.5 and more count as correct.
 
     Args:
-      tables: a table, or a family where samples may be dropped.
+      tables: a table, or a family if samples may be dropped.
       rewards: (..., M) bool, int or float.
-      mask: (..., M) bool, False on samples that are dropped.
+      mask: (..., M) bool, False on samples that are dropped; None drops none.
 
     Returns:
-      (..., M) float; NaN for groups in which a reward that counts is NaN.
+      (..., M) float, 0 on dropped samples. The kept samples of a group get NaN if any
+      of their rewards is NaN.
+
+    Raises:
+      ValueError: if groups have another size than the tables, or if a mask is given
+        with a single table.
     """
     rewards = jnp.asarray(rewards)
     correct = rewards >= 0.5
@@ -126,7 +133,7 @@ REWARD_MODES = {"binary": binary, "layer_cake": layer_cake, "mean": mean}
 
 
 def get(name: str):
-    """The way to weigh rewards of a name: binary, layer_cake or mean.
+    """Return the function of a reward mode: "binary", "layer_cake" or "mean".
 
     Raises:
       ValueError: for an unknown name.
@@ -139,15 +146,17 @@ def get(name: str):
 def layer_cake_objective(
     surrogate: Surrogate, levels: Sequence[float], probabilities: Array
 ) -> Array:
-    """J = sum_j (x_j - x_(j-1)) h(P(r >= x_j)), x_0 = 0: what `layer_cake` ascends.
+    """Return J = sum_j (x_j - x_(j-1)) h(P(r >= x_j)), x_0 = 0.
+
+    This is the objective that `layer_cake` ascends.
 
     Args:
-      surrogate: h, such as `induced_surrogate` of the table.
+      surrogate: h with h(0) = 0, such as `induced_surrogate` of the table.
       levels: (L,) rewards, ascending.
-      probabilities: (L,) of them, NumPy or JAX (traceable).
+      probabilities: (L,) float, the probability of each level; NumPy or JAX.
 
     Returns:
-      A scalar. h(0) = 0 is taken for granted, as `induced_surrogate` has it.
+      A scalar, NumPy or JAX like the probabilities.
     """
     steps = np.diff(np.asarray(levels, np.float64), prepend=0.0)
     return (steps * surrogate.value(probabilities[::-1].cumsum()[::-1])).sum()
@@ -156,7 +165,7 @@ def layer_cake_objective(
 def _layer_cake(wrong, right, rewards, mask):
     size, kept = len(rewards), mask.sum(dtype=jnp.int32)
     level = jnp.arange(size, dtype=jnp.int32)
-    # Dropped samples go to the end, beyond the last level.
+    # Dropped samples sort to the end, after the last level.
     ordered = jnp.sort(jnp.where(mask, rewards, jnp.inf))
     steps = jnp.diff(ordered, prepend=jnp.zeros_like(ordered[:1]))
     steps = jnp.where(level < kept, steps, 0)
@@ -166,7 +175,8 @@ def _layer_cake(wrong, right, rewards, mask):
     below = jnp.cumsum(if_right)
     above = jnp.cumsum(if_wrong[::-1])[::-1] - if_wrong
     beyond = (1 - ordered[jnp.maximum(kept - 1, 0)]) * wrong[0]
-    # The last of equals: a running sum may round differently from place to place.
+    # Equal rewards all read the last of their places, as running sums may round
+    # differently from place to place.
     place = jnp.searchsorted(ordered, rewards, side="right", method="compare_all") - 1
     return (below + above)[place] + beyond
 
@@ -177,7 +187,7 @@ def _mean(wrong, right, rewards, mask):
     size = len(rewards)
 
     def toss(counts, coin):
-        """(M, M): of each sample, the chances of counts among the others so far."""
+        """Return (M, M): for each sample, P(count) among the others tossed so far."""
         owner, one = coin
         more = jnp.pad(counts[:, :-1], [(0, 0), (1, 0)])
         tossed = counts * (1 - one) + more * one
@@ -189,7 +199,7 @@ def _mean(wrong, right, rewards, mask):
 
 
 def _map(compute_advantages, tables, rewards, mask):
-    """One group's function over all groups, each with the row of its size."""
+    """Apply a function of one group to all groups, each with the table of its size."""
     family = isinstance(tables, TableFamily)
     if not family:
         _refuse_mask(mask)

@@ -1,4 +1,4 @@
-"""Weights of a batch of groups, by any method of this package."""
+"""Weights of a batch of groups, by any method of this layer."""
 
 import functools
 
@@ -22,23 +22,23 @@ def group_advantages(
     rewards: Array,
     mask: Array | None = None,
 ) -> jax.Array:
-    """Weights of a batch of groups, compiled: the one vmap of this layer.
+    """Return the weights of a batch of groups, computed by a compiled function.
 
     Args:
       method: a name such as "grpo" or "pass_at_k:k=4", a named advantage
         (`advantages.get`), a table, a family, or any jit-compatible function of one
-        group's rewards. A function is compiled once per object, so pass the same one
+        group's rewards. A function is compiled once per object, so pass the same object
         again rather than a new lambda.
-      rewards: (G, M), M samples of each of G prompts; 0 or 1 but for a function of your
-        own, which gets what you pass.
-      mask: (G, M) bool, False on samples that are dropped.
+      rewards: (G, M), the rewards of M samples of each of G prompts. Each is 0 or 1,
+        except with a function of your own, which gets any rewards unchanged.
+      mask: (G, M) bool, False on samples that are dropped; None drops none.
 
     Returns:
-      (G, M) float.
+      (G, M) float; 0 on dropped samples.
 
     Raises:
-      ValueError: for an unknown name, where a group has another size than the table,
-        where a reward is neither 0 nor 1, or a mask comes with a method that has no
+      ValueError: for an unknown name, if groups have another size than the table, if a
+        reward is neither 0 nor 1, or if a mask is given with a method that has no
         tables of smaller sizes.
 
     >>> print(group_advantages("rloo", np.array([[1.0, 0.0, 0.0]])))
@@ -60,11 +60,11 @@ def group_advantages(
             )
         method = _cached_family(make_table, shape[1])
     if isinstance(method, AdvantageFn):
-        # Its table is cached, and data: nothing is compiled again.
+        # The table is cached and is an argument, so another one compiles nothing.
         method = method.table(shape[1])
     if not isinstance(method, (WeightTable, TableFamily)):
         return _map_groups(method, jnp.asarray(rewards))
-    binary_rewards.settle(rewards, mask)  # what can be refused before it is compiled
+    binary_rewards.settle(rewards, mask)  # raises here, where values are known
     if isinstance(method, TableFamily):
         return _apply_family(method, jnp.asarray(rewards), mask)
     return _apply_table(method, jnp.asarray(rewards))

@@ -1,16 +1,20 @@
 """From objectives to weights: the table whose h_M is, or approximates, a surrogate.
 
-Only the gap d = b - a enters h_M' (see `induced`); a method chooses the gap, a baseline
-the table. `certify` says how near the result is.
+h_M' depends on the gap d = b - a alone (see `induced`). A method chooses the gap, and a
+baseline then chooses the table. `certify` reports how close h_M is to the surrogate.
 
-Unbounded slopes. h_M' is a polynomial and at most max_s d_s, so no table meets a slope
-that is infinite at an end (log at 0; arcsin, logit at both). What each method does:
-kantorovich and bernstein replace an infinite d by the slope at the distance 1 / M from
-the end, taylor cuts the series, plug_in needs no slope at the ends,
-durrmeyer takes the mean where it exists (arcsin) and refuses where it does not (log),
-projection measures errors in the gradient of a logit, p q h', which stays finite for
-all of them. Below p = 1 / M most groups hold no right
-answer, and no choice gives such a prompt more than d_0.
+Unbounded slopes. h_M' is a polynomial and at most max_s d_s, so no table has a slope
+that is infinite at an end (log at 0; arcsin and logit at both). The methods treat such
+a slope differently:
+  kantorovich and bernstein replace an infinite d by the slope at the distance 1 / M
+    from the end.
+  taylor cuts the series of the slope.
+  plug_in needs no slope at the ends.
+  durrmeyer takes the posterior mean if it is finite (arcsin) and raises an error if not
+    (log).
+  projection measures errors in p q h', the gradient of the prompt's logit, which stays
+    finite for all of them.
+For p below 1 / M most groups have no correct answer, where only d_0 matters.
 """
 
 import inspect
@@ -36,52 +40,53 @@ def from_surrogate(
     prior: PriorLike | None = None,
     **options,
 ) -> WeightTable:
-    """Weights whose objective h_M is, or approximates, the surrogate asked for.
+    """Return weights whose objective h_M is, or approximates, the given surrogate h.
 
     Methods, by the gap they choose:
-      kantorovich: d_s = M (h((s+1)/M) - h(s/M)), so that h_M(p) = E[h(m/M)], m ~ Bin(M,
-        p), up to h(0): the expected plug-in value. Increasing where h is; exact at the
-        ends.
+      kantorovich: d_s = M (h((s+1)/M) - h(s/M)). Then h_M(p) = E[h(m/M)], m ~ Bin(M,
+        p), up to h(0): the expected plug-in value. h_M increases if h does, and equals
+        it at the ends.
       bernstein: d_s = h'(s / (M-1)), the slope at the others' success rate (the recipe
-        of arXiv 2510.23049 with leave-one-out estimates). M = 1: the slope at 1/2.
+        of arXiv 2510.23049 with leave-one-out estimates). M = 1 takes the slope at 1/2.
       plug_in: the slope at the group's own success rate, A+(m) = (1 - m/M) h'(m/M) M /
-        (M-1) and weights that sum to zero (the recipe of arXiv 2510.23049 with group
-        means; baseline "zero_sum" gives its very weights). Biased, as the own reward
-        is in the rate; log gives MaxRL, arcsin GRPO, times M / (M-1). M >= 2.
+        (M-1), with weights that sum to zero (the recipe of arXiv 2510.23049 with group
+        means; baseline "zero_sum" gives exactly its weights). It is biased, as the
+        rate includes the sample's own reward. log gives MaxRL and arcsin GRPO, both
+        times M / (M-1). M >= 2.
       durrmeyer: d_s = E[h'(p) | s of the M - 1 others correct], the posterior mean of
-        the slope under `prior` (uniform: h_M(1) - h_M(0) is that of h). Refused where
-        the mean is infinite.
+        the slope under `prior`. An infinite mean raises an error. Under the uniform
+        prior h_M(1) - h_M(0) = h(1) - h(0).
       taylor: the series of h' about t = 1 (for logit about both ends), cut after M
-        terms. Exact for the cut series; log gives the gap of rejection sampling.
-      projection: the best d >= 0 under `prior`; options `norm`, `units`, `interval`,
-        `noise` of `projection.projection_gap`.
-      exact: h_M' = h', for a slope that is a polynomial of degree below M.
+        terms. h_M' is the cut series; log gives the gap of rejection sampling.
+      projection: the best d >= 0 under `prior`, with the options `norm`, `units`,
+        `interval` and `noise` of `projection.projection_gap`.
+      exact: h_M' = h', if the slope is a polynomial of degree below M.
 
     Unbounded slopes: where kantorovich or bernstein would need an infinite gap at an
-    end (log at 0, logit at both, arcsin by bernstein), it is replaced by the slope at
-    the distance 1 / M from that end (1/2 for M = 1). For log that is M, which is also
-    where its cut series starts. The module says what the others do.
+    end (log at 0, logit at both, arcsin with bernstein), it is replaced by the slope at
+    the distance 1 / M from that end (1/2 for M = 1). For log this is M, which is also
+    the first gap of its cut series. The docstring of this module lists the others.
 
     Args:
       surrogate: `surrogates.get(...)`, `from_callable(fn)` or a `Surrogate` of your
         own.
       group_size: M.
-      method: as above.
-      baseline: "none" (incorrect samples count nothing), "leave_one_out" (less noise,
-        the same objective; M >= 2), "zero_sum" (advantages of a group sum to zero,
-        where that is possible), "min_variance" (least noise under `prior`).
-      prior: where p lies: (alpha, beta) of a beta distribution, or (points, weights).
-        For methods and baselines that take one.
+      method: one of the names above.
+      baseline: "none" (incorrect samples have weight 0), "leave_one_out" (the same
+        objective with less variance; M >= 2), "zero_sum" (the weights of a group sum to
+        zero, where possible), "min_variance" (the least variance under `prior`).
+      prior: the distribution of p, for methods and baselines that take one: (alpha,
+        beta) of a beta distribution, or (points, weights).
       options: further parameters of the method (`projection`) or of the baseline
         (`tolerance` of zero_sum, `score_noise` of min_variance).
 
     Returns:
-      The table, float64 NumPy.
+      The table, in float64 NumPy.
 
     Raises:
-      ValueError: for unknown names or options, a surrogate that the method cannot
-        serve, or a group size that is too small; `exact` names the smallest that is
-        not.
+      ValueError: for unknown names or options, for a surrogate that the method does not
+        support, and for a group size that is too small (`exact` names the smallest that
+        is large enough).
 
     >>> from jaxrl_surrogate.objectives import surrogates
     >>> log = surrogates.get("log")
@@ -115,12 +120,12 @@ def from_surrogate(
 
 
 def methods() -> tuple[str, ...]:
-    """The names of the methods of `from_surrogate`."""
+    """Return the names of the methods of `from_surrogate`."""
     return tuple(_GAPS)
 
 
 def options_of(method: str, baseline: str) -> tuple[str, ...]:
-    """The options that `from_surrogate` takes with a method and a baseline.
+    """Return the names of the options of a method and a baseline in `from_surrogate`.
 
     Raises:
       ValueError: for unknown names.
@@ -166,7 +171,7 @@ def _plug_in(surrogate: Surrogate, group_size: int) -> np.ndarray:
             "is 0",
             remedy="take 2 or more",
         )
-    # All-equal groups have no weight, so that infinite ends do not enter.
+    # All-equal groups have weights of 0, so infinite ends do not enter.
     rate = np.arange(1, group_size) / group_size
     slope = at(surrogate.slope, rate) * group_size / (group_size - 1)
     return np.append((1 - rate) * slope, 0.0) + np.append(0.0, rate * slope)
@@ -204,7 +209,7 @@ def _taylor(surrogate: Surrogate, group_size: int) -> np.ndarray:
         )
     with np.errstate(over="ignore", invalid="ignore"):
         gap = basis.from_powers(at_zero) + basis.from_powers(at_one)[::-1]
-        # Terms of both signs cancel; what is left of their rounding is an error.
+        # Where terms of both signs cancel, their rounding becomes a relative error.
         parts = basis.from_powers(np.abs(at_zero))
         parts += basis.from_powers(np.abs(at_one))[::-1]
         lost = np.finfo(float).eps * parts.max() / np.abs(gap).max()
