@@ -48,8 +48,8 @@ def layer_cake(
 
     plus (1 - r_(M)) times the weights of an all-incorrect group, which are 0 for nearly
     all methods. Rewards may be any real numbers. The part of the weights that comes
-    from all-correct and all-incorrect groups is the same for all samples of a group.
-    Each group costs one sort and two running sums.
+    from all-correct and all-incorrect groups is the same for all samples of a group and
+    changes no mean update. Each group costs one sort and two running sums.
 
     Args:
       tables: a table, or a family if samples may be dropped.

@@ -14,7 +14,8 @@ a slope differently:
     (log).
   projection measures errors in p q h', the gradient of the prompt's logit, which stays
     finite for all of them.
-For p below 1 / M most groups have no correct answer, where only d_0 matters.
+For p below 1 / M most groups have no correct answer, and no method gives such a prompt
+a factor above d_0.
 """
 
 import inspect

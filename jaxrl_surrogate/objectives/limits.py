@@ -1,8 +1,8 @@
-"""Limits of slopes at 0 and 1, where terms that are infinite meet: inf - inf, inf * 0.
+"""Limits of slopes at 0 and 1, where a formula gives inf - inf or inf * 0.
 
-Near an end, at the distance x from it, a slope is a sum of terms w x^e (-log x)^l and
-of others that vanish there. Here such a sum is the tuple of its (w, e, l) with e <= 0,
-l 0 or 1, exactly known; the steepest that is left after adding up is the limit.
+At a distance x from an end, a slope is a sum of terms w x^e (-log x)^l and of terms
+that vanish at the end. This module represents the sum as the tuple of its (w, e, l)
+with e <= 0 and l of 0 or 1. The limit is that of the steepest terms that do not cancel.
 """
 
 import math
@@ -13,12 +13,12 @@ import numpy as np
 Terms = tuple[tuple[float, float, int], ...]
 Ends = tuple[Terms, Terms]  # near 0, in t; near 1, in 1 - t
 
-# What rounding may leave of weights that cancel, as a share of them.
+# The rounding left where weights cancel, as a fraction of their sizes.
 _ROUNDING = 1e-12
 
 
 def limit(terms: Terms) -> float:
-    """The value at the end: of the steepest terms that do not cancel, else 0.
+    """Return the limit of a sum of terms at its end; 0 where all terms cancel.
 
     >>> limit(((1.0, -0.5, 0), (-1.0, -0.5, 0), (3.0, 0.0, 0)))
     3.0
@@ -40,7 +40,10 @@ def limit(terms: Terms) -> float:
 
 
 def of_powers(powers: Iterable[tuple[float, float, float]]) -> Ends:
-    """Of terms (w, a, b) of w t^a (1-t)^b, by the binomial series at either end."""
+    """Return the terms at both ends of a sum of w t^a (1-t)^b, given as (w, a, b).
+
+    They come from the binomial series of the other factor.
+    """
     near_zero, near_one = [], []
     for weight, a, b in powers:
         for terms, steep, other in ((near_zero, a, b), (near_one, b, a)):
@@ -50,27 +53,28 @@ def of_powers(powers: Iterable[tuple[float, float, float]]) -> Ends:
 
 
 def constants(at_zero: float, at_one: float) -> Ends:
-    """Of a slope that is finite at both ends."""
+    """Return the terms of a slope with finite values at 0 and at 1."""
     return ((at_zero, 0.0, 0),), ((at_one, 0.0, 0),)
 
 
 def scaled(ends: Ends, factor: float) -> Ends:
-    """Of a multiple."""
+    """Return the terms of a multiple of a slope."""
     return tuple(
         tuple((factor * weight, *rest) for weight, *rest in terms) for terms in ends
     )
 
 
 def added(one: Ends, other: Ends) -> Ends:
-    """Of a sum."""
+    """Return the terms of the sum of two slopes."""
     return one[0] + other[0], one[1] + other[1]
 
 
 def at_k(ends: Ends, k: int) -> Ends:
-    """Of k q^(k-1) f'(1 - q^k), q = 1 - t, from the terms of f'.
+    """Return the terms of k q^(k-1) f'(1 - q^k), q = 1 - t, from the terms of f'.
 
-    Near 1 the distance is q^k. Near 0 it is u = 1 - q^k = k t s(t), s a series with
-    s(0) = 1, whose powers and logarithm are series too.
+    Near t = 1, f' is at the distance q^k from its end 1. Near t = 0 it is at the
+    distance u = 1 - q^k = k t s(t) from its end 0. Here s is a series with s(0) = 1,
+    so its powers and its logarithm are series too.
     """
     near_zero = []
     for weight, power, logs in ends[0]:
@@ -92,12 +96,12 @@ def at_k(ends: Ends, k: int) -> Ends:
 
 
 def _orders(power):
-    """How many terms of a series of whole powers, times x^power, do not vanish."""
+    """Return how many terms of x^power times a power series do not vanish at 0."""
     return max(math.floor(-power) + 1, 0)
 
 
 def _binomial(exponent, size):
-    """`size` coefficients of (1 - x)^exponent."""
+    """Return the first `size` coefficients of (1 - x)^exponent."""
     out = [1.0] * min(size, 1)
     for j in range(1, size):
         out.append(out[-1] * (j - 1 - exponent) / j)
@@ -105,12 +109,12 @@ def _binomial(exponent, size):
 
 
 def _product(one, other):
-    """The product of two series, as long as they are."""
+    """Return the product of two series, cut to the length of the first."""
     return np.convolve(one, other)[: len(one)].tolist() if one else []
 
 
 def _series_power(s, exponent):
-    """s^exponent, s(0) = 1 (J. C. P. Miller's recurrence)."""
+    """Return the series s^exponent for s(0) = 1, by J. C. P. Miller's recurrence."""
     out = [1.0] * min(len(s), 1)
     for n in range(1, len(s)):
         parts = ((i * exponent - (n - i)) * s[i] * out[n - i] for i in range(1, n + 1))
@@ -119,7 +123,7 @@ def _series_power(s, exponent):
 
 
 def _series_log(s):
-    """log s, s(0) = 1."""
+    """Return the series log s for s(0) = 1."""
     out = [0.0] * min(len(s), 1)
     for n in range(1, len(s)):
         parts = (i * out[i] * s[n - i] for i in range(1, n))

@@ -1,16 +1,17 @@
-"""What a table ascends where groups that are all correct or all incorrect are left out.
+"""The objective of a table when only mixed groups are used.
 
-Dynamic sampling (DAPO, arXiv 2503.14476) puts mixed groups of other prompts in the
-place of groups whose samples are all correct or all incorrect. A prompt then
-contributes what its mixed groups do, times one constant that all prompts share:
+Dynamic sampling (DAPO, arXiv 2503.14476) replaces groups whose samples are all correct
+or all incorrect by mixed groups of other prompts. A prompt then contributes the update
+of its mixed groups, times a constant that all prompts share. Up to that constant, the
+slope of the objective is
 
     h'(p) - b_{M-1} p^(M-1) + a_0 (1-p)^(M-1)
 
-is the slope of what is ascended, h' the table's own: an all-correct group would have
-given b_{M-1} to each sample, an all-incorrect one a_0. That is the objective of the
-same table with a 0 in these two places. Where both are 0 already, as in all centred
-rules, nothing changes; elsewhere it does, and may turn the sign: without the
-all-correct groups, `pkpo` pushes easy prompts down.
+where h' is the slope of the table itself, b_{M-1} the weight of each sample of an
+all-correct group and a_0 that of an all-incorrect one. This is the objective of the
+same table with 0 in these two entries. Centred rules have both entries 0 already, so
+nothing changes. For other rules the slope changes and may become negative: without
+all-correct groups, `pkpo` trains against correct answers on easy prompts.
 """
 
 import dataclasses
@@ -23,15 +24,15 @@ from jaxrl_surrogate.objectives.weight_table import TableFamily, WeightTable
 
 Tables = TypeVar("Tables", WeightTable, TableFamily)
 
-# Slopes below this share of the largest entry are rounding.
+# Slopes below this fraction of the largest entry are rounding.
 _ROUNDING = 1e-12
 
 
 def mixed_only(tables: Tables) -> Tables:
-    """The same weights with 0 for all-correct and all-incorrect groups, of every size.
+    """Return the same weights with 0 for all-correct and all-incorrect groups.
 
     Args:
-      tables: a table or a family, of NumPy arrays.
+      tables: a table, or a family (changed at every group size), of NumPy arrays.
 
     >>> from jaxrl_surrogate.objectives import advantages
     >>> mixed = mixed_only(advantages.table("pkpo", 8, k=2))
@@ -49,7 +50,7 @@ def mixed_only(tables: Tables) -> Tables:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """How leaving out groups that are not mixed changes the slope of an objective."""
+    """The change of an objective's slope when only mixed groups are used."""
 
     p: float  # of 0.05, 0.10 .. 0.95, where p (1 - p) |h_mixed' - h'| is largest
     before: float  # h' there
@@ -59,12 +60,12 @@ class Change:
 
     @property
     def falls(self) -> bool:
-        """Whether h_mixed falls somewhere: there it trains against correct answers."""
+        """Whether h_mixed decreases somewhere and so trains against correct answers."""
         return self.lowest < 0
 
 
 def change(table: WeightTable) -> Change | None:
-    """The change that `mixed_only` makes to a table's objective; None for none.
+    """Return how `mixed_only` changes a table's objective, or None if it does not.
 
     Args:
       table: of group size M.
@@ -77,7 +78,8 @@ def change(table: WeightTable) -> Change | None:
     before = induced_surrogate(table).slope(p)
     after = induced_surrogate(mixed).slope(p)
     place = int(np.argmax(p * (1 - p) * np.abs(after - before)))
-    # The ends too: a slope of degree M - 1 may be negative within 1 / M of one only.
+    # The mesh is dense at the ends: a slope of degree M - 1 may be negative within
+    # 1 / M of one end only.
     fine = np.concatenate([[0.0], np.geomspace(1e-4, 0.5, 400)])
     fine = np.concatenate([fine, 1 - fine[::-1]])
     slope = induced_surrogate(mixed).slope(fine)

@@ -1,7 +1,8 @@
-"""Names with parameters in one word, and what the registries say of those they lack.
+"""The text form of names with parameters, and the errors for unknown parameters.
 
-`pass_at_k:k=4`, `grpo:std=sample:epsilon=1e-6`, `maxrl:pkpo:k=4`: a name, then every
-parameter after a colon. It needs no quotes in a shell, and lists by commas stay lists.
+Examples are `pass_at_k:k=4`, `grpo:std=sample:epsilon=1e-6` and `maxrl:pkpo:k=4`: a
+name, then each parameter after a colon. The form needs no quotes in a shell, and
+commas can separate the names of a list.
 """
 
 import inspect
@@ -12,13 +13,13 @@ from jaxrl_surrogate.errors import FieldError, nearest_or_all
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """A name and its parameters, from `NAME:KEY=VALUE:KEY=VALUE`.
+    """Return the name and the parameters of a text `NAME:KEY=VALUE:KEY=VALUE`.
 
-    Values that look like integers, numbers, `true` or `false` are that, others text.
-    What comes before the first parameter is the name, colons in it included.
+    Values are parsed as bool (`true`, `false`), int or float if possible; others remain
+    text. The name is the part before the first parameter, and may contain colons.
 
     Raises:
-      ValueError: for anything else.
+      ValueError: for a text of another form.
 
     >>> parse("grpo:std=sample:epsilon=1e-6")
     ('grpo', {'std': 'sample', 'epsilon': 1e-06})
@@ -40,7 +41,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def spell(name: str, params: Mapping[str, Any]) -> str:
-    """The text that `parse` takes apart.
+    """Return the text form of a name with its parameters, the inverse of `parse`.
 
     >>> spell("pass_at_k", {"k": 4})
     'pass_at_k:k=4'
@@ -53,12 +54,12 @@ def spell(name: str, params: Mapping[str, Any]) -> str:
 
 
 def refuse_unnamed(text: str, name: str, takes: Collection[str]) -> None:
-    """What to say of `pass_at_k:4` and the like.
+    """Raise the error for a parameter without a name, as in `pass_at_k:4`.
 
     Args:
-      text: what was given.
-      name: the part before the first colon, which is known.
-      takes: its parameters.
+      text: the text that was given.
+      name: its part before the first colon, a registered name.
+      takes: the parameters of that name.
 
     Raises:
       ValueError: always.
@@ -84,16 +85,17 @@ def _value(text):
 def check_parameters(
     make: Callable, name: str, params: Mapping, *, given: Collection[str] = ()
 ) -> None:
-    """Refuse parameters that `make` does not take, and missing ones.
+    """Check that `make` takes the given parameters and that none is missing.
 
     Args:
       make: the function that the name stands for.
-      name: for the message.
+      name: the name, for error messages.
       params: the parameters to check, by name.
-      given: parameters that the caller will add itself.
+      given: the parameters that the caller adds itself.
 
     Raises:
-      ValueError: naming the parameter and the nearest one, or the missing one.
+      ValueError: for an unknown parameter (the message names the nearest known one) or
+        for a missing one.
     """
     signature = inspect.signature(make).parameters
     takes = [parameter for parameter in signature if parameter not in given]

@@ -1,15 +1,15 @@
-"""What other trainers do with rewards, weight for weight.
+"""The advantages of other trainers, reproduced weight for weight.
 
-Each rule is the trainer's formula on one group's rewards, with its deviation, epsilon,
-conventions for groups of one and special cases of graded rewards; on binary rewards it
-is a table. `advantages.get("verl:grpo")` finds it, so that its objective can be read
-off, and trained with. Rules that depend on more than one group (whitening over a batch)
-or on lengths are not tables and are not here. Published code computes in float32, where
-an all-equal group can get rounding noise over epsilon; in the float64 of this file
-equal rewards have a deviation of exactly 0.
+Each rule is a trainer's formula for the rewards of one group, with its standard
+deviation, its epsilon, its convention for groups of one and its special cases of graded
+rewards. On binary rewards it is a table, which `advantages.get("verl:grpo")` returns,
+so its objective can be analysed and trained. Rules that depend on more than one group
+(whitening over a batch) or on lengths are not tables and are not included. Published
+code computes in float32, where an all-equal group can get rounding noise divided by
+epsilon. In the float64 of this module the deviation of equal rewards is exactly 0.
 
-Read from the releases of 2026 of: verl, TRL, OpenRLHF, oat, AReaL, slime, NeMo-RL,
-open-instruct, prime-rl, tinker, torchforge, SkyRL, the MaxRL release, RUCAIBox's Pass@k
+The rules were read from the 2026 releases of verl, TRL, OpenRLHF, oat, AReaL, slime,
+NeMo-RL, open-instruct, prime-rl, tinker, torchforge, SkyRL, MaxRL and RUCAIBox's Pass@k
 training.
 """
 
@@ -27,7 +27,7 @@ Rule = Callable[[np.ndarray], np.ndarray]
 
 
 def _deviation(rewards: np.ndarray, ddof: int) -> float:
-    """The standard deviation; 0 where all are equal, without what rounding leaves."""
+    """Return the standard deviation, exactly 0 where all rewards are equal."""
     if rewards.min() == rewards.max():
         return 0.0
     return float(rewards.std(ddof=ddof))
@@ -36,14 +36,17 @@ def _deviation(rewards: np.ndarray, ddof: int) -> float:
 def _standardised(
     rewards: np.ndarray, epsilon: float, ddof: int = 1, single: str = "zero"
 ) -> np.ndarray:
-    """(r - mean) / (std + epsilon); a group of one by the trainer's convention."""
+    """Return (r - mean) / (std + epsilon).
+
+    A group of one gets 0, or with `single="raw"` its reward over 1 + epsilon.
+    """
     if len(rewards) == 1:
         return rewards / (1 + epsilon) if single == "raw" else 0 * rewards
     return _centred(rewards) / (_deviation(rewards, ddof) + epsilon)
 
 
 def _centred(rewards: np.ndarray, single: str = "zero") -> np.ndarray:
-    """r - mean; a group of one keeps its reward where its mean is taken as 0."""
+    """Return r - mean; with `single="raw"` a group of one keeps its reward."""
     if len(rewards) == 1 and single == "raw":
         return rewards
     if rewards.min() == rewards.max():
@@ -52,14 +55,14 @@ def _centred(rewards: np.ndarray, single: str = "zero") -> np.ndarray:
 
 
 def _leave_one_out(rewards: np.ndarray, single: str = "zero") -> np.ndarray:
-    """r less the mean of the others."""
+    """Return r minus the mean of the others; groups of one are as in `_centred`."""
     if len(rewards) == 1:
         return rewards if single == "raw" else 0 * rewards
     return _centred(rewards) * len(rewards) / (len(rewards) - 1)
 
 
 def _over_positive_mean(rewards: np.ndarray) -> np.ndarray:
-    """prime-rl: (r - mean) / mean, and 0 where the mean is 0 or negative."""
+    """Return prime-rl's (r - mean) / mean, and 0 where the mean is 0 or negative."""
     mean = rewards.mean()
     return _centred(rewards) / mean if mean > 0 else 0 * rewards
 
@@ -67,7 +70,7 @@ def _over_positive_mean(rewards: np.ndarray) -> np.ndarray:
 def _over_any_mean(
     rewards: np.ndarray, epsilon: float = 1e-6, single: str = "raw"
 ) -> np.ndarray:
-    """(r - mean) / (mean + epsilon), whatever the mean is.
+    """Return (r - mean) / (mean + epsilon) for a mean of any sign.
 
     Rewards of both signs whose mean is 0 are divided by epsilon alone.
     """
@@ -85,7 +88,11 @@ def _over_any_mean(
 
 
 def _best_less_second(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
-    """verl's grpo_passk: the best sample gets its lead over the second, scaled."""
+    """Return verl's grpo_passk.
+
+    The best sample gets its lead over the second best, divided by std + epsilon, and
+    every other sample 0.
+    """
     if len(rewards) < 2:
         raise FieldError(
             "group_size", 1, problem="verl's grpo_passk takes 2 samples or more"
@@ -97,11 +104,11 @@ def _best_less_second(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
 
 
 def _of_the_others(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
-    """NeMo-RL: mean and deviation of the others, undivided where that is 0.
+    """Return NeMo-RL's (r - mean) / std, with mean and std of the other samples.
 
-    The only correct sample has others that are all incorrect: its advantage stays 1,
-    where a correct one of two is divided by a small deviation. Hard prompts are weighed
-    less.
+    Where that std is 0, the difference is not divided. The others of a single correct
+    sample are all incorrect, so its advantage stays 1, while each of two correct ones
+    is divided by a small std. Hard prompts therefore get smaller weights.
     """
     if len(rewards) == 1:
         return 0 * rewards
@@ -117,10 +124,11 @@ def _of_the_others(rewards: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
 
 
 def _pass_at_k_training(rewards: np.ndarray, k: int, epsilon: float) -> np.ndarray:
-    """Chen et al., arXiv 2508.10751, eqs. 11-15, with the epsilon of the release.
+    """Return the advantages of Chen et al., arXiv 2508.10751, eqs. 11-15.
 
-    The release replaces rewards of exactly 1 and exactly 0 by their advantages and
-    counts the former; any other reward stays, and is the weight of its sample.
+    Epsilon is that of their release. The release counts rewards of exactly 1 as correct
+    and replaces rewards of exactly 1 or 0 by advantages. Any other reward remains as
+    the weight of its sample.
     """
     size, right = len(rewards), int((rewards == 1).sum())
     if not 1 <= k <= size:
@@ -133,10 +141,11 @@ def _pass_at_k_training(rewards: np.ndarray, k: int, epsilon: float) -> np.ndarr
 
 
 def _fake_leave_one_out(rewards: np.ndarray, k: int) -> np.ndarray:
-    """The MaxRL release's "pkpo": the others' transformed rewards hold one's own.
+    """Return the "pkpo" of the MaxRL release.
 
-    Rewards are rounded first, halves to the even integer, and their sum counts as the
-    number of correct samples: a reward of 2 counts as two.
+    Its baseline is not leave-one-out: the others' transformed rewards depend on the
+    sample's own reward. Rewards are first rounded, halves to the even integer, and
+    their sum is taken as the number of correct samples: a reward of 2 counts as two.
     """
     size = len(rewards)
     if not 1 <= k <= size:
@@ -149,7 +158,7 @@ def _fake_leave_one_out(rewards: np.ndarray, k: int) -> np.ndarray:
 
 
 def _share_without(size: int, right: int, k: int) -> float:
-    """C(size - right, k) / C(size, k)."""
+    """Return C(size - right, k) / C(size, k)."""
     i = np.arange(k)
     return float(np.prod(np.maximum(size - right - i, 0) / (size - i)))
 
@@ -187,29 +196,29 @@ _RULES: dict[str, Callable[..., np.ndarray]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The registered rules, `trainer:rule`."""
+    """Return the names of the registered rules, each `trainer:rule`."""
     return tuple(_RULES)
 
 
 def rule(name: str, **params) -> Rule:
-    """The rule itself, of (M,) rewards, as the trainer applies it to graded ones too.
+    """Return a trainer's rule, a function of (M,) rewards to (M,) weights.
 
-    Raises:
-      ValueError: when it is called, for a group size or k that it cannot serve.
+    It also reproduces what the trainer does with graded rewards. When it is called, it
+    raises ValueError for a group size or k that it does not support.
     """
     return functools.partial(_RULES[name], **params)
 
 
 def table(name: str, group_size: int, **params) -> WeightTable:
-    """The table of a peer's rule, float64.
+    """Return the float64 weight table of a trainer's rule.
 
     Args:
       name: one of `names()`.
       group_size: M.
-      params: of the rule, such as k.
+      params: the parameters of the rule, such as k.
 
     Raises:
-      ValueError: a group size or parameter that the rule cannot serve.
+      ValueError: for a group size or a parameter that the rule does not support.
 
     >>> print(table("nemo:grpo", 8).gap.round(2))
     [1.   2.65 2.05 1.87 1.87 2.05 2.65 1.  ]
@@ -219,5 +228,5 @@ def table(name: str, group_size: int, **params) -> WeightTable:
 
 
 def parameters(name: str) -> tuple[str, ...]:
-    """The parameters a user gives to a rule."""
+    """Return the names of the parameters that a rule requires from the user."""
     return ("k",) if name in ("maxrl:pkpo", "passk_training:analytic") else ()

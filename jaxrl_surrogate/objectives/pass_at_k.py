@@ -1,4 +1,4 @@
-"""Unbiased pass@k of evaluations, with intervals over prompts. Host-side, float64."""
+"""Unbiased pass@k of evaluations with intervals over prompts (float64, on the host)."""
 
 import dataclasses
 import statistics
@@ -10,7 +10,7 @@ from jaxrl_surrogate.errors import FieldError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PassAtKCurve:
-    """pass@k for every k up to the number of samples, mean over prompts."""
+    """Mean pass@k over prompts for every k up to the number of samples n."""
 
     k: np.ndarray  # (n,) int, 1 .. n
     mean: np.ndarray  # (n,) float64
@@ -21,12 +21,12 @@ class PassAtKCurve:
 
 
 def pass_at_k(num_samples, num_correct, k) -> np.ndarray:
-    """Unbiased estimate of pass@k = 1 - (1 - p)^k from c correct answers among n.
+    """Return the unbiased estimate of pass@k = 1 - (1 - p)^k from c of n correct.
 
         1 - C(n - c, k) / C(n, k)            (Chen et al., arXiv 2107.03374, eq. 1)
 
-    The ratio is the product over j < k of (n - c - j) / (n - j): it cannot overflow,
-    and it is exactly 0 where every k samples contain a correct one.
+    The ratio is computed as the product over j < k of (n - c - j) / (n - j). It cannot
+    overflow and is exactly 0 where every k samples contain a correct one.
 
     Args:
       num_samples: n, int or int array.
@@ -34,11 +34,11 @@ def pass_at_k(num_samples, num_correct, k) -> np.ndarray:
       k: int or int array, 1 <= k <= n.
 
     Returns:
-      float64 of the shape the three broadcast to.
+      float64 of the shape to which the three arguments broadcast.
 
     Raises:
-      ValueError: outside these ranges. For k > n no unbiased estimate exists (a
-        polynomial of degree k cannot be met with n samples).
+      ValueError: for arguments outside these ranges or of other types. For k > n no
+        unbiased estimate exists, as pass@k is a polynomial of degree k in p.
 
     >>> pass_at_k(4, np.array([0, 1, 4]), 2).tolist()
     [0.0, 0.5, 1.0]
@@ -65,28 +65,30 @@ def pass_at_k(num_samples, num_correct, k) -> np.ndarray:
 def pass_at_k_curve(
     num_correct: np.ndarray, num_samples: int, confidence: float = 0.95
 ) -> PassAtKCurve:
-    """Mean pass@k over prompts, for every k up to n, with intervals over prompts.
+    """Return the mean pass@k over prompts with intervals, for every k up to n.
 
-    The interval answers: other prompts from the same source, n new samples of each. A
-    prompt's estimate x lies in [0, 1] and is unbiased, so prompts are the independent
-    units and the sampling noise is in their spread. Normal and bootstrap intervals
-    collapse to a point where all prompts agree (none solved, all solved, or a single
-    prompt). We use the construction of Agresti and Coull (1998) for means in [0, 1]:
-    add z^2 / 2 prompts at 0 and as many at 1, then take mean +- z sd / sqrt(n + z^2).
-    With one sample a prompt it is exactly their binomial interval; it never has zero
-    width, always contains the mean, and tends to the normal interval as prompts grow.
-    Intervals of different k are not joint.
+    The interval covers the variation from drawing other prompts from the same source
+    and n new samples of each. Prompts are the independent units, and their spread
+    includes the sampling noise, as each prompt's estimate in [0, 1] is unbiased. Normal
+    and bootstrap intervals have zero width where all prompts agree (none solved, all
+    solved, or a single prompt). This function therefore applies the construction of
+    Agresti and Coull (1998) to means in [0, 1]: it adds z^2 / 2 prompts at 0 and as
+    many at 1, and takes mean +- z sd / sqrt(N + z^2) for N prompts. With one sample per
+    prompt this is exactly their binomial interval. It never has zero width, always
+    contains the mean, and tends to the normal interval as N grows. The confidence holds
+    for each k separately.
 
     Args:
-      num_correct: (prompts,) int, correct answers of each prompt among n.
+      num_correct: (prompts,) int, the number of correct answers of each prompt among n.
       num_samples: n.
-      confidence: of each interval, in (0, 1).
+      confidence: the confidence of each interval, in (0, 1).
 
     Returns:
-      The curve, k = 1 .. n.
+      The curve for k = 1 .. n.
 
     Raises:
-      ValueError: without prompts, or outside the ranges of `pass_at_k`.
+      ValueError: if there is no prompt, for a confidence outside (0, 1), or outside the
+        ranges of `pass_at_k`.
 
     >>> curve = pass_at_k_curve(np.array([0, 1, 2, 2]), 2)
     >>> curve.mean.tolist()
@@ -110,23 +112,24 @@ def pass_at_k_difference(
     num_samples: int,
     confidence: float = 0.95,
 ) -> PassAtKCurve:
-    """Mean difference of pass@k on the same prompts, with intervals over prompts.
+    """Return the mean difference of pass@k on the same prompts, with intervals.
 
-    Pairing removes what prompts have in common. The interval combines those of the two
-    means with their correlation over prompts (Newcombe, 1998, method 10 for paired
-    proportions), so it keeps a width where nothing varies.
+    Pairing removes the variation that both have in common, such as how hard prompts
+    are. The interval combines the intervals of the two means with their correlation
+    over prompts (Newcombe, 1998, method 10 for paired proportions), so its width stays
+    above zero where nothing varies.
 
     Args:
-      num_correct: (prompts,) int, correct answers of each prompt among n.
-      baseline_correct: (prompts,) int, of the same prompts in the same order.
-      num_samples: n, of both.
-      confidence: of each interval, in (0, 1).
+      num_correct: (prompts,) int, the number of correct answers of each prompt among n.
+      baseline_correct: (prompts,) int, that of the same prompts in the same order.
+      num_samples: n, the same for both.
+      confidence: the confidence of each interval, in (0, 1).
 
     Returns:
-      The curve of `num_correct` minus `baseline_correct`, values in [-1, 1].
+      The curve of `num_correct` minus `baseline_correct`, with values in [-1, 1].
 
     Raises:
-      ValueError: as `pass_at_k_curve`, or where the two differ in length.
+      ValueError: as `pass_at_k_curve`, and if the two differ in length.
 
     >>> pass_at_k_difference(np.array([2, 1]), np.array([1, 1]), 2).mean.tolist()
     [0.25, 0.0]
@@ -162,7 +165,7 @@ def pass_at_k_difference(
 
 
 def _estimates(num_correct, num_samples):
-    """(prompts, n) unbiased pass@k of each prompt and each k."""
+    """Return (prompts, n) float64, the unbiased pass@k of each prompt and each k."""
     num_correct = np.asarray(num_correct)
     if num_correct.ndim != 1 or num_correct.size == 0:
         raise ValueError(
@@ -174,7 +177,7 @@ def _estimates(num_correct, num_samples):
 
 
 def _interval(estimates, z):
-    """Ends of the interval of the mean over the leading axis, both inside [0, 1]."""
+    """Return the ends, clipped to [0, 1], of the interval of the mean over axis 0."""
     size = len(estimates) + z**2
     centre = (estimates.sum(0) + z**2 / 2) / size
     spread = (estimates**2).sum(0) + z**2 / 2 - size * centre**2

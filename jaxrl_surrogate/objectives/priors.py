@@ -1,8 +1,8 @@
-"""Where p lies: beta distributions and weighted grids, for means over prompts.
+"""Priors of the success rate p: beta distributions and weighted grids.
 
-What a table costs and how far its objective is off depend on p; a prior says which p
-matter. Beta priors are Gauss-Jacobi rules, so means of polynomials in p, which is what
-tables have, are exact.
+The variance of a table's update and the error of its objective depend on p. A prior
+weighs the values of p for means over prompts. Beta priors are Gauss-Jacobi rules, which
+make means of polynomials in p exact; the moments of tables are such polynomials.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from jaxrl_surrogate.objectives import bernstein
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prior:
-    """Success rates and how often prompts have them.
+    """A discrete distribution of success rates over prompts.
 
     >>> prior = Prior([0.1, 0.5], [3, 1])
     >>> prior.mean(prior.points)
@@ -24,7 +24,7 @@ class Prior:
     """
 
     points: np.ndarray  # (n,) float64 in [0, 1]
-    weights: np.ndarray  # (n,) float64, not negative; they are scaled to the sum 1
+    weights: np.ndarray  # (n,) float64, 0 or more; they are scaled to a sum of 1
 
     def __post_init__(self):
         points = np.asarray(self.points, np.float64)
@@ -49,7 +49,10 @@ class Prior:
         object.__setattr__(self, "weights", weights / total)
 
     def mean(self, values: np.ndarray) -> float:
-        """The mean over prompts of values at the points; points of weight 0 are out."""
+        """Return the mean of (n,) values at the points; points of weight 0 are ignored.
+
+        At those points values need not be finite.
+        """
         used = self.weights > 0
         return float(self.weights[used] @ np.asarray(values)[used])
 
@@ -58,7 +61,7 @@ PriorLike = Prior | tuple
 
 
 def beta(alpha: float, beta: float, num_points: int = 64) -> Prior:
-    """Beta(alpha, beta) as a Gauss-Jacobi rule of n points.
+    """Return Beta(alpha, beta) as a Gauss-Jacobi rule of n = `num_points` points.
 
     Means of polynomials of degree below 2 n are exact.
 
@@ -72,11 +75,12 @@ def beta(alpha: float, beta: float, num_points: int = 64) -> Prior:
 
 
 def settle(prior: PriorLike | None, num_points: int = 64) -> Prior:
-    """A prior from what a user may give: None is uniform, (alpha, beta), a grid.
+    """Return a `Prior` from any form that a user may give.
 
     Args:
-      prior: a `Prior`, two numbers, two (n,) arrays of points and weights, or None.
-      num_points: of the rule, for a beta distribution.
+      prior: a `Prior`; two numbers (alpha, beta) of a beta distribution; two (n,)
+        arrays of points and weights; or None for the uniform prior.
+      num_points: the number of points of the rule for a beta distribution.
 
     Raises:
       FieldError: for anything else.
@@ -99,7 +103,13 @@ def settle(prior: PriorLike | None, num_points: int = 64) -> Prior:
 
 
 def beta_parameters(prior: PriorLike | None) -> tuple[float, float] | None:
-    """(alpha, beta) where a prior is given by two numbers or None, else None."""
+    """Return (alpha, beta) of a prior given by two numbers; None for another prior.
+
+    No prior is the uniform one, (1, 1).
+
+    Raises:
+      FieldError: for numbers that are not positive and finite.
+    """
     if prior is None:
         return 1.0, 1.0
     if isinstance(prior, (tuple, list)) and len(prior) == 2:
@@ -114,18 +124,19 @@ def beta_parameters(prior: PriorLike | None) -> tuple[float, float] | None:
 def posterior_mean(
     prior: PriorLike | None, others: int, values: np.ndarray | None = None
 ) -> np.ndarray:
-    """E[f(p) | s of n others correct], s = 0 .. n; of p itself without `values`.
+    """Return E[f(p) | s of n other samples correct] for s = 0 .. n.
 
     Args:
-      prior: as `settle` takes it.
+      prior: any form that `settle` takes.
       others: n.
-      values: f at the points of `settle(prior, ...)`, for which `prior` is a `Prior`.
+      values: f at the points of `prior`, which is then a `Prior`. Without it f(p) = p.
 
     Returns:
       (n + 1,) float64.
 
     Raises:
-      FieldError: for a grid that makes some count impossible (all weight on 0 or 1).
+      FieldError: for a grid under which some s has probability 0 (all its weight is on
+        p = 0 and p = 1).
     """
     parameters = beta_parameters(prior)
     if parameters is not None and values is None:

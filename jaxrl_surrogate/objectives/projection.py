@@ -1,9 +1,10 @@
-"""The best gap for a slope in a norm over p: non-negative least squares, or minimax.
+"""The gap whose slope h_M' is nearest to h' in a norm over p.
 
-Errors are measured over prompts (a prior) and in units: "logit" in p q (h_M' - h'), the
-gradient that the logit of p gets, finite for every named surrogate; "probability" in
-h_M' - h' itself; "relative" in h_M' / h' - 1. The problem is small and convex and
-solved once for every group size, in float64.
+Errors are weighed by a prior of p and measured in one of three units. "logit" is
+p q (h_M' - h'), the error of the gradient of the logit of p, which is finite for every
+named surrogate. "probability" is h_M' - h', and "relative" is h_M' / h' - 1. The
+problem is small and convex. It is solved in float64 by non-negative least squares, or
+by a linear program for the largest error.
 """
 
 import numpy as np
@@ -23,29 +24,31 @@ def projection_gap(
     interval: tuple[float, float] | None = None,
     noise: float = 0.0,
 ) -> np.ndarray:
-    """(M,) the gap d >= 0 whose objective has the slope nearest to h'.
+    """Return the (M,) gap d >= 0 whose objective has the slope nearest to h'.
 
-    Every gap of this sign has an increasing objective. Fits without `noise` follow the
-    slope with few large entries where that helps, which is dear in variance.
+    Every gap d >= 0 has an increasing objective. A fit without `noise` may use a few
+    large entries to follow the slope, which increases the variance.
 
     Args:
       surrogate: h.
       group_size: M.
-      prior: where errors count: (alpha, beta), or (points, weights); uniform by
-        default.
-      norm: "l2", the mean square under the prior; "sup", the largest over its support.
+      prior: the distribution of p that weighs errors: (alpha, beta), or (points,
+        weights); uniform by default.
+      norm: "l2", the mean square under the prior; "sup", the largest error over its
+        support.
       units: "logit", "probability" or "relative".
-      interval: success rates outside it do not count; [0, 1] by default, for "sup"
-        without the last 1 / M before an end where the slope is infinite: no table
-        comes near log at p = 0 in any units.
-      noise: weight of E[p q d_S^2], the score noise with the best baseline (THEORY
-        6.2), beside the squared error; for "l2" with "logit". At v / M, with v the
-        `score_noise` of `baselines.min_variance`, the fit minimises the mean squared
-        error of one group's update.
+      interval: errors outside it are ignored; [0, 1] by default. For "sup" the default
+        leaves out the last 1 / M before an end where the slope is infinite, as no table
+        is close to log at p = 0 in any units.
+      noise: the weight of E[p q d_S^2], which is added to the squared error. It is the
+        score variance with the best baseline (docs/theory.md, 6.2). At v / M, with v
+        the `score_noise` of `baselines.min_variance`, the fit minimises the mean
+        squared error of one group's update. Only for "l2" with "logit".
 
     Raises:
-      ValueError: for values outside these, and for a slope that is not finite where
-        errors count in "probability" units.
+      ValueError: for other values of these arguments; for a slope that is not finite at
+        a point of the prior, or at an end of the interval in "probability" units; for a
+        slope that is not positive in "relative" units.
 
     >>> from jaxrl_surrogate.objectives import surrogates
     >>> gap = projection_gap(surrogates.get("pass_at_k", k=2), 4)
@@ -92,7 +95,7 @@ def projection_gap(
 
 
 def _points(prior, norm, group_size, low, high):
-    """Success rates and weights of the fit: a Gauss rule, the grid, or a fine mesh."""
+    """Return the points and weights of the fit: a Gauss rule, a grid or a fine mesh."""
     beta = priors.beta_parameters(prior)
     if beta is not None and norm == "sup":
         angles = (np.arange(16 * group_size + 64) + 0.5) / (16 * group_size + 64)

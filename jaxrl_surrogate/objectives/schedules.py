@@ -1,9 +1,9 @@
 """Objectives that change during a run: a table family for every step, on the host.
 
-The compiled step takes its family as data, so another one compiles nothing; mixtures of
-families are families, whose objective is the mixture of the objectives. A schedule is a
-function of the step alone, counted from 1 as everywhere: a resumed run goes on where it
-was.
+The compiled step takes its family as an argument, so another family needs no new
+compilation. A mixture of families is a family whose objective is the mixture of their
+objectives. A schedule is a function of the step alone, counted from 1, so a resumed run
+continues it where it stopped.
 """
 
 import bisect
@@ -27,11 +27,11 @@ Shape = Literal["linear", "cosine", "hold"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Schedule:
-    """`schedule(step)`: families at given steps, and mixtures between them.
+    """A function of the step: families at given steps, and mixtures between them.
 
-    Before the first and after the last it stays at those. Every family has the same
-    shapes and types, float64 NumPy, and families themselves are returned as they are,
-    not copied.
+    Up to the first given step it returns the first family, and from the last on the
+    last. All families have one group size. Mixtures have the shapes and types of the
+    families, and a family itself is returned without a copy.
     """
 
     families: tuple[TableFamily, ...]
@@ -67,10 +67,13 @@ class Schedule:
         return self.families[0].group_size
 
     def __call__(self, step: int) -> TableFamily:
-        """The family of one step, counted from 1.
+        """Return the family of a step.
+
+        Args:
+          step: 1 or more.
 
         Raises:
-          ValueError: a step before the first.
+          ValueError: for a step below 1.
         """
         if step < 1:
             raise ValueError(f"step={step}: expected 1 or more, the first step is 1")
@@ -89,7 +92,7 @@ class Schedule:
 
 
 def constant(family: TableFamily) -> Schedule:
-    """The same objective at every step."""
+    """Return the schedule with the same family at every step."""
     return Schedule((family,), (1,))
 
 
@@ -100,14 +103,15 @@ def interpolate(
     end_step: int,
     shape: Shape = "linear",
 ) -> Schedule:
-    """From one objective to another: log first, then the mean, for instance.
+    """Return a schedule from one objective to another, such as from log to the mean.
 
     Args:
-      start: until `begin_step`.
-      end: from `end_step` on.
+      start: the family up to `begin_step`.
+      end: the family from `end_step` on.
       begin_step: 1 or more.
-      end_step: above it.
-      shape: of the share of `end`; "hold" jumps at `end_step`.
+      end_step: a step after `begin_step`.
+      shape: how the share of `end` grows: "linear", "cosine", or "hold", which jumps
+        from 0 to 1 at `end_step`.
 
     Raises:
       ValueError: for steps out of order, or families of different group sizes.
@@ -122,7 +126,15 @@ def interpolate(
 
 
 def piecewise(families: Sequence[TableFamily], steps: Sequence[int]) -> Schedule:
-    """One objective after another, with jumps; `steps[i]` is the first of family i."""
+    """Return a schedule of one family after another, without mixtures.
+
+    Args:
+      families: families of one group size.
+      steps: the first step of each family, increasing, 1 or more.
+
+    Raises:
+      ValueError: for steps out of order, or families of different group sizes.
+    """
     return Schedule(tuple(families), tuple(steps), "hold")
 
 
@@ -135,23 +147,23 @@ def anneal_k(
     shape: Shape = "linear",
     make_family: Callable[[int], TableFamily] | None = None,
 ) -> Schedule:
-    """k of pass@k from one value to another: first breadth, then pass@1.
+    """Return a schedule of pass@k objectives whose k moves from one value to another.
 
-    Every k between is reached, after equal numbers of steps. Between two values of k
-    the families are mixed, so that k moves without kinks; with "hold" it jumps.
+    Every k between the two is reached, at equal distances in steps. Between two values
+    of k the families are mixed; with "hold", k jumps.
 
     Args:
       group_size: M.
-      start: k until `begin_step`.
+      start: k up to `begin_step`.
       end: k from `end_step` on.
       begin_step: 1 or more.
-      end_step: above it.
-      shape: "linear", "cosine" (slow at both ends of each k) or "hold".
-      make_family: k to a family; by default the unbiased weights of pass@k with the
-        leave-one-out baseline, for k up to M.
+      end_step: a step after `begin_step`.
+      shape: "linear", "cosine" (slow near each k) or "hold".
+      make_family: a function of k to a family. The default gives the unbiased weights
+        of pass@k with the leave-one-out baseline, for k up to M.
 
     Raises:
-      FieldError: for a k that the group size cannot serve, and as `Schedule`.
+      FieldError: for a k that the group size does not support, and as `Schedule`.
 
     >>> schedule = anneal_k(8, start=4, end=1, begin_step=1, end_step=31)
     >>> [float(schedule(step).table().gap[0].round(6)) for step in (1, 6, 11, 31, 99)]
@@ -171,11 +183,11 @@ def anneal_k(
 
 
 def get(name: str, **params) -> Schedule:
-    """The schedule of a registered name.
+    """Return the schedule of a registered name with its parameters.
 
     Raises:
-      ValueError: for an unknown name or parameter (the nearest is named), a missing
-        parameter, or values that the schedule refuses.
+      ValueError: for an unknown name or parameter (the message names the nearest), for
+        a missing parameter, or for values that the schedule does not accept.
     """
     if name not in _SCHEDULES:
         raise unknown("name", name, names(), "schedule")
@@ -184,7 +196,7 @@ def get(name: str, **params) -> Schedule:
 
 
 def names() -> tuple[str, ...]:
-    """The registered names."""
+    """Return the registered names of schedules."""
     return tuple(_SCHEDULES)
 
 

@@ -1,9 +1,9 @@
-"""The record of a surrogate: h, its slope, and what is known of the slope exactly.
+"""The class of surrogates: h, its slope, and known exact forms of the slope.
 
-A method with the surrogate h ascends E[h(p)] over prompts; its slope h' is the weight
-of a prompt's gradient at p. Surrogates add and scale: the weights of a sum are the sum
-of the weights, for every method of `from_surrogate` but the projection and where no gap
-had to be capped.
+A method with the surrogate h ascends E[h(p)] over prompts, and the slope h'(p) is the
+factor of a prompt's gradient. Surrogates can be added and scaled. The weights of a sum
+are the sum of the weights for every method of `from_surrogate` except `projection`,
+and except where a method replaces an infinite gap.
 """
 
 import dataclasses
@@ -25,7 +25,10 @@ _MOST_TERMS = 1000  # C(n, n / 2) is beyond float64 from n = 1030 on
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Surrogate:
-    """h and its slope h', with what is known of the slope as a polynomial or a series.
+    """A surrogate h and its slope h', with known exact forms of the slope.
+
+    Both are elementwise functions of a success rate. `+`, `-` and products with numbers
+    give surrogates.
 
     >>> square = Surrogate(lambda t: t**2, lambda t: 2 * t, name="square")
     >>> square.slope(0.5)
@@ -39,21 +42,20 @@ class Surrogate:
     slope: Callable[[Any], Any]  # h', elementwise
     name: str = "custom"
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    # (n + 1,) float64, the slope in the Bernstein basis of its degree n; None where the
+    # (n + 1,) float64, the slope in the Bernstein basis of its degree n; None if the
     # slope is not known to be a polynomial.
     bernstein: np.ndarray | None = None
-    # n -> two (n,) float64 arrays, the first coefficients of the slope's series in
-    # powers of 1 - t and of t (the slope is their sum); None where it has no such
-    # series.
+    # n -> two (n,) float64 arrays, the first coefficients of two series in powers of
+    # 1 - t and of t whose sum is the slope; None if no such series are known.
     series: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None
-    # (w, a, b) of each term where the slope is a finite sum of w t^a (1 - t)^b; None
-    # where it is not known to be one. Its integrals are beta functions.
+    # (w, a, b) of each term if the slope is a finite sum of w t^a (1 - t)^b, whose
+    # integrals are beta functions; None if it is not known to be one.
     powers: tuple[tuple[float, float, float], ...] | None = None
-    # () -> the terms of the slope that do not vanish near 0 and near 1 (`limits`),
-    # called where none of the above says them.
+    # () -> the terms of the slope that do not vanish near 0 and near 1 (`limits`);
+    # used where neither `powers` nor `bernstein` is known.
     leading: Callable[[], limits.Ends | None] | None = None
 
-    # A NumPy scalar on the left must leave the product to `__rmul__`.
+    # Makes NumPy leave a product with a NumPy scalar on the left to `__rmul__`.
     __array_ufunc__ = None
 
     def __add__(self, other: "Surrogate") -> "Surrogate":
@@ -74,7 +76,7 @@ class Surrogate:
 
 
 def describe(surrogate: Surrogate) -> str:
-    """The name with its parameters, as messages show it: pass_at_k:k=4."""
+    """Return the name with its parameters, as in `pass_at_k:k=4`, for messages."""
     return spell(surrogate.name, surrogate.params)
 
 
@@ -85,19 +87,20 @@ def from_callable(
     name: str | None = None,
     degree: int | None = None,
 ) -> Surrogate:
-    """A surrogate from any JAX-traceable function of one number, slope by autodiff.
+    """Return a surrogate from any JAX-traceable function, with its slope by autodiff.
 
     Args:
-      fn: h, a scalar in [0, 1] to a scalar. It is mapped over arrays, so it may branch
-        by `jnp.where` but not by Python `if`. NumPy input is computed in float64.
-      slope: h', in the same form, where autodiff does not serve: at ends where it
-        gives NaN (t log t at 0), or for a function that is not differentiable.
-      name: for messages; the function's own by default.
-      degree: of h' where fn is a polynomial. The coefficients are then found from
-        values, and the methods `exact` and `durrmeyer` use them.
+      fn: h, a function of a scalar in [0, 1] to a scalar. It is mapped over arrays, so
+        it may branch with `jnp.where` but not with Python's `if`. NumPy input is
+        computed in float64.
+      slope: h', a function of the same form, for cases where autodiff fails: if it
+        gives NaN at an end (t log t at 0), or if fn is not differentiable.
+      name: the name in messages; by default that of the function.
+      degree: the degree of h', if fn is a polynomial. The coefficients of h' are then
+        computed from its values, and the methods `exact` and `durrmeyer` use them.
 
     Raises:
-      ValueError: where `degree` is given and h' is not a polynomial of that degree.
+      ValueError: if `degree` is given and h' is not a polynomial of that degree.
 
     >>> import jax.numpy as jnp
     >>> h = from_callable(lambda t: jnp.sin(t), name="sine")
@@ -116,15 +119,19 @@ def from_callable(
 
 
 def at(fn: Callable, points: np.ndarray) -> np.ndarray:
-    """A surrogate's function at NumPy points; JAX-only callables in float64 too."""
+    """Return `fn`, the value or slope of a surrogate, at NumPy points, in float64.
+
+    Functions that are written for JAX only are computed in float64 as well.
+    """
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         return np.broadcast_to(np.asarray(fn(points), np.float64), np.shape(points))
 
 
 def power_terms(surrogate: Surrogate) -> tuple[tuple[float, float, float], ...] | None:
-    """The slope as terms (w, a, b) of w t^a (1-t)^b, polynomials included, or None.
+    """Return the terms (w, a, b) of a slope that is a sum of w t^a (1-t)^b, or None.
 
-    None too for a polynomial whose binomial coefficients no float holds.
+    This includes polynomials, except those of so high a degree that their binomial
+    coefficients overflow float64.
     """
     if surrogate.powers is not None:
         return surrogate.powers
@@ -139,7 +146,7 @@ def power_terms(surrogate: Surrogate) -> tuple[tuple[float, float, float], ...] 
 
 
 def leading_terms(surrogate: Surrogate) -> limits.Ends | None:
-    """The slope near its ends as `limits` takes it, or None where that is not known."""
+    """Return the terms of the slope at its ends (see `limits`), or None if unknown."""
     if surrogate.powers is not None:
         return limits.of_powers(surrogate.powers)
     if surrogate.bernstein is not None:
@@ -152,11 +159,14 @@ def leading_terms(surrogate: Surrogate) -> limits.Ends | None:
 
 
 def with_limits(slope: Callable, leading: Callable[[], limits.Ends | None]) -> Callable:
-    """`slope`, with its limits where a formula has none at 0 and 1: inf - inf, inf * 0.
+    """Return `slope` with its limits at 0 and 1 where its formula gives NaN there.
+
+    Formulas give NaN for inf - inf and inf * 0.
 
     Args:
-      slope: elementwise.
-      leading: () -> its terms near the ends; None leaves what the formula gives.
+      slope: an elementwise function.
+      leading: a function without arguments that returns the terms of the slope near its
+        ends. If it returns None, NaN remains.
     """
 
     def apply(t):
@@ -177,7 +187,7 @@ def with_limits(slope: Callable, leading: Callable[[], limits.Ends | None]) -> C
 
 
 def _factor(surrogate):
-    """The description in a product or after a minus."""
+    """Return the description as a factor: sums and differences get parentheses."""
     text = describe(surrogate)
     return f"({text})" if " + " in text or " - " in text else text
 
@@ -217,7 +227,7 @@ def _scale(surrogate, factor):
         raise FieldError("factor", factor, "a finite number")
 
     def times(fn):
-        # 0 * inf is NaN, but nothing of a term is left at the factor 0.
+        # 0 * inf is NaN, but a term with the factor 0 is 0.
         return lambda t: factor * fn(t) if factor else t * 0.0
 
     h, terms = surrogate, surrogate.powers
@@ -242,7 +252,7 @@ def _scale(surrogate, factor):
 
 
 def _elementwise_map(fn):
-    """A scalar function over arrays of any shape, in float64 for NumPy input."""
+    """Return a scalar function as one of arrays, in float64 for NumPy input."""
 
     def apply(t):
         if isinstance(t, jax.Array):
@@ -256,7 +266,7 @@ def _elementwise_map(fn):
 
 
 def _interpolated(surrogate, degree):
-    """Bernstein coefficients of a slope that is a polynomial of this degree."""
+    """Return the Bernstein coefficients of a slope that is a polynomial of a degree."""
     if isinstance(degree, bool) or not isinstance(degree, int) or not 0 <= degree <= 30:
         raise FieldError("degree", degree, "an integer from 0 to 30")
     angles = (np.arange(4 * degree + 8) + 0.5) * np.pi / (4 * degree + 8)

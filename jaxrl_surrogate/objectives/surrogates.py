@@ -1,10 +1,11 @@
-"""Surrogates: transforms h of the probability p of a correct answer, by name.
+"""Surrogates by name: functions h of the probability p of a correct answer.
 
-A method with the surrogate h ascends E[h(p)] over prompts; its slope h' is the weight
-of a prompt's gradient at p. `value` and `slope` take NumPy (computed in float64) or JAX
-arrays (traceable), elementwise on [0, 1]; infinite ends are returned as infinities.
-They increase, but for `regularized` with a large weight: `certify` says where not.
-Constants that training does not see are chosen as in the literature.
+A method with the surrogate h ascends E[h(p)] over prompts, and the slope h'(p) is the
+factor of a prompt's gradient. `value` and `slope` are elementwise on [0, 1]. They take
+NumPy arrays, computed in float64, or JAX arrays, also inside a trace. Infinite values
+are returned as infinities. Every h increases except `regularized` with a large weight,
+of which `certify` reports where it decreases. Additive constants, which do not affect
+training, are those of the literature.
 """
 
 import inspect
@@ -44,11 +45,11 @@ __all__ = [
 
 
 def get(name: str, **params) -> Surrogate:
-    """The surrogate of a registered name.
+    """Return the surrogate of a registered name.
 
     Raises:
-      ValueError: for an unknown name or parameter (the nearest is named), a missing
-        parameter, or a value out of range.
+      ValueError: for an unknown name or parameter (the message names the nearest), for
+        a missing parameter, or for a value out of range.
 
     >>> float(get("pass_at_k", k=2).value(0.5))
     0.75
@@ -65,10 +66,10 @@ def get(name: str, **params) -> Surrogate:
 
 
 def parse(text: str) -> Surrogate:
-    """The surrogate of a name with its parameters in one word.
+    """Return the surrogate of a text such as `pass_at_k:k=2`.
 
     Raises:
-      ValueError: as `get`, and for another spelling than NAME:KEY=VALUE.
+      ValueError: as `get`, and for a text that is not of the form NAME:KEY=VALUE.
 
     >>> dict(parse("pass_at_k:k=2").params)
     {'k': 2}
@@ -78,7 +79,7 @@ def parse(text: str) -> Surrogate:
 
 
 def names() -> tuple[str, ...]:
-    """The registered names, in the order of THEORY: pass@1, log family, pass@k."""
+    """Return the registered names, ordered as in docs/theory.md, pass@k last."""
     return tuple(_SURROGATES)
 
 
@@ -97,8 +98,9 @@ def identity() -> Surrogate:
 def asymmetric(delta: float) -> Surrogate:
     """h(t) = t - (1 - 1 / delta) t^2 / 2, h'(t) = (1 - t) + t / delta.
 
-    Mean-centred rewards whose negative weights are divided by delta > 0 (AsymGRPO of
-    FADE, arXiv 2607.01490), up to (M - 1) / M. delta = 1 is the identity.
+    Up to the factor (M - 1) / M, this is the objective of mean-centred rewards whose
+    negative weights are divided by delta > 0 (AsymGRPO of FADE, arXiv 2607.01490).
+    delta = 1 gives the identity.
     """
     check_number("delta", delta, above=0)
     bend = 1 - 1 / delta
@@ -116,7 +118,7 @@ def asymmetric(delta: float) -> Surrogate:
 def log() -> Surrogate:
     """h(t) = log t, h'(t) = 1 / t: maximum likelihood (rejection sampling, MaxRL).
 
-    -inf at t = 0, where the slope is infinite. 1 / t = sum_j (1 - t)^j.
+    At t = 0, h is -inf and the slope is infinite. The slope's series is sum_j (1 - t)^j.
     """
     return Surrogate(
         value=elementwise(lambda xp, t: xp.log(t)),
@@ -130,7 +132,7 @@ def log() -> Surrogate:
 def arcsin() -> Surrogate:
     """h(t) = 2 arcsin sqrt(t), h'(t) = 1 / sqrt(t (1 - t)): the limit of GRPO.
 
-    Finite everywhere; the slope is infinite at both ends.
+    h is finite everywhere, and its slope is infinite at both ends.
     """
     return Surrogate(
         # As an angle: arcsin alone loses half the digits near t = 1.
@@ -144,7 +146,8 @@ def arcsin() -> Surrogate:
 def logit() -> Surrogate:
     """h(t) = log(t / (1 - t)), h'(t) = 1 / (t (1 - t)): log-odds.
 
-    Infinite at both ends. h' = 1 / t + 1 / (1 - t) = sum_j (1 - t)^j + sum_j t^j.
+    h and its slope are infinite at both ends. The slope is
+    1 / t + 1 / (1 - t) = sum_j (1 - t)^j + sum_j t^j.
     """
     return Surrogate(
         value=elementwise(lambda xp, t: xp.log(t) - xp.log1p(-t)),
@@ -158,10 +161,10 @@ def logit() -> Surrogate:
 def power(r: float) -> Surrogate:
     """h(t) = (t^(1-r) - 1) / (1 - r), h'(t) = t^-r: the Tsallis family.
 
-    (arXiv 2604.25907.) r = 0 is the identity up to a constant, 1 is log, 1/2 the limit
-    of GRPO with sqrt(m / M) in place of the deviation; between, p weighs by p^-r. The
-    slope is infinite at 0 for r > 0, and h for r >= 1. Its series about 1 is
-    sum_j (r)_j / j! (1 - t)^j.
+    The family is that of arXiv 2604.25907. r = 0 is the identity up to a constant, and
+    r = 1 is log. r = 1/2 is the limit of GRPO with sqrt(m / M) in place of the standard
+    deviation. At 0 the slope is infinite for r > 0, and h for r >= 1. The slope's series
+    about 1 is sum_j (r)_j / j! (1 - t)^j.
     """
     check_number("r", r)
 
@@ -190,9 +193,10 @@ def entropic(beta: float) -> Surrogate:
 
         h'(t) = (c - 1) / (beta (1 + t (c - 1))),  c = e^beta
 
-    The limit of RS-GRPO (arXiv 2509.24261), and of SoftmaxGRPO (arXiv 2608.09271) at
-    tau = 1 / beta, up to tau. beta > 0 seeks risk, beta < 0 avoids it, 0 would be the
-    identity. The slope is bounded, by (c - 1) / beta at t = 0.
+    It is the large-group limit of RS-GRPO (arXiv 2509.24261) and, up to the factor tau,
+    of SoftmaxGRPO (arXiv 2608.09271) at tau = 1 / beta. beta > 0 seeks risk and
+    beta < 0 avoids it. The limit beta = 0 would be the identity. The slope is bounded;
+    at t = 0 it is (c - 1) / beta.
     """
     check_number("beta", beta)
     if beta == 0 or abs(beta) > 600:
@@ -223,9 +227,9 @@ def entropic(beta: float) -> Surrogate:
 def beta(alpha: float, beta: float) -> Surrogate:
     """h(t) = int_0^t x^(alpha-1) (1-x)^(beta-1) dx: the incomplete beta function.
 
-    Slopes t^(alpha-1) (1-t)^(beta-1), alpha and beta above 0: (1/2, 1/2) is arcsin,
-    (1, k) is pass@k / k for any real k (FADE's power, arXiv 2607.01490). The slope is
-    infinite at 0 for alpha < 1, at 1 for beta < 1; h never is.
+    The slope is t^(alpha-1) (1-t)^(beta-1), with alpha and beta above 0. (1/2, 1/2) is
+    arcsin, and (1, k) is pass@k / k for any real k (FADE's power, arXiv 2607.01490).
+    The slope is infinite at 0 for alpha < 1 and at 1 for beta < 1; h is always finite.
     """
     check_number("alpha", alpha, above=0)
     check_number("beta", beta, above=0)
@@ -237,7 +241,7 @@ def beta(alpha: float, beta: float) -> Surrogate:
         coefficients = powers(degree + 1, only)
 
     def series(n):
-        # (1-x)^(beta-1) about the other end is finite only where alpha is whole.
+        # A finite sum of powers of 1 - t only because alpha is an integer.
         return _shifted_power(int(alpha) - 1, beta - 1, n), np.zeros(n)
 
     return Surrogate(
@@ -254,9 +258,9 @@ def beta(alpha: float, beta: float) -> Surrogate:
 def focal(gamma: float) -> Surrogate:
     """h'(t) = (1 - t)^gamma / sqrt(t (1 - t)): GRPO weighed by (1 - p)^gamma.
 
-    (F-GRPO, arXiv 2602.06717; the surrogate derived.) gamma > -1/2; 0 is arcsin, 1 is
-    arcsin sqrt(t) + sqrt(t (1 - t)), half the arcsine with the deviation of the reward
-    as regulariser.
+    The weights are those of F-GRPO (arXiv 2602.06717); the surrogate is derived here.
+    gamma is above -1/2. gamma = 0 gives arcsin, and gamma = 1 gives arcsin sqrt(t) +
+    sqrt(t (1 - t)), half of `arcsin` plus the standard deviation of the reward.
     """
     check_number("gamma", gamma, above=-0.5)
     inner = beta(0.5, gamma + 0.5)
@@ -275,13 +279,14 @@ def regularized(
     weight: float = 0.5,
     base_params: dict | None = None,
 ) -> Surrogate:
-    """h = base + weight * regulariser of the reward (arXiv 2510.23049).
+    """h = base + weight * a regulariser of the reward (arXiv 2510.23049).
 
-    Hard prompts weigh more where the regulariser rises towards p = 1/2. Regularisers:
-    "variance" t (1 - t), "std" its root, "entropy" of the binary reward. identity with
-    variance 1 is pass@2; arcsin / 2 with std 1 is GRPO times 1 - p; see
-    `combine.regularize` for any surrogate. h decreases somewhere where the weight is
-    large: for identity and variance above 1, and near 1 for "std" and "entropy".
+    The regularisers are "variance" t (1 - t), "std" its root, and "entropy" of the
+    binary reward. All increase up to t = 1/2, which gives hard prompts more weight.
+    identity with variance and weight 1 is pass@2. arcsin / 2 with std and weight 1 is
+    GRPO times 1 - p; `combine.regularize` takes any such surrogate. With a large weight
+    h decreases somewhere: for identity and variance above weight 1, and near t = 1 for
+    "std" and "entropy".
     """
     if not isinstance(base_params or {}, dict):
         raise FieldError("base_params", base_params, "a dict of parameters")
@@ -326,7 +331,7 @@ _SURROGATES = {
 
 
 def _shifted_power(a, b, n):
-    """(n,) coefficients in powers of q = 1 - t of t^a q^b, a and b whole."""
+    """Return the (n,) coefficients of t^a q^b in powers of q = 1 - t, integers a, b."""
     out = np.zeros(n)
     for j in range(a + 1):
         if j + int(b) < n:

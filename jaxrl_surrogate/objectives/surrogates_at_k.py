@@ -1,6 +1,7 @@
-"""Surrogates of k attempts: pass@k and what is built on it.
+"""Surrogates of k attempts: pass@k and surrogates that are built on it.
 
-With q = 1 - t, pass@k(t) = 1 - q^k: at least one of k independent answers is correct.
+With q = 1 - t, pass@k(t) = 1 - q^k is the probability that at least one of k
+independent answers is correct.
 """
 
 import numpy as np
@@ -36,9 +37,10 @@ def arcsin_pass_at_k(k: int) -> Surrogate:
 
         h'(t) = q^(k/2 - 1) / sqrt(1 - q^k),  q = 1 - t
 
-    (Thrampoulidis, Mahdavi, Deng, arXiv 2510.23049; limit of Chen et al., arXiv
-    2508.10751, eqs. 11-15.) The slope is infinite at t = 0, and at t = 1 for k = 1; for
-    even k it is the series q^(k/2 - 1) sum_j C(2j, j) (q^k / 4)^j.
+    The surrogate is from Thrampoulidis, Mahdavi, Deng (arXiv 2510.23049). It is the
+    large-group limit of Chen et al. (arXiv 2508.10751, eqs. 11-15). The slope is
+    infinite at t = 0, and for k = 1 also at t = 1. For even k it has the series
+    q^(k/2 - 1) sum_j C(2j, j) (q^k / 4)^j.
     """
     check_k(k)
 
@@ -74,8 +76,8 @@ def arcsin_pass_at_k(k: int) -> Surrogate:
 def log_pass_at_k(k: int) -> Surrogate:
     """h(t) = log(1 - q^k), h'(t) = k q^(k-1) / (1 - q^k): likelihood of k attempts.
 
-    Like log t + log k near 0 (both are infinite there), flat once k attempts suffice.
-    Its series is k q^(k-1) sum_j q^(k j).
+    Near 0, where h is -inf, it behaves like log t + log k. It is flat where k attempts
+    almost always contain a correct one. The slope's series is k q^(k-1) sum_j q^(k j).
     """
     check_k(k)
 
@@ -96,7 +98,7 @@ def log_pass_at_k(k: int) -> Surrogate:
 def pass_hat_k(k: int) -> Surrogate:
     """h(t) = t^k, h'(t) = k t^(k-1): all of k attempts (pass^k, arXiv 2406.12045).
 
-    Reliability: hard prompts count next to nothing.
+    It measures reliability and gives hard prompts almost no weight.
     """
     check_k(k)
     return Surrogate(
@@ -113,8 +115,9 @@ def pass_hat_k(k: int) -> Surrogate:
 def truncated_log(order: int) -> Surrogate:
     """h(t) = sum_{j<=T} pass@j(t) / j, h'(t) = (1 - q^T) / t: log t cut at order T.
 
-    (MaxRL, arXiv 2602.02710.) log t + 1 + 1/2 + .. + 1/T in the limit; rejection
-    sampling of M samples ascends T = M. 1 is the identity.
+    It is the objective of MaxRL (arXiv 2602.02710). For large T it tends to
+    log t + 1 + 1/2 + .. + 1/T. Rejection sampling among M samples ascends it with
+    T = M, and T = 1 is the identity.
     """
     return _sum_of_pass_rates(
         "truncated_log", order, lambda j: 1 / j, lambda s: order / (s + 1)
@@ -124,7 +127,7 @@ def truncated_log(order: int) -> Surrogate:
 def sum_pass_at_k(order: int) -> Surrogate:
     """h(t) = sum_{j<=T} pass@j(t), h'(t) = sum_j j q^(j-1): MMPO (arXiv 2608.02149).
 
-    Tends to T - 1 / t + 1; steeper at 0 than log.
+    For large T it tends to T - 1 / t + 1, which is steeper at 0 than log.
     """
     return _sum_of_pass_rates(
         "sum_pass_at_k",
@@ -135,14 +138,22 @@ def sum_pass_at_k(order: int) -> Surrogate:
 
 
 def pass_rate(xp, t, k):
-    """1 - (1 - t)^k without cancellation; `xp` is NumPy or jax.numpy."""
-    # At t = 1 the derivative of the logarithm would be infinite, times zero.
+    """Return 1 - (1 - t)^k without cancellation; `xp` is NumPy or jax.numpy."""
+    # At t = 1 the derivative would be zero times that of the logarithm, infinity.
     inside = xp.where(t < 1, t, 0.5)
     return xp.where(t < 1, -xp.expm1(k * xp.log1p(-inside)), 1.0)
 
 
 def _sum_of_pass_rates(name, order, weight, coefficient):
-    """sum_j w_j pass@j, slope sum_j w_j j q^(j-1), its Bernstein coefficient at s."""
+    """Return the surrogate sum_j w_j pass@j, j = 1 .. T, with T = `order`.
+
+    Args:
+      name: its name.
+      order: T.
+      weight: a function of j to w_j.
+      coefficient: a function of s to the Bernstein coefficient s of the slope
+        sum_j w_j j q^(j-1).
+    """
     if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 1:
         raise FieldError("order", order, "an integer of 1 or more")
     slopes = np.array([weight(j) * j for j in range(1, order + 1)])
