@@ -118,7 +118,7 @@ def asymmetric(delta: float) -> Surrogate:
 def log() -> Surrogate:
     """h(t) = log t, h'(t) = 1 / t: maximum likelihood (rejection sampling, MaxRL).
 
-    At t = 0, h is -inf and the slope is infinite. The slope's series is sum_j (1 - t)^j.
+    At t = 0, h is -inf and the slope infinite. The slope's series is sum_j (1 - t)^j.
     """
     return Surrogate(
         value=elementwise(lambda xp, t: xp.log(t)),
@@ -163,8 +163,8 @@ def power(r: float) -> Surrogate:
 
     The family is that of arXiv 2604.25907. r = 0 is the identity up to a constant, and
     r = 1 is log. r = 1/2 is the limit of GRPO with sqrt(m / M) in place of the standard
-    deviation. At 0 the slope is infinite for r > 0, and h for r >= 1. The slope's series
-    about 1 is sum_j (r)_j / j! (1 - t)^j.
+    deviation. At 0 the slope is infinite for r > 0, and h for r >= 1. The series of the
+    slope about 1 is sum_j (r)_j / j! (1 - t)^j.
     """
     check_number("r", r)
 

@@ -1,4 +1,4 @@
-"""From functions to tables: any advantage on binary rewards as its weight table."""
+"""From functions to tables: the weight table of an advantage on binary rewards."""
 
 import jax
 import jax.numpy as jnp
@@ -11,37 +11,37 @@ from jaxrl_surrogate.objectives.weight_table import (
     check_group_size,
 )
 
-# What rounding may move a weight by, as a share of the largest weight: float32
-# functions of counts stay below, and a function that is not of counts is far above.
+# The allowed rounding of a weight, as a fraction of the largest weight. Functions of
+# counts stay below it in float32, and other functions are far above it.
 _ROUNDING = 1e-5
 _PERMUTATIONS = 4
 
 
 class NoTable(FieldError):
-    """A function whose weights depend on more than own reward and count."""
+    """The error for weights that depend on more than the own reward and the count."""
 
 
 def tabulate(advantage_fn: GroupFunction, group_size: int) -> WeightTable:
-    """The weight table of any function of one group's binary rewards.
+    """Return the weight table of a function of one group's binary rewards.
 
-    The function is called on the M + 1 sorted reward vectors, in float64, and on random
-    rearrangements of them (all vectors for M up to 6): what it returns must follow its
-    input and depend on nothing but the own reward and the number of correct ones. It
-    may be plain NumPy; as a table it then runs in the compiled step.
+    The function is called in float64 on the M + 1 sorted reward vectors and on random
+    permutations of them (on all vectors for M up to 6). Each weight may depend only on
+    the sample's own reward and on the number of correct samples. The function may use
+    plain NumPy: the compiled step applies its table.
 
     Args:
-      advantage_fn: (M,) float rewards in {0, 1} to (M,) finite weights. A named
-        advantage gives its own float64 table without being called.
+      advantage_fn: a function of (M,) float rewards in {0, 1} to (M,) finite weights. A
+        named advantage is not called; its own table is returned.
       group_size: M.
 
     Returns:
-      The table, float64 NumPy, as exact as the function.
+      The table, in float64 NumPy.
 
     Raises:
-      ValueError: with the reward vector that shows it, where the function depends on
-        more than counts (the place of a reward, the order of the group), returns other
-        weights when it is called again (a state, random numbers), is not finite or
-        returns another shape.
+      ValueError: if the weights depend on more than counts (on the place of a reward or
+        the order of the group), differ when the function is called again (because of a
+        state or random numbers), are not finite or have another shape. Except for a
+        shape, the message has a reward vector that shows it.
 
     >>> table = tabulate(lambda rewards: rewards - rewards.mean(), 4)
     >>> print(table.incorrect, table.correct)
@@ -65,7 +65,11 @@ def tabulate(advantage_fn: GroupFunction, group_size: int) -> WeightTable:
 
 
 def _evaluate(fn, rewards):
-    """Call a user's function outside of any trace, in float64."""
+    """Return the weights of a user's function, called outside of any trace in float64.
+
+    Raises:
+      FieldError: for weights of another shape or that are not finite.
+    """
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         weights = np.asarray(fn(jnp.asarray(rewards)), np.float64)
     if weights.shape != rewards.shape:
@@ -115,7 +119,7 @@ def _check_counts_only(fn, table):
 
 
 def _expected(table, rewards):
-    """What the table gives, on the host in float64."""
+    """Return the (M,) weights of the table, computed on the host in float64."""
     right = rewards > 0.5
     count = right.sum()
     return np.where(
@@ -126,7 +130,7 @@ def _expected(table, rewards):
 
 
 def _rearranged(size):
-    """Reward vectors that test a function: all of a small group, else random ones."""
+    """Yield the (M,) rewards that test a function: all for M up to 6, else random."""
     if size <= 6:
         for number in range(2**size):
             yield (number >> np.arange(size) & 1).astype(np.float64)

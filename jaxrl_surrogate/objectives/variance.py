@@ -1,15 +1,16 @@
-"""Bias and variance of a table, and what larger groups and other baselines buy.
+"""Bias and variance of a table, and their change with group size and baseline.
 
-Units. All is measured in the gradient of a prompt's logit, log(p / q), per unit: a
-correct sample has the score q, an incorrect one -p, the mean update is p q h_M'(p), and
-one prompt's worth of pass@1 is p q. These stay finite for every named surrogate. Beside
-this scalar part, a large policy has scores in many other directions: noise of mean zero
-and second moment v per sample, whatever the reward (THEORY 6.2). One group's update has
+Units. All quantities are those of the gradient with respect to a prompt's logit,
+log(p / q). In this unit a correct sample has the score q and an incorrect one -p, the
+mean update is p q h_M'(p), and that of pass@1 is p q. They stay finite for every named
+surrogate. Besides this scalar part, the samples of a large policy have scores in many
+other directions, which are modelled as noise of mean zero and second moment v,
+independent of the reward (docs/theory.md, 6.2). The update of one group has
 
     variance = Var[(1/M) sum_i Z_i (R_i - p)] + v / M E[Z^2]
 
-and G groups divide it by G. v = 0 is a policy with one parameter, exactly; for large
-models the second part is nearly all of it.
+and the mean over G groups has 1 / G of it. v = 0 is exact for a policy with one
+parameter. For large models the second part dominates.
 """
 
 import dataclasses
@@ -27,9 +28,10 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 
 
 def second_moment(table: WeightTable, p: np.ndarray) -> np.ndarray:
-    """E[Z^2] of one sample at success rates p (any shape), float64.
+    """Return E[Z^2] of one sample at success rates p (any shape), in float64.
 
-    E over S ~ Bin(M - 1, p) of q a_S^2 + p b_S^2. The least for a gap is p q E[d_S^2].
+    It is the mean of q a_S^2 + p b_S^2 over S ~ Bin(M - 1, p). No table with the gap d
+    has less than p q E[d_S^2].
 
     >>> from jaxrl_surrogate.objectives import advantages
     >>> float(second_moment(advantages.table("reinforce", 1), 0.25))
@@ -42,15 +44,23 @@ def second_moment(table: WeightTable, p: np.ndarray) -> np.ndarray:
 
 
 def scalar_variance(table: WeightTable, p: np.ndarray) -> np.ndarray:
-    """Var[(1/M) sum_i Z_i (R_i - p)] of one group: a policy with one parameter.
+    """Return Var[(1/M) sum_i Z_i (R_i - p)] of one group at success rates p.
 
-    Exact: the sum over counts m ~ Bin(M, p). Divide by (p q)^2 for the gradient in p
-    itself, whose mean is h_M'.
+    This is the variance for a policy with one parameter, computed exactly as a sum over
+    counts m ~ Bin(M, p). Divided by (p q)^2 it is that of the gradient in p, whose mean
+    is h_M'.
+
+    Args:
+      table: of group size M.
+      p: success rates, of any shape.
+
+    Returns:
+      float64 of the shape of p.
     """
     p = np.asarray(p, np.float64)
     size = table.group_size
     m = np.arange(size + 1)
-    # The entries that no group of count m needs meet a factor 0.
+    # The entries that no group of count m needs are multiplied by 0.
     right = m / size * np.append(0.0, np.asarray(table.correct, np.float64))
     wrong = (1 - m / size) * np.append(np.asarray(table.incorrect, np.float64), 0.0)
     update = (1 - p)[..., None] * right - p[..., None] * wrong
@@ -60,7 +70,15 @@ def scalar_variance(table: WeightTable, p: np.ndarray) -> np.ndarray:
 
 
 def bias(table: WeightTable, surrogate: Surrogate, p: np.ndarray) -> np.ndarray:
-    """p q (h_M'(p) - h'(p)): how far the mean update is off, in units of the logit.
+    """Return p q (h_M'(p) - h'(p)), the bias of the mean update in units of the logit.
+
+    Args:
+      table: of group size M.
+      surrogate: h.
+      p: success rates, of any shape.
+
+    Returns:
+      float64 of the shape of p.
 
     Raises:
       ValueError: at a p where h' is not finite.
@@ -78,7 +96,7 @@ def bias(table: WeightTable, surrogate: Surrogate, p: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class BiasVariance:
-    """Means over a prior, in the units of this module, of one group's update."""
+    """Bias and variance of one group's update over a prior, in the module's units."""
 
     group_size: int
     signal: float  # root mean square of p q h'
@@ -89,7 +107,7 @@ class BiasVariance:
     score_variance: float  # mean E[Z^2] / M, for v = 1
 
     def mean_squared_error(self, num_samples: int, score_noise: float) -> float:
-        """Of the mean update of a prompt that gets `num_samples` samples, in groups.
+        """Return the mean squared error of a prompt's update from `num_samples` samples.
 
         Args:
           num_samples: N, split into N / M groups.
@@ -109,12 +127,13 @@ def bias_variance(
     surrogate: Surrogate,
     prior: priors.PriorLike | None = None,
 ) -> BiasVariance:
-    """The bias of a table against the surrogate asked for, and its noise.
+    """Return the bias of a table relative to a surrogate, and its variance.
 
     Args:
       table: of group size M.
       surrogate: h.
-      prior: where p lies: (alpha, beta), or (points, weights); uniform by default.
+      prior: the distribution of p: (alpha, beta), or (points, weights); uniform by
+        default.
 
     Raises:
       ValueError: for a prior with a point where h' is not finite.
@@ -145,13 +164,13 @@ def bias_variance(
 
 @dataclasses.dataclass(frozen=True)
 class FrontierRow:
-    """One way to train a surrogate, and what it costs; or why there is none."""
+    """A method, baseline and group size for a surrogate, with its bias and variance."""
 
     method: str
     baseline: str
     group_size: int
-    result: BiasVariance | None  # None where the combination is refused
-    refused: str = ""  # the reason
+    result: BiasVariance | None  # None if the combination raises an error
+    refused: str = ""  # the message of that error
 
 
 def frontier(
@@ -161,22 +180,25 @@ def frontier(
     baselines: Sequence[str] = ("leave_one_out",),
     prior: priors.PriorLike | None = None,
 ) -> list[FrontierRow]:
-    """Bias and noise of every method, group size and baseline: what M buys.
+    """Return the bias and variance of every method, baseline and group size.
 
-    Bias falls with M and is that of the method; noise is that of the baseline too. Per
-    sample, M times `score_variance`, it tends to the mean of p q h'^2: for arcsin that
-    is 1, while for log it grows with M, as the reach to hard prompts is paid in
-    variance.
+    The bias depends on the method and decreases with M; the variance depends on the
+    baseline too. M times `score_variance`, the variance per sample, tends to the mean
+    of p q h'^2. For arcsin this is 1. For log it grows with M, as larger groups include
+    harder prompts, whose weights have more variance.
 
     Args:
       surrogate: h.
-      methods: of `from_surrogate`.
-      group_sizes: M.
-      baselines: of `from_surrogate`; `min_variance` is the best of a prior.
-      prior: where p lies, for means and for the methods and baselines that take one.
+      methods: names of methods of `from_surrogate`.
+      group_sizes: values of M.
+      baselines: names of baselines of `from_surrogate`; `min_variance` has the least
+        variance under its prior.
+      prior: the distribution of p, for the means and for the methods and baselines that
+        take one; uniform by default.
 
     Returns:
-      A row for each combination, in the order of methods, baselines, group sizes.
+      A row for each combination: group sizes vary fastest, then baselines, then
+      methods.
 
     Raises:
       ValueError: for unknown names.

@@ -1,21 +1,22 @@
-"""What a verifier that errs makes of an objective, and the weights that undo it.
+"""The effect of a verifier's errors on an objective, and weights that undo it.
 
-A verifier that calls a correct answer wrong with probability `false_negative` and a
-incorrect one right with probability `false_positive`, each time independently, shows
-successes at the rate
+Suppose that a verifier calls a correct answer incorrect with probability
+`false_negative` and an incorrect one correct with probability `false_positive`,
+independently each time. It then observes successes at the rate
 
     r(p) = false_positive + (1 - false_negative - false_positive) p
 
-so weights with the objective h_M ascend h_M(r(p)): the ends of h are cut off, and what
-was steep there is lost. r is affine, so a slope of degree M - 1 stays one, and the gap
-that gives back h_M' exactly exists and is unique. It extrapolates: its entries grow and
-change sign as the verifier gets worse, which is the price in noise. (Derived here.)
+and weights with the objective h_M ascend h_M(r(p)), which leaves out the ends of h,
+where it may be steep. As r is affine, the slope keeps its degree, M - 1 or less. The
+gap whose objective under noise has the slope h_M' therefore exists and is unique. It
+extrapolates: as the errors increase, its entries grow and change sign, and so the
+variance grows. (This result is derived here.)
 
-Rounding grows along, for a slope of degree n by up to (1 + 2 false_positive / share)^n
-and the same with false_negative, share = 1 - false_negative - false_positive. So
-`undo_noise` works at the lowest degree that the slope has to rounding (k - 1 for pass@k
-in groups of any size), looks at its result through the noise again, which is stable,
-and refuses what does not come back.
+For a slope of degree n, rounding grows by up to (1 + 2 false_positive / share)^n, and
+the same with false_negative, where share = 1 - false_negative - false_positive.
+`undo_noise` therefore works at the lowest degree that represents the slope to rounding
+(k - 1 for pass@k in groups of any size). It then applies the noise to its result, which
+is stable, and raises an error if this does not give back the slope.
 """
 
 import numpy as np
@@ -24,17 +25,22 @@ from jaxrl_surrogate.errors import FieldError
 from jaxrl_surrogate.objectives import baselines, bernstein
 from jaxrl_surrogate.objectives.weight_table import WeightTable
 
-_MOST_LOST = 1e-6  # of the largest weight, by rounding
+_MOST_LOST = 1e-6  # the allowed rounding, as a fraction of the largest weight
 
 
 def observed_rate(
     p: np.ndarray, false_negative: float, false_positive: float
 ) -> np.ndarray:
-    """r(p): how often a policy that is correct with probability p is called correct.
+    """Return r(p), the rate at which answers are called correct if p of them are.
+
+    Args:
+      p: success rates, of any shape.
+      false_negative: the probability that a correct answer is called incorrect.
+      false_positive: the probability that an incorrect answer is called correct.
 
     Raises:
-      ValueError: rates outside [0, 1), or whose sum is 1 or more: such a verifier says
-        nothing, or the opposite.
+      ValueError: for rates outside [0, 1) or with a sum of 1 or more. The results of
+        such a verifier are independent of the answer, or reversed.
     """
     _check(false_negative, false_positive)
     return false_positive + (1 - false_negative - false_positive) * p
@@ -43,14 +49,15 @@ def observed_rate(
 def seen_through_noise(
     table: WeightTable, false_negative: float, false_positive: float
 ) -> WeightTable:
-    """A table whose objective under a perfect verifier is that of `table` under noise.
+    """Return a table that has without noise the objective of `table` under noise.
 
-    For analysis: `induced_surrogate` of it is the objective in the true p.
+    It is for analysis: its `induced_surrogate` is the objective as a function of the
+    true p.
 
     Args:
-      table: the weights that are applied, group size M.
-      false_negative: probability that a correct answer is called incorrect.
-      false_positive: probability that an incorrect answer is called correct.
+      table: the weights that are applied, of group size M.
+      false_negative: the probability that a correct answer is called incorrect.
+      false_positive: the probability that an incorrect answer is called correct.
 
     Returns:
       A table of group size M without a baseline.
@@ -72,22 +79,24 @@ def undo_noise(
     false_positive: float,
     baseline: str = "leave_one_out",
 ) -> WeightTable:
-    """The weights to apply under noise to ascend what `table` ascends without.
+    """Return the weights that ascend under noise what `table` ascends without.
 
     Args:
-      table: the weights wanted under a perfect verifier, group size M.
+      table: the weights for a verifier without errors, of group size M.
       false_negative: as for `seen_through_noise`.
       false_positive: as for `seen_through_noise`.
-      baseline: of the weights returned.
+      baseline: the baseline of the returned weights.
 
     Returns:
-      The table of group size M whose h_M in the true p is that of `table`: h_M' is off
-      by 1e-6 of the largest weight at most, mostly by rounding.
+      The table of group size M that has under noise, as a function of the true p, the
+      objective of `table`. Its h_M' differs by at most 1e-6 of the largest entry of
+      the gap, mostly by rounding.
 
     Raises:
-      ValueError: as `observed_rate`, for an unknown baseline, and where rounding would
-        move h_M' further: slopes of high degree (GRPO, MaxRL) in large groups under
-        large rates. At rates 0.1 and 0.2 GRPO is served up to groups of some 70.
+      ValueError: as `observed_rate`; for an unknown baseline; and if rounding would
+        change h_M' by more. This happens for slopes of high degree (GRPO, MaxRL) in
+        large groups at large rates. At rates 0.1 and 0.2 GRPO works for groups of up to
+        about 70.
 
     >>> from jaxrl_surrogate.objectives import advantages
     >>> fixed = undo_noise(advantages.table("pass_at_k", 2, k=2), 0.0, 0.25)
@@ -101,7 +110,8 @@ def undo_noise(
     lean = bernstein.lowest_degree(wanted)
     with np.errstate(over="ignore", invalid="ignore"):
         gap = bernstein.elevate(_on_interval(lean, low, high) / share, len(wanted))
-        # The way back mixes neighbours and is stable; coefficients bound the slope.
+        # Applying the noise takes convex sums of neighbours, which is stable. The
+        # differences of coefficients bound that of the slope.
         back = share * _on_interval(gap, *ends)
     lost = np.abs(back - wanted).max() / max(np.abs(wanted).max(), 1e-300)
     if not lost <= _MOST_LOST:
@@ -117,10 +127,10 @@ def undo_noise(
 
 
 def _on_interval(coefficients, low, high):
-    """Bernstein coefficients of q(t) = f(low + (high - low) t), f given by its own.
+    """Return the Bernstein coefficients of f(low + (high - low) t), from those of f.
 
-    Coefficient j is the polar form of f at `high` j times and `low` n - j times, by de
-    Casteljau's recurrence with one argument a level (Ramshaw, 1989).
+    Coefficient j is the polar form of f with j arguments `high` and n - j arguments
+    `low`, by de Casteljau's recurrence with one argument per level (Ramshaw, 1989).
     """
     coefficients = np.asarray(coefficients, np.float64)
     degree = len(coefficients) - 1

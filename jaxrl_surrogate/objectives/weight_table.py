@@ -1,12 +1,13 @@
-"""Weight tables: what a binary-reward objective is to the training step.
+"""Weight tables: the form in which the training step takes a binary-reward objective.
 
-For a group of M responses with rewards R_i in {0, 1} and S_i = sum_{j != i} R_j,
+In a group of M completions with rewards R_i in {0, 1} and S_i = sum_{j != i} R_j,
+sample i has the weight (the advantage)
 
     Z_i = (1 - R_i) a[S_i] + R_i b[S_i]
 
-Everything here works on integer counts, so an all-correct or all-incorrect group gets
-exactly the entries of the table and never rounding noise. Tables are built in float64
-NumPy; on the device they are float32, unless 64-bit types are on.
+The lookup uses integer counts, so all-correct and all-incorrect groups get exactly the
+entries of the table, without rounding noise. Tables are built in float64 NumPy. On the
+device they are float32, unless 64-bit types are on.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ Array = jax.Array | np.ndarray
 
 
 class GroupFunction(Protocol):
-    """An advantage: (M,) rewards of one group to the (M,) weights of its samples."""
+    """A function of the (M,) rewards of one group to the (M,) weights of its samples."""
 
     def __call__(self, rewards: jax.Array, /) -> jax.Array: ...
 
@@ -32,10 +33,11 @@ class GroupFunction(Protocol):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightTable:
-    """Weights of one group size M: own reward and the others' count to a number.
+    """The weights of samples in groups of M, by own reward and the others' count.
 
-    Tables form a vector space: `+`, `-` and scalar `*` act on entries, and the
-    objective of a mixture is the mixture of the objectives.
+    A weight depends on the sample's own reward, 0 or 1, and on the number of correct
+    samples among the other M - 1. Tables form a vector space: `+`, `-` and scalar `*`
+    act on entries, and the objective of a mixture is the mixture of the objectives.
 
     >>> rloo = WeightTable(incorrect=[0.0, -0.5, -1.0], correct=[1.0, 0.5, 0.0])
     >>> rloo.group_size
@@ -55,7 +57,7 @@ class WeightTable:
 
     @property
     def group_size(self) -> int:
-        """The number of samples M of the groups this table weighs."""
+        """The number of samples M of a group."""
         if self.incorrect.ndim != 1:
             raise ValueError(
                 f"incorrect: expected one table of shape (M,), got "
@@ -65,22 +67,22 @@ class WeightTable:
 
     @property
     def gap(self) -> Array:
-        """(M,) d = b - a: the part of the table that sets the objective."""
+        """(M,) d = b - a, the part of the table that determines the objective."""
         return self.correct - self.incorrect
 
     def __call__(self, rewards: Array) -> jax.Array:
-        """The weight of every sample of whole groups.
+        """Return the weight of every sample.
 
         Args:
-          rewards: (..., M), bool, int or float, each 0 or 1.
+          rewards: (..., M) bool, int or float, each 0 or 1.
 
         Returns:
           (..., M) in the type of the table on the device (float32). Inside `jax.jit`,
-          where nothing can be refused, NaN for groups with another reward.
+          where values cannot be checked, groups with another reward get NaN.
 
         Raises:
-          ValueError: where groups have another size than the table, or a reward is
-            neither 0 nor 1: `objectives.graded` has what to do with those.
+          ValueError: if groups have another size than the table, or if a reward is
+            neither 0 nor 1. `objectives.graded` is for such rewards.
         """
         _check_groups(rewards, self.group_size, "WeightTable")
         right, sound = binary_rewards.settle(rewards, None)
@@ -103,12 +105,12 @@ class WeightTable:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class TableFamily:
-    """The tables of every group size up to M: what the training step takes.
+    """The tables of one method for every group size up to M, for the training step.
 
-    A sample without a verdict is dropped, and its group is weighed by the table of the
-    size that is left, so that the objective stays the one asked for as long as what is
-    dropped does not depend on the answer; `kept_update` is for where it does. Build it
-    with `table_family`. Families add and scale like tables.
+    A sample without a reward is dropped, and the table of the remaining size weighs its
+    group. If dropping is independent of the answer, each size keeps its objective;
+    `kept_update` analyses the other case. Build a family with `table_family`. Families
+    can be added and scaled like tables.
     """
 
     incorrect: (
@@ -123,7 +125,7 @@ class TableFamily:
 
     @property
     def group_size(self) -> int:
-        """The size M of a group that lost no sample."""
+        """The number of samples M of a group without dropped samples."""
         if self.incorrect.ndim != 2:
             raise ValueError(
                 f"incorrect: expected one family of shape (M, M), got "
@@ -132,7 +134,11 @@ class TableFamily:
         return self.incorrect.shape[0]
 
     def table(self, group_size: int | None = None) -> WeightTable:
-        """The member of one group size; without an argument the full one."""
+        """Return the table of one group size, by default that of M.
+
+        Raises:
+          FieldError: for a size outside 1 .. M.
+        """
         size = self.group_size if group_size is None else group_size
         if not 1 <= size <= self.group_size:
             raise FieldError("group_size", size, f"between 1 and {self.group_size}")
@@ -140,21 +146,21 @@ class TableFamily:
         return WeightTable(self.incorrect[row, :size], self.correct[row, :size])
 
     def __call__(self, rewards: Array, mask: Array | None = None) -> jax.Array:
-        """The weight of every sample, each group by its effective size.
+        """Return the weight of every sample, by the table of its group's kept size.
 
         Args:
-          rewards: (..., M), bool, int or float, each 0 or 1. Entries that are masked
-            may hold anything, NaN included.
+          rewards: (..., M) bool, int or float, each 0 or 1. On dropped samples they may
+            have any value, including NaN.
           mask: (..., M) bool, False on samples that are dropped; None drops none.
 
         Returns:
-          (..., M) in the type of the tables on the device (float32), 0 where dropped.
-          Inside `jax.jit`, NaN for groups with another reward, as for a table.
+          (..., M) in the type of the tables on the device (float32), 0 on dropped
+          samples. Inside `jax.jit`, where values cannot be checked, the kept samples of
+          groups with another reward get NaN.
 
         Raises:
-          ValueError: where groups have another size than the family, `mask` has
-            another shape than `rewards`, or a reward that is not masked is neither 0
-            nor 1.
+          ValueError: if groups have another size than the family, if `mask` has another
+            shape than `rewards`, or if the reward of a kept sample is neither 0 nor 1.
         """
         size = self.group_size
         _check_groups(rewards, size, "TableFamily")
@@ -171,7 +177,7 @@ class TableFamily:
         return jnp.where(sound | dropped, weights, jnp.nan)
 
     def _of(self, right, mask):
-        """(..., M) weights, from which samples are correct."""
+        """Return (..., M) weights, given (..., M) bool that is True on correct ones."""
         size = self.group_size
         if mask is None:
             count = right.sum(-1, keepdims=True, dtype=jnp.int32)
@@ -198,21 +204,20 @@ class TableFamily:
 def table_family(
     make_table: Callable[[int], WeightTable], group_size: int
 ) -> TableFamily:
-    """The tables of sizes 1 to M of one method, as the training step takes them.
+    """Return the family of a method's tables for group sizes 1 to M.
 
     Args:
-      make_table: the method's table of a given size. It raises ValueError for a size
-        that the method cannot serve (RLOO at 1, pass@k below k samples); groups that
-        shrink
-        to such a size get zeros: no gradient.
-      group_size: M, the size of a whole group.
+      make_table: a function of a group size to the method's table. It raises ValueError
+        for a size that the method does not support (RLOO at 1, pass@k below k samples).
+        Groups of such a size after dropping get weights of 0, and so no gradient.
+      group_size: M, the size of a group without dropped samples.
 
     Returns:
       A family of float64 NumPy arrays. All families of one M have the same shapes and
-      types, so a step that is compiled for one takes any other.
+      types, so a step that is compiled for one accepts any other.
 
     Raises:
-      ValueError: where the method cannot serve M itself.
+      ValueError: if the method does not support M itself.
 
     >>> from jaxrl_surrogate.objectives import advantages
     >>> family = table_family(advantages.get("rloo").table, 3)
@@ -239,7 +244,7 @@ def table_family(
 
 
 def check_group_size(group_size: int) -> None:
-    """Refuse what is not an integer of 1 or more (ValueError)."""
+    """Raise FieldError for a group size that is not an integer of 1 or more."""
     if isinstance(group_size, bool) or not isinstance(group_size, (int, np.integer)):
         raise FieldError("group_size", group_size, "an integer")
     if group_size < 1:
@@ -247,11 +252,12 @@ def check_group_size(group_size: int) -> None:
 
 
 def _select(right, count, row, group_size, tables):
-    """Look up two numbers a group, not one a sample, and choose by the own reward.
+    """Return the weights from two lookups per group and a choice by the own reward.
 
-    An incorrect sample beside m correct ones has S = m, a correct one of m has S = m -
-    1; the entry that no sample of the group needs may be any that exists. `row` is the
-    offset of the group's table in the flattened entries.
+    In a group with m correct samples, an incorrect sample has S = m and a correct one
+    S = m - 1. If a group has no sample of one kind, its index is clipped to a valid one
+    and the entry is not used. `row` is the offset of the group's table in the flattened
+    entries.
     """
     last = group_size - 1
     lookup = {"mode": "promise_in_bounds"}
@@ -263,17 +269,17 @@ def _select(right, count, row, group_size, tables):
 
 
 def on_device(entries: Array) -> jax.Array:
-    """Entries of a table in the float type that the device holds."""
+    """Return the entries of a table as a JAX array in the float type of the device."""
     if isinstance(entries, np.ndarray):
-        # A copy of the type that the device will hold: JAX keeps constants by the
-        # identity of a read-only array, and would hand the float32 constant of a table
-        # to a program that was traced with 64-bit types on.
+        # A copy in the type of the device. JAX caches constants by the identity of a
+        # read-only array, and would otherwise use the float32 constant of a table in a
+        # program that is traced with 64-bit types on.
         entries = np.array(entries, jax.dtypes.canonicalize_dtype(entries.dtype))
     return jnp.asarray(entries)
 
 
 def _settle_entries(tables, kind):
-    """Turn lists and integers into float64 NumPy; leave everything that JAX puts in."""
+    """Convert lists and integer arrays to float64 NumPy; keep entries that JAX sets."""
     for name in ("incorrect", "correct"):
         entries = getattr(tables, name)
         if isinstance(entries, (list, tuple, np.ndarray)):
@@ -290,7 +296,7 @@ def _settle_entries(tables, kind):
 
 
 def _check_groups(rewards, group_size, kind):
-    # JAX clamps gathers: another size would return wrong weights without a word.
+    # JAX clamps gathers: another size would give incorrect weights without an error.
     shape = np.shape(rewards)
     if not shape or shape[-1] != group_size:
         raise ValueError(
