@@ -107,7 +107,7 @@ class BiasVariance:
     score_variance: float  # mean E[Z^2] / M, for v = 1
 
     def mean_squared_error(self, num_samples: int, score_noise: float) -> float:
-        """Return the mean squared error of a prompt's update from `num_samples` samples.
+        """Return the mean squared error of a prompt's update from N samples.
 
         Args:
           num_samples: N, split into N / M groups.

@@ -25,7 +25,7 @@ Array = jax.Array | np.ndarray
 
 
 class GroupFunction(Protocol):
-    """A function of the (M,) rewards of one group to the (M,) weights of its samples."""
+    """A function of the (M,) rewards of one group to the (M,) weights of samples."""
 
     def __call__(self, rewards: jax.Array, /) -> jax.Array: ...
 
@@ -49,7 +49,7 @@ class WeightTable:
     incorrect: Array  # (M,) float, a[s] of an incorrect sample beside s correct ones
     correct: Array  # (M,) float, b[s] of a correct sample beside s correct ones
 
-    # A NumPy scalar on the left must leave the product to `__rmul__`.
+    # Makes NumPy leave a product with a NumPy scalar on the left to `__rmul__`.
     __array_ufunc__ = None
 
     def __post_init__(self):

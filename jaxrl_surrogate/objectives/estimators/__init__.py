@@ -1,18 +1,19 @@
-"""The field's estimators on binary rewards, each defined once, as its weight table.
+"""Published estimators on binary rewards, each defined once as a weight table.
 
-Conventions: a group of M samples has m correct ones; the update is the mean over the
-group of Z_i times the score of sample i, so methods published as sums are multiplied by
-M. R is a sample's own reward, S the number of correct answers among the others, q = 1 -
-p. A method in count form gives a correct sample A+(m) and an incorrect one A-(m), that
-is b[s] = A+(s + 1) and a[s] = A-(s). Each docstring ends with the exact slope of the
-objective the method ascends, h_M'(p).
+Conventions. A group of M samples has m correct ones. The update is the mean over the
+group of Z_i times the score of sample i, so methods that are published as sums are
+multiplied by M. R is a sample's own reward, S the number of correct samples among the
+others, p the probability that a sample is correct, and q = 1 - p. A method in count
+form gives a correct sample A+(m) and an incorrect one A-(m), that is b[s] = A+(s + 1)
+and a[s] = A-(s). Docstrings give h_M'(p), the exact slope of the objective that the
+method ascends, and often its limit for large M.
 
-A method refuses a group size at which its weights would all be zero: a centred method
-at M = 1, GRPO for pass@k at k >= M. A run with such settings would train nothing.
+A method raises an error for a group size at which all its weights would be zero, such
+as M = 1 for a centred method or k >= M in GRPO for pass@k. Such a run would not train.
 
-Not here, as they are not functions of one group's counts: deviations over the whole
-batch, groups that are sampled until they are mixed, and rejection until a number of
-correct answers is found (docs/theory.md says what those ascend).
+Methods that are not functions of one group's counts are not included: deviations over
+the whole batch, sampling until groups are mixed, and rejection until a number of
+correct answers is found. docs/theory.md gives their objectives.
 """
 
 from jaxrl_surrogate.objectives.estimators import (
@@ -23,7 +24,7 @@ from jaxrl_surrogate.objectives.estimators import (
     shaped,
 )
 
-# By name, in the order of THEORY: pass@1, log family, softmax, pass@k, shaping.
+# By name, in the order of docs/theory.md: pass@1, log family, softmax, pass@k, shaping.
 METHODS = {
     method.__name__: method
     for module in (mean_reward, likelihood, risk, at_k, shaped)

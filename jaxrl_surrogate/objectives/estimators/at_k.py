@@ -1,6 +1,6 @@
 """Estimators for pass@k = 1 - q^k, and GRPO on the best of k.
 
-With f(m) = C(M - m, k) / C(M, k), the share of k-subsets without a correct answer.
+f(m) = C(M - m, k) / C(M, k) is the fraction of k-subsets without a correct answer.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 
 
 def group_max(group_size: int) -> WeightTable:
-    """Z = M for every sample of a group with a correct answer: k = M, no baseline.
+    """Z = M for every sample of a group with a correct answer: pass@M, no baseline.
 
     h_M'(p) = M q^(M-1).
     """
@@ -23,9 +23,10 @@ def group_max(group_size: int) -> WeightTable:
 
 
 def leave_one_out_max(group_size: int) -> WeightTable:
-    """Z = M (max R - max of the others): k = M (Tang et al., arXiv 2503.19595).
+    """Z = M (max R - max of the others): pass@M (Tang et al., arXiv 2503.19595).
 
-    Only the single correct answer of a group counts.  h_M'(p) = M q^(M-1).
+    Only a sample that is the single correct one of its group has a weight other than 0.
+    h_M'(p) = M q^(M-1).
     """
     return pass_at_k(group_size, group_size)
 
@@ -33,10 +34,10 @@ def leave_one_out_max(group_size: int) -> WeightTable:
 def pkpo(group_size: int, k: int) -> WeightTable:
     """PKPO without a baseline (arXiv 2505.15201, eq. 8).
 
-    Z = k for a correct sample, for others k (1 - C(M-1-m, k-1) / C(M-1, k-1)).
+    Z = k for a correct sample, and k (1 - C(M-1-m, k-1) / C(M-1, k-1)) for others.
 
-    A sample counts by the share of its k-subsets that hold a correct answer, itself
-    included.  h_M'(p) = k q^(k-1); exact for 1 <= k <= M. k = 1 is REINFORCE.
+    This is k times the fraction of the k-subsets with the sample that contain a correct
+    answer.  h_M'(p) = k q^(k-1); exact for 1 <= k <= M. k = 1 is REINFORCE.
     """
     counts.check_k("pkpo", k, group_size)
     wrong = k * (1 - counts.subset_miss(group_size - 1, k - 1))
@@ -44,7 +45,7 @@ def pkpo(group_size: int, k: int) -> WeightTable:
 
 
 def pkpo_loo(group_size: int, k: int) -> WeightTable:
-    """`pkpo` less M / (M - 1) k times the others' pass@k (2505.15201, eq. 29).
+    """`pkpo` minus M / (M - 1) k times the others' pass@k (2505.15201, eq. 29).
 
     h_M'(p) = k q^(k-1); exact for 1 <= k <= M - 1. k = 1 is RLOO.
     """
@@ -58,9 +59,10 @@ def pkpo_loo(group_size: int, k: int) -> WeightTable:
 def pass_at_k(group_size: int, k: int) -> WeightTable:
     """Z = R k C(M - m, k - 1) / C(M - 1, k - 1): PKPO's leave-one-out-minus-one.
 
-    (arXiv 2505.15201, eq. 33, times M.) A correct sample counts by how often it is the
-    only correct one among k; an incorrect one counts nothing.  h_M'(p) = k q^(k-1), the
-    slope of 1 - q^k; exact for 1 <= k <= M. k = 1 is REINFORCE.
+    It is eq. 33 of arXiv 2505.15201, times M. The weight of a correct sample is k times
+    the probability that it is the only correct one among k samples. An incorrect sample
+    has the weight 0.  h_M'(p) = k q^(k-1), the slope of 1 - q^k; exact for 1 <= k <= M.
+    k = 1 is REINFORCE.
     """
     counts.check_k("pass_at_k", k, group_size)
     return WeightTable(np.zeros(group_size), _gap(group_size, k))
@@ -69,8 +71,8 @@ def pass_at_k(group_size: int, k: int) -> WeightTable:
 def rloo_pass_at_k(group_size: int, k: int) -> WeightTable:
     """Z = d_S (R - S / (M - 1)), d_s = k C(M - 1 - s, k - 1) / C(M - 1, k - 1).
 
-    The leave-one-out baseline on the weights of `pass_at_k`: the same objective with
-    less noise.  h_M'(p) = k q^(k-1); exact for 1 <= k <= M, M >= 2. k = 1 is RLOO.
+    This adds the leave-one-out baseline to `pass_at_k`: the same objective with less
+    variance.  h_M'(p) = k q^(k-1); exact for 1 <= k <= M, M >= 2. k = 1 is RLOO.
     """
     counts.check_k("rloo_pass_at_k", k, group_size)
     return baselines.leave_one_out(_gap(group_size, k))
@@ -100,16 +102,16 @@ def dr_grpo_pass_at_k(group_size: int, k: int) -> WeightTable:
 def grpo_pass_at_k(group_size: int, k: int, epsilon: float = 0.0) -> WeightTable:
     """GRPO on the best of k, averaged over all k-subsets (Chen et al., eqs. 11-15).
 
-    (arXiv 2508.10751; the released code adds epsilon = 1e-6 to the deviation.)
+    The paper is arXiv 2508.10751. Its code adds epsilon = 1e-6 to the deviation.
         A+ = f / (sqrt(f (1 - f)) + epsilon),  A- = -m / (M - m) A+,  0 where f is 0 or
         1;  h_M'(p) = E[m A+] / (M p q)
-    Limit q^(k/2-1) / sqrt(1 - q^k), the surrogate (2 / k) arcsin sqrt(1 - q^k). k = 1
-    is GRPO with the population deviation.
+    The limit is q^(k/2-1) / sqrt(1 - q^k), the slope of (2 / k) arcsin sqrt(1 - q^k).
+    k = 1 is GRPO with the population deviation.
 
     Args:
       group_size: M.
-      k: 1 <= k <= M - 1. At k = M there is one subset and nothing to compare it with:
-        every weight is 0, which is refused.
+      k: 1 <= k <= M - 1. At k = M there is a single subset, so every weight would be 0,
+        which raises an error.
       epsilon: 0 or more.
     """
     counts.check_at_least("epsilon", epsilon)
@@ -120,12 +122,12 @@ def grpo_pass_at_k(group_size: int, k: int, epsilon: float = 0.0) -> WeightTable
 
 
 def full_sampling_pass_at_k(group_size: int, k: int) -> WeightTable:
-    """GRPO over B = M / k disjoint groups of k, each by its best.
+    """GRPO over B = M / k disjoint groups of k, each with the reward of its best.
 
-    (arXiv 2508.10751, eqs. 3-5.) The mean over all ways to form the groups, which has
-    the objective of one way and less noise: A+(m) = E[sqrt((B - U) / U)], U the number
-    of groups of k that m correct answers reach.  h_M'(p) = q^(k-1) h'(1 - q^k) with h
-    of GRPO at B.
+    (arXiv 2508.10751, eqs. 3-5.) The weights are the mean over all ways to form the
+    groups, which has the objective of one way and less variance. A+(m) =
+    E[sqrt((B - U) / U)], where U is the number of groups of k that contain one of the
+    m correct answers.  h_M'(p) = q^(k-1) h'(1 - q^k), with h of GRPO at group size B.
 
     Args:
       group_size: M, a multiple of k, 2 k or more.
@@ -162,9 +164,9 @@ def full_sampling_pass_at_k(group_size: int, k: int) -> WeightTable:
 def plugin_pass_at_k(group_size: int, k: int) -> WeightTable:
     """Z = k (1 - t)^(k-1) (R - t) M / (M - 1), t = m / M: the slope at the group mean.
 
-    (The recipe of arXiv 2510.23049 for pass@k.) Biased for small groups: its own
-    success lowers a sample's weight.  h_M'(p) = E[t k (1 - t)^k] M / ((M - 1) p q). Any
-    k, also above M.
+    (The recipe of arXiv 2510.23049 for pass@k.) It is biased for small groups, as a
+    sample's own success lowers its weight. k may be above M.
+    h_M'(p) = E[t k (1 - t)^k] M / ((M - 1) p q).
     """
     counts.needs_others("plugin_pass_at_k", group_size)
     counts.check_integer("k", k)
@@ -176,8 +178,7 @@ def plugin_pass_at_k(group_size: int, k: int) -> WeightTable:
 def plugin_loo_pass_at_k(group_size: int, k: int) -> WeightTable:
     """Z = k (1 - t)^(k-1) (R - t), t = S / (M - 1): the slope at the others' mean.
 
-    h_M'(p) is the Bernstein polynomial of k q^(k-1) of degree M - 1. Any k, also above
-    M.
+    h_M'(p) is the Bernstein polynomial of k q^(k-1) of degree M - 1. k may be above M.
     """
     counts.check_integer("k", k)
     others = np.arange(group_size) / max(group_size - 1, 1)
@@ -187,7 +188,7 @@ def plugin_loo_pass_at_k(group_size: int, k: int) -> WeightTable:
 def combined_pass_at_k(group_size: int, k: int) -> WeightTable:
     """t times `grpo_pass_at_k` plus 1 - t times `grpo`, t = m / M (2508.10751, eq. 18).
 
-    h_M'(p) = E[m A+] / (M p q) with its A+; k <= M - 1.
+    h_M'(p) = E[m A+] / (M p q), with A+ of this method; k <= M - 1.
     """
     counts.check_k("combined_pass_at_k", k, group_size, largest=group_size - 1)
     rate = counts.rates(group_size)[1:]
@@ -198,7 +199,7 @@ def combined_pass_at_k(group_size: int, k: int) -> WeightTable:
 
 
 def _gap(group_size, k):
-    """(M,) k C(M - 1 - s, k - 1) / C(M - 1, k - 1): an unbiased slope of pass@k."""
+    """Return the (M,) gap k C(M - 1 - s, k - 1) / C(M - 1, k - 1) of pass@k."""
     return k * counts.subset_miss(group_size - 1, k - 1)
 
 

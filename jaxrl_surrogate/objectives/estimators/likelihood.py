@@ -11,8 +11,9 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 def rejection_sampling(group_size: int) -> WeightTable:
     """Z = R M / m: the mean score of the correct answers, 0 where none is correct.
 
-    (Davis and Recht, arXiv 2510.13651; RAFT, STaR with a mean per prompt.)
-    h_M'(p) = (1 - q^M) / p, the series of 1 / p up to order M; limit log p.
+    (Davis and Recht, arXiv 2510.13651; RAFT, and STaR with a mean per prompt.)
+    h_M'(p) = (1 - q^M) / p, the series of 1 / p cut at order M. The limit of the
+    objective is log p.
     """
     return WeightTable(np.zeros(group_size), _rejection_gap(group_size))
 
@@ -20,8 +21,9 @@ def rejection_sampling(group_size: int) -> WeightTable:
 def rejection_control(group_size: int) -> WeightTable:
     """Z = R M / m - 1, and -1 for all where none is correct.
 
-    The mean score of all samples as control variate, in every group: unlike `maxrl` it
-    keeps all-incorrect groups, and with them the last order.  h_M'(p) = (1 - q^M) / p.
+    The control variate is the mean score of all samples, in every group. Unlike `maxrl`
+    it keeps all-incorrect groups and with them the last order of the series.
+    h_M'(p) = (1 - q^M) / p.
     """
     gap = _rejection_gap(group_size)
     return WeightTable(-np.ones(group_size), gap - 1)
@@ -36,11 +38,12 @@ def rejection_loo(group_size: int) -> WeightTable:
 
 
 def best_of_n_sft(group_size: int) -> WeightTable:
-    """One best answer a group is imitated, an incorrect one where none is correct.
+    """Imitation of one best sample per group, an incorrect one if none is correct.
 
-    The mean over the choice of the one: Z = R M / m, and 1 for all where none is
-    correct. h_M'(p) = (1 - q^(M-1)) / p: the incorrect ones cost the last order. Needs
-    M >= 2, as imitating the only sample teaches nothing.
+    The weights are the mean over the choice of that sample: Z = R M / m, and 1 for all
+    if none is correct.  h_M'(p) = (1 - q^(M-1)) / p: imitating incorrect samples costs
+    the last order of the series. Needs M >= 2, as imitating the only sample has a mean
+    update of 0.
     """
     counts.needs_others("best_of_n_sft", group_size)
     wrong = np.zeros(group_size)
@@ -63,9 +66,9 @@ def truncated_maxrl(group_size: int, order: int) -> WeightTable:
 
         Z = -sum_{k=2}^T C(F - 1, k - 1) / C(M - 1, k - 1), F = M - m incorrect ones.
 
-    The likelihood's series up to order T (MaxRL, arXiv 2602.02710), 1 <= T <= M.
-    h_M'(p) = (1 - q^T) / p: T = 1 is `reinforce`, T = M has the objective of rejection
-    sampling.
+    They ascend the series of the log-likelihood up to order T, 1 <= T <= M (MaxRL,
+    arXiv 2602.02710).  h_M'(p) = (1 - q^T) / p. T = 1 is `reinforce`, and T = M has the
+    objective of rejection sampling.
     """
     counts.check_integer("order", order)
     if order > group_size:
@@ -82,12 +85,13 @@ def truncated_maxrl(group_size: int, order: int) -> WeightTable:
 
 
 def two_sided_rejection(group_size: int) -> WeightTable:
-    """The mean score of correct samples less that of incorrect ones.
+    """The mean score of correct samples minus that of incorrect ones.
 
     Z = M / m for a correct sample, -M / (M - m) for an incorrect one.
 
-    h_M'(p) = (1 - q^M) / p + (1 - p^M) / q; limit the log-odds, log(p / q). Unmixed
-    groups count (`variance_grpo` is the same without them).
+    h_M'(p) = (1 - q^M) / p + (1 - p^M) / q. The limit of the objective is the log-odds,
+    log(p / q). Groups that are all correct or all incorrect have weights too;
+    `variance_grpo` is the same without them.
     """
     right = _rejection_gap(group_size)
     return WeightTable(-right[::-1], right)
@@ -96,7 +100,7 @@ def two_sided_rejection(group_size: int) -> WeightTable:
 def tsallis(group_size: int, r: float = 0.5) -> WeightTable:
     """Z = d_S (R - S / (M - 1)), d the series of p^-r about 1, cut at order M.
 
-    (The family of arXiv 2604.25907; the weights for M samples are derived.)
+    (The family of arXiv 2604.25907; the weights for M samples are derived here.)
         d_s = Gamma(M + r) Gamma(s + 1) / (Gamma(M) Gamma(s + 1 + r))
         h_M'(p) = sum_{j<M} (r)_j / j! q^j
     r >= 0; r = 0 is RLOO, r = 1 `rejection_loo`. Needs M >= 2.
@@ -110,7 +114,8 @@ def mmpo(group_size: int, order: int | None = None) -> WeightTable:
     """Z = d_S (R - S / (M - 1)) for the sum of pass@1 .. pass@T (arXiv 2608.02149).
 
     d_s = sum_{k<=T} k C(M - 1 - s, k - 1) / C(M - 1, k - 1); T = M by default.
-    h_M'(p) = sum_{k<=T} k q^(k-1); limit -1 / p.
+    h_M'(p) = sum_{k<=T} k q^(k-1). For T = M the limit of the objective is -1 / p, up
+    to a constant.
     """
     order = group_size if order is None else order
     counts.check_integer("order", order)

@@ -16,7 +16,7 @@ def reinforce(group_size: int) -> WeightTable:
 def nsr(group_size: int) -> WeightTable:
     """Z = R - 1: negative samples alone (NSR, arXiv 2506.01347).
 
-    h_M'(p) = 1, as `reinforce`: the two differ in noise, not in their objective.
+    h_M'(p) = 1 as for `reinforce`: the two differ in variance, not in their objective.
     """
     return WeightTable(-np.ones(group_size), np.zeros(group_size))
 
@@ -31,7 +31,7 @@ def w_reinforce(group_size: int, weight: float = 0.1) -> WeightTable:
 
 
 def rloo(group_size: int) -> WeightTable:
-    """Z = R - S / (M - 1), S the others' correct answers (arXiv 2402.14740).
+    """Z = R - S / (M - 1), with S of the others correct (RLOO, arXiv 2402.14740).
 
     h_M'(p) = 1. Needs M >= 2: one sample has no others.
     """
@@ -47,7 +47,7 @@ def dr_grpo(group_size: int) -> WeightTable:
 def asymmetric_grpo(group_size: int, delta: float = 2.0) -> WeightTable:
     """Z = R - m / M, divided by delta where it is negative (FADE, arXiv 2607.01490).
 
-    h_M'(p) = (M - 1) / M (q + p / delta): delta above 1 turns from solved prompts.
+    h_M'(p) = (M - 1) / M (q + p / delta): delta above 1 gives easy prompts less weight.
     """
     counts.needs_others("asymmetric_grpo", group_size)
     counts.check_at_least("delta", delta, above=True)
@@ -63,18 +63,19 @@ def grpo(
 ) -> WeightTable:
     """Z = (R - m / M) / (std + epsilon), 0 in all-equal groups (arXiv 2402.03300).
 
-    The paper leaves the deviation open. Counts need no epsilon, so the default has
-    none. Published code: Chen et al. (2508.10751) population; verl sample and 1e-6; TRL
-    sample and 1e-4. With v = (m / M)(1 - m / M) and m ~ Bin(M, p),
+    The paper does not define the deviation. Exact counts need no epsilon, so its
+    default is 0. Published code uses the population deviation (Chen et al., 2508.10751)
+    or the sample deviation (verl with epsilon 1e-6, TRL with 1e-4). With
+    v = (m / M)(1 - m / M) and m ~ Bin(M, p), for the population deviation,
         h_M'(p) = E[v / (sqrt(v) + epsilon)] / (p q)
-    It is constant for M = 2 and 3 and tends to 1 / sqrt(p q), whose surrogate is
-    2 arcsin sqrt(p).
+    Without epsilon it is constant for M = 2 and 3. It tends to 1 / sqrt(p q), the slope
+    of 2 arcsin sqrt(p).
 
     Args:
       group_size: M >= 2.
       std: "population" divides squares by M, "sample" by M - 1 (torch.std).
       epsilon: 0 or more.
-      epsilon_inside: sqrt(variance + epsilon) in place of std + epsilon.
+      epsilon_inside: whether to divide by sqrt(variance + epsilon), not std + epsilon.
     """
     if std not in ("population", "sample"):
         raise FieldError("std", std, "'population' or 'sample'")
@@ -95,9 +96,10 @@ def grpo(
 
 
 def variance_grpo(group_size: int) -> WeightTable:
-    """Z = (R - m / M) / ((m / M)(1 - m / M)): GRPO by the variance, not its root.
+    """Z = (R - m / M) / ((m / M)(1 - m / M)): GRPO divided by the variance.
 
-    h_M'(p) = (1 - p^M - q^M) / (p q); limit the log-odds, log(p / q).
+    h_M'(p) = (1 - p^M - q^M) / (p q). The limit of the objective is the log-odds,
+    log(p / q).
     """
     counts.needs_others("variance_grpo", group_size)
     right = counts.divide(1.0, counts.rates(group_size))

@@ -1,8 +1,8 @@
-"""Estimators reshaped by difficulty: factors of the group's success rate t = m / M.
+"""Estimators with a factor that depends on the group's success rate t = m / M.
 
-Each ascends a surrogate with a regulariser of the reward (arXiv 2510.23049): with A+
-the weight of a correct sample and m ~ Bin(M, p), h_M'(p) = E[m A+] / (M p q) where
-weights sum to zero.
+Such a factor is equivalent to a regulariser of the reward (arXiv 2510.23049). With A+
+the weight of a correct sample and m ~ Bin(M, p), h_M'(p) = E[m A+] / (M p q) if the
+weights of a group sum to zero.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 def focal_grpo(group_size: int, gamma: float = 1.0) -> WeightTable:
     """GRPO times (1 - t)^gamma: hard prompts weigh more (F-GRPO, arXiv 2602.06717).
 
-    Limit q^gamma / sqrt(p q), the slope of `focal`; gamma = 1 is half of GRPO's
-    surrogate plus the deviation of the reward.
+    The limit of h_M' is q^gamma / sqrt(p q), the slope of the surrogate `focal`. For
+    gamma = 1 that is half of GRPO's surrogate plus the reward's standard deviation.
     """
     counts.check_at_least("gamma", gamma)
     return _times(group_size, lambda t: (1 - t) ** gamma)
@@ -26,18 +26,18 @@ def focal_grpo(group_size: int, gamma: float = 1.0) -> WeightTable:
 def easy_grpo(group_size: int, gamma: float = 1.0) -> WeightTable:
     """GRPO times t^gamma: easy prompts weigh more.
 
-    Limit p^gamma / sqrt(p q); gamma = 1 is half of GRPO's surrogate less the deviation
-    of the reward (arXiv 2510.23049).
+    The limit of h_M' is p^gamma / sqrt(p q). For gamma = 1 the surrogate is half of
+    GRPO's minus the standard deviation of the reward (arXiv 2510.23049).
     """
     counts.check_at_least("gamma", gamma)
     return _times(group_size, lambda t: t**gamma)
 
 
 def regularized_grpo(group_size: int, weight: float = 0.5) -> WeightTable:
-    """GRPO times 1 + weight (1 - 2 t) / 2 (arXiv 2510.23049; the factor derived).
+    """GRPO times 1 + weight (1 - 2 t) / 2 (arXiv 2510.23049; the factor derived here).
 
-    Limit the slope of 2 arcsin sqrt(p) + weight sqrt(p q). |weight| <= 2, where no
-    prompt is weighed negatively.
+    The limit of the objective is 2 arcsin sqrt(p) + weight sqrt(p q). |weight| is at
+    most 2, so that no prompt has a negative weight.
     """
     counts.check_number("weight", weight)
     if not abs(weight) <= 2:
@@ -51,10 +51,10 @@ def regularized_grpo(group_size: int, weight: float = 0.5) -> WeightTable:
 
 
 def fade(group_size: int, alpha: float = 2.0, delta: float = 1.0) -> WeightTable:
-    """Z = (1 - t)^(alpha-1) (R - t), over delta where negative (FADE).
+    """Z = (1 - t)^(alpha-1) (R - t), divided by delta where negative (FADE).
 
-    (arXiv 2607.01490; its objective derived.)
-    h_M'(p) = E[t (1 - t)^alpha] (1 / p + 1 / (delta q)); for delta = 1 the limit is
+    The paper is arXiv 2607.01490; the objective is derived here.
+    h_M'(p) = E[t (1 - t)^alpha] (1 / p + 1 / (delta q)). For delta = 1 the limit is
     q^(alpha-1), the slope of pass@alpha over alpha, for any real alpha.
     """
     counts.needs_others("fade", group_size)
