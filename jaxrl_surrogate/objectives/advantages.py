@@ -127,7 +127,7 @@ def parse(text: str) -> AdvantageFn:
 def names() -> tuple[str, ...]:
     """Return the names of the published estimators.
 
-    Their order is that of docs/theory.md: pass@1, log family, softmax, pass@k, shaping.
+    They are in the order pass@1, log family, softmax, pass@k, shaping.
     """
     return tuple(METHODS)
 

@@ -58,9 +58,9 @@ def zero_sum(gap: np.ndarray, tolerance: float = 1e-9) -> WeightTable:
     m is the number of correct samples in the group. All-correct and all-incorrect
     groups have weights of 0, which leaves M - 1 free numbers for the M entries of a
     gap. Such weights therefore exist only where h_M' has degree M - 2 or less. The e
-    are the Bernstein coefficients of h_M' at that degree (docs/theory.md, F3), and the
-    table is unique. This is why centring costs MaxRL (arXiv 2602.02710) the last order
-    of rejection sampling, and why pass@M has no centred weights.
+    are the Bernstein coefficients of h_M' at that degree, and the table is
+    unique. This is why centring costs MaxRL (arXiv 2602.02710) the last order of
+    rejection sampling, and why pass@M has no centred weights.
 
     Args:
       gap: (M,) float64, M >= 2.
@@ -113,7 +113,7 @@ def min_variance(
     The model of a sample's score is (R - p) g + noise. Here g is the gradient of the
     prompt's logit of p, and the noise is independent of everything else, with mean zero
     and second moment `score_noise` |g|^2. With infinite noise the variance is
-    proportional to E[Z^2] (docs/theory.md, 6.2), which is least for
+    proportional to E[Z^2], which is least for
 
         a_s = -E[p | s of the others correct] d_s    ( = -(s + alpha) / (M - 1 + alpha +
                                                          beta) d_s for a beta prior)

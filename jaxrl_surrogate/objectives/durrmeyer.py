@@ -23,9 +23,9 @@ def durrmeyer_gap(
     """Return the (M,) posterior means of the slope, a gap in float64.
 
     They have a closed form by beta functions if the slope is a sum of t^a (1-t)^b and
-    the prior is a beta distribution (docs/theory.md, 6.3). Otherwise they are computed
-    by quadrature: under the uniform prior from values of h, by integration by parts,
-    and under any other prior from h' at its points.
+    the prior is a beta distribution. Otherwise they are computed by
+    quadrature: under the uniform prior from values of h, by integration by parts, and
+    under any other prior from h' at its points.
 
     Args:
       surrogate: h.

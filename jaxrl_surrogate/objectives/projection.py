@@ -41,9 +41,9 @@ def projection_gap(
         leaves out the last 1 / M before an end where the slope is infinite, as no table
         is close to log at p = 0 in any units.
       noise: the weight of E[p q d_S^2], which is added to the squared error. It is the
-        score variance with the best baseline (docs/theory.md, 6.2). At v / M, with v
-        the `score_noise` of `baselines.min_variance`, the fit minimises the mean
-        squared error of one group's update. Only for "l2" with "logit".
+        score variance with the best baseline. At v / M, with v the `score_noise`
+        of `baselines.min_variance`, the fit minimises the mean squared error of one
+        group's update. Only for "l2" with "logit".
 
     Raises:
       ValueError: for other values of these arguments; for a slope that is not finite at

@@ -79,7 +79,7 @@ def parse(text: str) -> Surrogate:
 
 
 def names() -> tuple[str, ...]:
-    """Return the registered names, ordered as in docs/theory.md, pass@k last."""
+    """Return the registered names; surrogates of k attempts are last."""
     return tuple(_SURROGATES)
 
 

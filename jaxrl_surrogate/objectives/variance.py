@@ -5,7 +5,7 @@ log(p / q). In this unit a correct sample has the score q and an incorrect one -
 mean update is p q h_M'(p), and that of pass@1 is p q. They stay finite for every named
 surrogate. Besides this scalar part, the samples of a large policy have scores in many
 other directions, which are modelled as noise of mean zero and second moment v,
-independent of the reward (docs/theory.md, 6.2). The update of one group has
+independent of the reward. The update of one group has
 
     variance = Var[(1/M) sum_i Z_i (R_i - p)] + v / M E[Z^2]
 

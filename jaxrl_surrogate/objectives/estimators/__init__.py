@@ -24,7 +24,7 @@ from jaxrl_surrogate.objectives.estimators import (
     shaped,
 )
 
-# By name, in the order of docs/theory.md: pass@1, log family, softmax, pass@k, shaping.
+# By name, in the order pass@1, log family, softmax, pass@k, shaping.
 METHODS = {
     method.__name__: method
     for module in (mean_reward, likelihood, risk, at_k, shaped)

@@ -16,8 +16,8 @@ from jaxrl_surrogate.objectives.weight_table import WeightTable
 def focal_grpo(group_size: int, gamma: float = 1.0) -> WeightTable:
     """GRPO times (1 - t)^gamma: hard prompts weigh more (F-GRPO, arXiv 2602.06717).
 
-    The limit of h_M' is q^gamma / sqrt(p q), the slope of the surrogate `focal`. For
-    gamma = 1 that is half of GRPO's surrogate plus the reward's standard deviation.
+    The limit of h_M' is q^gamma / sqrt(p q), the slope of the surrogate `focal`. At
+    gamma = 1 that surrogate is half of GRPO's plus the reward's standard deviation.
     """
     counts.check_at_least("gamma", gamma)
     return _times(group_size, lambda t: (1 - t) ** gamma)
