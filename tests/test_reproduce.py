@@ -128,11 +128,11 @@ def test_one_changed_bit_of_one_parameter_is_caught(run):
     made = assembly.build_run(cli.load_config(run, []))
     abstract = abstract_state(made.model, made.optimizer, made.mesh)
     state, meta = StateReader(run).state(2, abstract)
-    leaves, tree = jax.tree.flatten(state.params)
+    leaves, tree = jax.tree.flatten(state.trainable)
     bits = np.array(leaves[1])
     bits.reshape(-1).view(np.uint32)[7] ^= 1
     leaves[1] = bits
-    changed = dataclasses.replace(state, params=jax.tree.unflatten(tree, leaves))
+    changed = dataclasses.replace(state, trainable=jax.tree.unflatten(tree, leaves))
     shutil.rmtree(run / "checkpoints" / "update")
     with RunCheckpoints(run / "checkpoints") as store:
         store.save_update(2, changed, meta)
