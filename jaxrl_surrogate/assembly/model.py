@@ -57,8 +57,6 @@ def build_shape(config: TrainConfig) -> models.DecoderConfig:
         else:
             preset = models.presets.get(config.model.preset)
     preset = dataclasses.replace(preset, compute_dtype=config.model.compute_dtype)
-    if starts_from_published(config.model):
-        return preset
     return settings.updated(preset, config.model.overrides, "model.overrides")
 
 

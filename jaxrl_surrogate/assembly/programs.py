@@ -85,14 +85,13 @@ def build_job(config: TrainConfig, platform: str) -> Job:
     own = starts_from_published(config.model)
     if not (own or models.presets.is_published(config.model.preset)):
         model = build_model(config, model, _vocabulary(config.task.tokenizer))
-    updates = config.train.epochs * config.train.minibatches
     parameters = models.logical_axes(model)
     with inside("model"):
         is_frozen = freeze(config.model.freeze, parameters)
     with inside("optimizer"):
         optimizer = make_optimizer(
             config.optimizer,
-            max(1, config.train.steps * updates),
+            config.train.total_updates,
             split(parameters, is_frozen)[0],
         )
     return Job(

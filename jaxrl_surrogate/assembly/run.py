@@ -50,7 +50,6 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
         their dotted paths.
     """
     directory = run_directory(config)
-    updates = config.train.epochs * config.train.minibatches
     with Collected() as collected:  # reports the errors of independent layers together
         mesh = collected.call("mesh", parallel.make_mesh, config.mesh)
         weights = collected.call("", build_objective, config)
@@ -67,7 +66,7 @@ def build_run(config: TrainConfig, own: Callable[[], object] | None = None) -> R
             "optimizer",
             make_optimizer,
             config.optimizer,
-            max(1, config.train.steps * updates),
+            config.train.total_updates,
             axes,
         )
         sft_optimizer = (axes and config.sft.steps) and collected.call(

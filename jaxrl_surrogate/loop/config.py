@@ -46,6 +46,16 @@ class LoopConfig(ComputeConfig):
             nonfinite_limit=0,
         )
 
+    @property
+    def updates(self) -> int:
+        """Return the number of optimizer steps on each rollout."""
+        return self.epochs * self.minibatches
+
+    @property
+    def total_updates(self) -> int:
+        """Return the number of optimizer steps of the run; at least 1."""
+        return max(1, self.steps * self.updates)
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:

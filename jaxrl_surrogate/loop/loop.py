@@ -105,7 +105,7 @@ def train(run: Run, log: RunLog) -> Outcome:
                 metrics["completion_tokens"] / metrics["seconds"]
             )
             row = metrics.pop("skipped_in_a_row")
-            skipped = skipped + row if row == plan.epochs * plan.minibatches else row
+            skipped = skipped + row if row == plan.updates else row
             if row:
                 what = "loss or gradient not finite"
                 log.note(f"step {step}: {row} updates skipped: {what}")

@@ -151,7 +151,7 @@ def _update_seconds(job, topology, mesh):
     across += (
         passes * c.num_layers * _seconds("all-gather", seen, "sequence", topology, mesh)
     )
-    return compute + job.updates * (gathered + summed + across)
+    return compute + job.loop.updates * (gathered + summed + across)
 
 
 def _rollout_seconds(job, topology, mesh):

@@ -54,11 +54,6 @@ class Job:
         """Number of prompts in one optimizer step."""
         return self.rollout.prompts_per_step // self.loop.minibatches
 
-    @property
-    def updates(self) -> int:
-        """Number of optimizer steps on one rollout."""
-        return self.loop.minibatches * self.loop.epochs
-
     def make_mesh(self, devices) -> jax.sharding.Mesh:
         """Return the job's mesh over the given devices.
 

@@ -60,7 +60,7 @@ class Plan:
         }
         if None in times.values():
             return None
-        return times["rollout"] + self.job.updates * times["update"]
+        return times["rollout"] + self.job.loop.updates * times["update"]
 
     @property
     def unintended(self) -> dict[str, tuple[str, ...]]:
@@ -88,7 +88,7 @@ class Plan:
             return None
         lines = self.rooflines
         network = lines["rollout"].network_seconds
-        network += self.job.updates * lines["update"].network_seconds
+        network += self.job.loop.updates * lines["update"].network_seconds
         return network / seconds
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Plan:
             "model_flops": model_flops(self.job),
             "mfu": self.utilisation,
             "network_share": self.network_share,
-            "updates_per_step": self.job.updates,
+            "updates_per_step": self.job.loop.updates,
             "assumptions": list(ASSUMPTIONS),
             "unintended_collectives": {k: list(v) for k, v in self.unintended.items()},
             "phases": {

@@ -154,8 +154,7 @@ def _slices(job, count, mesh):
         for remat in ("none", "block"):
             micro = 0 if size == batch else size
             loop = dataclasses.replace(job.loop, microbatch_prompts=micro, remat=remat)
-            rollout = dataclasses.replace(job.rollout, prompts_per_step=count)
-            decode = dataclasses.replace(job.decode, rollout=rollout)
+            decode = job.decode.with_rollout(prompts_per_step=count)
             variant = dataclasses.replace(job, mesh=mesh, loop=loop, decode=decode)
             yield _changes(job, variant), variant
 

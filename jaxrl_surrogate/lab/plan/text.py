@@ -16,13 +16,13 @@ def plan_text(plan: Plan) -> str:
     """Return the text of a plan: memory, time, collectives and whether it fits."""
     sizes = mesh_text(plan)
     c, rollout = plan.job.model, plan.job.rollout
-    host = host_bytes(plan.job, plan.mesh)
+    host, updates = host_bytes(plan.job, plan.mesh), plan.job.loop.updates
     lines = [
         f"{plan.name} on {plan.topology.name}: {plan.topology.num_chips} x "
         f"{plan.topology.chip.name}, mesh {sizes}",
         f"{_count(c.num_params)} parameters; {rollout.prompts_per_step} prompts x "
         f"{rollout.group_size} completions x {rollout.max_completion_length} "
-        f"tokens a step, {plan.job.updates} update{'s' * (plan.job.updates > 1)}",
+        f"tokens a step, {updates} update{'s' * (updates > 1)}",
         "",
         f"memory of a chip, {'GiB' if _unit(plan) == 2**30 else 'MiB'}",
         table(_memory_rows(plan)),
